@@ -1,0 +1,1 @@
+//! The Underpass agent: publish and connect.

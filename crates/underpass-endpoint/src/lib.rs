@@ -1,0 +1,1 @@
+//! Drives Underpass sessions over legs.

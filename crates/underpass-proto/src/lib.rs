@@ -1,0 +1,1 @@
+//! The Underpass session protocol as a pure state machine.

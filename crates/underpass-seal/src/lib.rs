@@ -1,0 +1,1 @@
+//! Handshake, key schedule, sealing and opening of Underpass records.

@@ -1,0 +1,1 @@
+//! Users, machines, services and access lists of an Underpass relay.
