@@ -30,7 +30,7 @@ pub struct Explanation {
 macro_rules! codes {
     ($(
         $(#[$meta:meta])*
-        $number:literal $name:ident $up:literal, $io:ident, retry $retry:literal, exit $exit:literal:
+        $number:literal $name:ident $constant:ident $up:literal, $io:ident, retry $retry:literal, exit $exit:literal:
             $what:literal, $cause:literal, $next:literal;
     )*) => {
         /// A reason from the table.
@@ -39,6 +39,11 @@ macro_rules! codes {
         pub enum Code {
             $( #[doc = $what] $(#[$meta])* $name = $number, )*
         }
+
+        $(
+            #[doc = concat!("The number of [`Code::", stringify!($name), "`]: ", $what, ".")]
+            pub const $constant: u64 = $number;
+        )*
 
         impl Code {
             /// All codes, in the order of their numbers.
@@ -71,118 +76,122 @@ macro_rules! codes {
 }
 
 codes! {
-    0x00 NoError "UP-OK", Other, retry false, exit 0:
+    0x00 NoError NO_ERROR "UP-OK", Other, retry false, exit 0:
         "it ended as it should",
         "one side was done",
         "nothing to do";
-    0x01 Refused "UP-REFUSED", ConnectionRefused, retry false, exit 5:
+    0x01 Refused REFUSED "UP-REFUSED", ConnectionRefused, retry false, exit 5:
         "the service's host refused the connection",
         "no program listens at the service's address",
         "start the program, or publish the address where it listens";
-    0x02 Unreachable "UP-UNREACHABLE", HostUnreachable, retry true, exit 5:
+    0x02 Unreachable UNREACHABLE "UP-UNREACHABLE", HostUnreachable, retry true, exit 5:
         "the service's host cannot be reached",
         "it is switched off, or the publisher has no route to it",
         "try to reach the service from the publishing machine itself";
-    0x03 TimedOut "UP-TIMEOUT", TimedOut, retry true, exit 5:
+    0x03 TimedOut TIMED_OUT "UP-TIMEOUT", TimedOut, retry true, exit 5:
         "there was no answer in time",
         "a firewall drops the packets, or the host is overloaded",
         "try to reach the service from the publishing machine itself";
-    0x04 Denied "UP-DENIED", PermissionDenied, retry false, exit 3:
+    0x04 Denied DENIED "UP-DENIED", PermissionDenied, retry false, exit 3:
         "you may not do this",
         "nobody has allowed it to your user",
         "ask the service's owner for: underpass services allow USER SERVICE";
-    0x05 NoService "UP-NO-SERVICE", NotFound, retry false, exit 4:
+    0x05 NoService NO_SERVICE "UP-NO-SERVICE", NotFound, retry false, exit 4:
         "there is no such service",
         "the name is misspelt, or the service is not published, or not to you",
         "list what you may use with: underpass services";
-    0x06 ServiceAway "UP-AWAY", HostUnreachable, retry true, exit 5:
+    0x06 ServiceAway SERVICE_AWAY "UP-AWAY", HostUnreachable, retry true, exit 5:
         "the machine that publishes the service is not connected",
         "it is switched off, or its agent does not run",
         "start there: underpass publish";
-    0x07 Aborted "UP-ABORTED", ConnectionReset, retry true, exit 1:
+    0x07 Aborted ABORTED "UP-ABORTED", ConnectionReset, retry true, exit 1:
         "the program at the other end broke the connection off",
         "it crashed, was stopped, or closed with data unread",
         "look at the log of the program at the other end";
-    0x08 Cancelled "UP-CANCELLED", ConnectionAborted, retry false, exit 1:
+    0x08 Cancelled CANCELLED "UP-CANCELLED", ConnectionAborted, retry false, exit 1:
         "the one who asked has given up",
         "the program was stopped, or no longer needs the answer",
         "nothing to do";
-    0x09 Protocol "UP-PROTOCOL", InvalidData, retry false, exit 1:
+    0x09 ProtocolViolation PROTOCOL_VIOLATION "UP-PROTOCOL", InvalidData, retry false, exit 1:
         "the peer broke the rules of the protocol",
         "one side has a defect, or is not what it claims to be",
         "update both sides; if it stays, report it with both logs";
-    0x0a FlowControl "UP-FLOW", InvalidData, retry false, exit 1:
+    0x0a FlowControlViolation FLOW_CONTROL_VIOLATION "UP-FLOW", InvalidData, retry false, exit 1:
         "the peer sent more than it was allowed to",
         "the peer has a defect",
         "update both sides; if it stays, report it with both logs";
-    0x0b KeyMismatch "UP-KEY", PermissionDenied, retry false, exit 3:
+    0x0b KeyMismatch KEY_MISMATCH "UP-KEY", PermissionDenied, retry false, exit 3:
         "the peer shows another key than the one known for it",
         "it was installed anew, or somebody stands between you and it",
         "compare fingerprints with the peer's owner by another way before you accept the new one";
-    0x0c Version "UP-VERSION", Unsupported, retry false, exit 1:
+    0x0c VersionUnsupported VERSION_UNSUPPORTED "UP-VERSION", Unsupported, retry false, exit 1:
         "the two sides have no version of the protocol in common",
         "one side is much older than the other",
         "update the older side";
-    0x0d UnknownSession "UP-NO-SESSION", NotConnected, retry false, exit 1:
+    0x0d UnknownSession UNKNOWN_SESSION "UP-NO-SESSION", NotConnected, retry false, exit 1:
         "the session is not known there",
         "that side was started anew, or the session has ended",
         "connect again";
-    0x0e SessionExpired "UP-EXPIRED", NotConnected, retry false, exit 1:
+    0x0e SessionExpired SESSION_EXPIRED "UP-EXPIRED", NotConnected, retry false, exit 1:
         "the session was kept for a while and has been given up",
         "the path was broken for longer than sessions are kept",
         "connect again; sessions can be set to be kept longer";
-    0x0f CorruptPath "UP-CORRUPT", InvalidData, retry true, exit 5:
+    0x0f CorruptPath CORRUPT_PATH "UP-CORRUPT", InvalidData, retry true, exit 5:
         "bytes were changed on the way",
         "a proxy or filter on the path alters what passes through it",
         "try another carrier with --carrier, or https:// instead of http://";
-    0x10 GoingAway "UP-GOING", ConnectionAborted, retry true, exit 5:
+    0x10 GoingAway GOING_AWAY "UP-GOING", ConnectionAborted, retry true, exit 5:
         "the other side is shutting down",
         "it is being stopped or updated",
         "wait: agents connect again by themselves";
-    0x11 Ended "UP-ENDED", ConnectionAborted, retry false, exit 7:
+    0x11 Ended ENDED "UP-ENDED", ConnectionAborted, retry false, exit 7:
         "a manager ended the connection",
         "somebody with the right to do so decided it",
         "ask the relay's manager";
-    0x12 NotEnrolled "UP-NOT-ENROLLED", PermissionDenied, retry false, exit 3:
+    0x12 NotEnrolled NOT_ENROLLED "UP-NOT-ENROLLED", PermissionDenied, retry false, exit 3:
         "this machine is not enrolled with the relay",
         "it has never logged in, or its enrolment was revoked",
         "get an invitation, then: underpass login RELAY --invite CODE";
-    0x13 InvalidCode "UP-CODE", PermissionDenied, retry false, exit 3:
+    0x13 InvalidCode INVALID_CODE "UP-CODE", PermissionDenied, retry false, exit 3:
         "the one-time code is not valid",
         "it is misspelt, was used before, or is too old",
         "ask for a new one";
-    0x14 Exists "UP-EXISTS", AlreadyExists, retry false, exit 1:
+    0x14 Exists EXISTS "UP-EXISTS", AlreadyExists, retry false, exit 1:
         "this name is taken",
         "another service, user or machine has it",
         "choose another name, or remove the other one first";
-    0x15 Busy "UP-BUSY", ResourceBusy, retry true, exit 1:
+    0x15 Busy BUSY "UP-BUSY", ResourceBusy, retry true, exit 1:
         "a limit has been reached",
         "too much is going on at once, for you or for the whole relay",
         "wait a little, or ask the relay's manager for a higher limit";
-    0x16 Internal "UP-INTERNAL", Other, retry false, exit 1:
+    0x16 Internal INTERNAL "UP-INTERNAL", Other, retry false, exit 1:
         "the other side has an internal error",
         "a defect in the program there",
         "report it with the log of the other side";
-    0x17 StoreUnavailable "UP-STORE", Other, retry true, exit 1:
+    0x17 StoreUnavailable STORE_UNAVAILABLE "UP-STORE", Other, retry true, exit 1:
         "the relay cannot use its database",
         "its disk is full or failing, or the database server is away",
         "look at the relay's log";
-    0x18 NameInvalid "UP-NAME", InvalidInput, retry false, exit 2:
+    0x18 NameInvalid NAME_INVALID "UP-NAME", InvalidInput, retry false, exit 2:
         "this is not a valid name",
         "names have 1 to 63 lower-case letters, digits and hyphens, no hyphen first or last",
         "choose another name";
-    0x19 NameAmbiguous "UP-AMBIGUOUS", InvalidInput, retry false, exit 4:
+    0x19 NameAmbiguous NAME_AMBIGUOUS "UP-AMBIGUOUS", InvalidInput, retry false, exit 4:
         "several owners have a service of this name",
         "the name was given without its owner",
         "name the owner too: SERVICE.OWNER";
-    0x1a NoUser "UP-NO-USER", NotFound, retry false, exit 4:
+    0x1a NoUser NO_USER "UP-NO-USER", NotFound, retry false, exit 4:
         "there is no such user",
         "the name is misspelt, or the user was never invited",
         "list the users with: underpass users";
-    0x1b NoMachine "UP-NO-MACHINE", NotFound, retry false, exit 4:
+    0x1b NoMachine NO_MACHINE "UP-NO-MACHINE", NotFound, retry false, exit 4:
         "there is no such machine",
         "the name is misspelt, or the machine is not enrolled",
         "list the machines with: underpass users machines";
+    0x1c StaleResume STALE_RESUME "UP-STALE", ConnectionAborted, retry true, exit 1:
+        "the session has gone on since this attempt to resume it was made",
+        "an older copy of the attempt arrived late or was replayed",
+        "nothing to do: agents resume again by themselves";
 }
 
 impl Code {
@@ -243,6 +252,11 @@ impl fmt::Display for Code {
     }
 }
 
+/// The stable string for any number that a peer sent, known or not.
+pub fn name(number: u64) -> &'static str {
+    Code::from_number(number).map_or("UP-UNKNOWN", Code::up)
+}
+
 /// The sentence for any number that a peer sent, known or not.
 pub fn describe(number: u64) -> String {
     match Code::from_number(number) {
@@ -301,7 +315,10 @@ mod tests {
             assert_eq!(code.number(), number as u64);
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));
+            assert_eq!(name(code.number()), code.up());
         }
+        assert_eq!(name(u64::MAX), "UP-UNKNOWN");
+        assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
         assert_eq!(Code::from_number(Code::ALL.len() as u64), None);
     }
 
