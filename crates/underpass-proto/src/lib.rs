@@ -1,1 +1,28 @@
 //! The Underpass session protocol as a pure state machine.
+//!
+//! Nothing here does IO, reads a clock or draws random numbers: bytes, times and random
+//! values come in as arguments, bytes and decisions go out.
+//!
+//! The wire formats, from the outside in:
+//!
+//! | module | what |
+//! |---|---|
+//! | [`packet`] | what a carrier moves: a length, a kind, a body |
+//! | [`route`] | the sealed header by which a relay forwards packets between two agents |
+//! | [`params`] | what the two ends of a session tell each other in the handshake |
+//! | [`frame`] | what stands inside a sealed record |
+//! | [`control`] | what an agent and its relay say to each other on a control channel |
+//!
+//! `docs/protocol-wire.md` specifies them with byte-exact samples.
+
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod packet;
+pub mod params;
+mod role;
+pub mod varint;
+pub mod wire;
+
+pub use role::Role;
+pub use wire::DecodeError;
