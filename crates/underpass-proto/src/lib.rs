@@ -17,12 +17,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod code;
+pub mod compress;
 pub mod frame;
+pub mod handshake;
 pub mod packet;
 pub mod params;
 mod role;
+pub mod session;
+pub mod ticket;
+mod time;
 pub mod varint;
 pub mod wire;
 
 pub use role::Role;
+pub use time::Time;
 pub use wire::DecodeError;
