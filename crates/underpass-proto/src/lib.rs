@@ -20,14 +20,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod code;
+pub mod compress;
 pub mod control;
 pub mod frame;
+pub mod handshake;
 pub mod names;
 pub mod packet;
 pub mod params;
 mod role;
 pub mod route;
+pub mod session;
 pub mod ticket;
+mod time;
 pub mod varint;
 pub mod wire;
 
@@ -36,4 +40,5 @@ mod specification;
 
 pub use code::Code;
 pub use role::{Role, Speaker};
+pub use time::Time;
 pub use wire::DecodeError;
