@@ -159,6 +159,23 @@ struct Credit {
     peer_open_limit: u64,
 }
 
+/// How much of the session's credit is used, in bytes of all stream channels together.
+///
+/// When nothing is under way, `sent` of one end equals `received` of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Sum of the highest offsets that this side sent.
+    pub sent: u64,
+    /// What the peer allows of that.
+    pub send_limit: u64,
+    /// Sum of the highest offsets that arrived.
+    pub received: u64,
+    /// What of that the application has read, or will never read.
+    pub read: u64,
+    /// What the peer was allowed to send.
+    pub granted: u64,
+}
+
 /// One end of a session. The module's documentation states how it is driven.
 pub struct Session {
     role: Role,
@@ -344,6 +361,18 @@ impl Session {
     #[must_use]
     pub fn unread(&self) -> u64 {
         self.credit.received - self.credit.consumed
+    }
+
+    /// How much of the session's credit is used.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow {
+            sent: self.credit.sent,
+            send_limit: self.credit.send_limit,
+            received: self.credit.received,
+            read: self.credit.consumed,
+            granted: self.credit.granted,
+        }
     }
 
     /// Channels that are open in either direction.
