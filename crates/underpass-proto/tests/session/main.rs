@@ -10,6 +10,11 @@
 //! | `traffic` | what it promises about speed and waiting |
 //! | `hostile` | what a peer or a stranger may try |
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "what cannot fail in a test must not fail"
+)]
+
 mod apps;
 mod dice;
 mod hostile;
