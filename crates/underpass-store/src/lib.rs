@@ -17,6 +17,8 @@
 //! - **Refusals are not faults.** Each operation has an error enum of its own for what the rules
 //!   forbid; a failing disk or database is the [`Fault`] inside it.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
 mod data_folder;
 mod enrolment;
 mod events;

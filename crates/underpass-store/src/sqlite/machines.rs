@@ -139,15 +139,20 @@ impl Database {
     }
 
     pub(super) async fn revoke_machine(&self, id: MachineId) -> Result<Machine, RevokeError> {
+        // A transaction, because a single statement that returns rows is committed only after it
+        // has returned the last one, and nobody would hear that this failed.
+        let mut transaction = self.begin_write().await?;
         let row = query_as(
             "UPDATE machines SET state = 'revoked' WHERE id = $1 \
              RETURNING id, public_key, name, user_id, state, enrolled_at, last_seen_at",
         )
         .bind(id.0)
-        .fetch_optional(&self.write)
+        .fetch_optional(&mut *transaction)
         .await
         .or_fault(self)?;
-        Ok(self.read_machine(row.ok_or(RevokeError::NoSuchMachine)?)?)
+        let machine = self.read_machine(row.ok_or(RevokeError::NoSuchMachine)?)?;
+        self.commit(transaction).await?;
+        Ok(machine)
     }
 
     pub(super) async fn note_machine_seen(

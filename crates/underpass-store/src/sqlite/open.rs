@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::faults::{fault, io_fault};
 use super::{Database, SqliteStore};
@@ -103,7 +103,8 @@ impl SqliteStore {
         let pool = SqlitePoolOptions::new()
             .acquire_timeout(QUEUE_TIMEOUT)
             .idle_timeout(None)
-            .max_lifetime(None);
+            .max_lifetime(None)
+            .after_release(|connection, _| Box::pin(is_reusable(connection)));
         let writer = options.clone().journal_mode(SqliteJournalMode::Wal);
         let write = pool.clone().max_connections(1).connect_lazy_with(writer);
         if let Err(error) = migrate(&write).await {
@@ -119,6 +120,14 @@ impl SqliteStore {
             place: Arc::clone(place),
         }))
     }
+}
+
+/// Whether a connection that comes back can be lent again. When the disk is full SQLite rolls
+/// back by itself, which sqlx does not learn: it would refuse every later transaction.
+async fn is_reusable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // The answer comes after the rollback that an abandoned transaction has queued.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// Makes the file for its owner alone, which SQLite would not; its log files take over the mode.
@@ -157,8 +166,20 @@ fn explain(file: &Path, place: &Arc<str>, error: MigrateError) -> OpenError {
             OpenError::Foreign { file, change }
         }
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-            fault(place, error).into()
+            let mut fault = fault(place, error);
+            if fault.kind == FaultKind::Unreachable && !is_writable_folder_of(&file) {
+                // SQLite says only that it cannot open the log beside the file.
+                fault.kind = FaultKind::ReadOnly;
+            }
+            fault.into()
         }
         other => Fault::new(place, FaultKind::Unexpected, other).into(),
     }
+}
+
+/// Whether files can be made beside `file`.
+fn is_writable_folder_of(file: &Path) -> bool {
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new("."));
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
 }
