@@ -172,6 +172,11 @@ impl Session {
         result
     }
 
+    /// Looks at the state machine without changing it.
+    pub(crate) fn with_core<R>(&self, look: impl FnOnce(&core::Session) -> R) -> R {
+        look(&self.lock().core)
+    }
+
     /// The part of the driving contract that follows every input.
     fn settle(&self, state: &mut State) {
         self.drain_events(state);
