@@ -125,7 +125,7 @@ pub(crate) struct Inner {
     pub(crate) settings: AttachSettings,
     pub(crate) identity: Arc<StaticKey>,
     pub(crate) routes: Arc<Routes>,
-    relay_key: PublicKey,
+    pub(crate) relay_key: PublicKey,
     link: watch::Sender<Option<Arc<Link>>>,
     session: watch::Sender<Session>,
     story: Mutex<Story>,

@@ -146,7 +146,7 @@ async fn accept(
     peer: &PeerInfo,
     hello: Packet,
 ) -> Result<Session, ConnectError> {
-    let relay = inner.relay_key().fingerprint();
+    let relay = inner.relay_key.fingerprint();
     let begun = Accepting::start(
         inner.settings.session.clone(),
         &inner.identity,

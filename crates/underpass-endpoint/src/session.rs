@@ -297,15 +297,11 @@ impl Session {
     pub(crate) fn pull(&self, leg: LegId, mut take: impl FnMut(bytes::Bytes) -> bool) -> bool {
         let mut state = self.lock();
         let now = clock::now();
-        let mut more = true;
-        loop {
-            match state.core.poll_transmit(now, leg) {
-                Some(packet) if take(packet) => {}
-                Some(_) => break,
-                None => {
-                    more = false;
-                    break;
-                }
+        let mut more = false;
+        while let Some(packet) = state.core.poll_transmit(now, leg) {
+            if !take(packet) {
+                more = true;
+                break;
             }
         }
         // What was pulled may have made room for writers and set timers; the leg itself is awake.

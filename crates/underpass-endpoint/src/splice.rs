@@ -1,7 +1,6 @@
 //! Joins a channel and a TCP connection: bytes both ways, ends kept as they are.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
