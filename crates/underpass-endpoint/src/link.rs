@@ -121,7 +121,10 @@ struct WriterSignal {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("id", &self.id).field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -244,7 +247,10 @@ impl Link {
 
     /// Adds a source of routed packets; it is pulled after [`Link::wake`].
     pub fn attach_source(&self, source: Arc<dyn RouteSource>) -> SourceId {
-        SourceId(lock(&self.sources).slots.insert(Slot { source, waiting: false }))
+        SourceId(lock(&self.sources).slots.insert(Slot {
+            source,
+            waiting: false,
+        }))
     }
 
     /// Removes a source.
@@ -258,7 +264,9 @@ impl Link {
     /// A source has something to send.
     pub fn wake(&self, id: SourceId) {
         let mut sources = lock(&self.sources);
-        let Some(slot) = sources.slots.get_mut(id.0) else { return };
+        let Some(slot) = sources.slots.get_mut(id.0) else {
+            return;
+        };
         if !std::mem::replace(&mut slot.waiting, true) {
             sources.waiting.push_back(id.0);
             drop(sources);
@@ -326,16 +334,18 @@ impl Link {
         while !out.is_full() {
             let next = {
                 let mut sources = lock(&self.sources);
-                let Some(id) = sources.waiting.pop_front() else { break };
+                let Some(id) = sources.waiting.pop_front() else {
+                    break;
+                };
                 sources.slots.get_mut(id).map(|slot| {
                     slot.waiting = false;
                     (SourceId(id), slot.source.clone())
                 })
             };
-            if let Some((id, source)) = next {
-                if source.pull(self, out) {
-                    self.wake(id);
-                }
+            if let Some((id, source)) = next
+                && source.pull(self, out)
+            {
+                self.wake(id);
             }
         }
     }
@@ -346,7 +356,10 @@ impl Link {
             PacketKind::Padding => Ok(()),
             PacketKind::Refused => {
                 let refused = Refused::decode(packet.body)?;
-                Err(LinkEnd::Refused { code: refused.code, text: refused.text })
+                Err(LinkEnd::Refused {
+                    code: refused.code,
+                    text: refused.text,
+                })
             }
             _ => Ok(self.session.handle_packet(self.id, packet)?),
         }

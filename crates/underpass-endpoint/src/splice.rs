@@ -130,4 +130,3 @@ async fn download(
 async fn write(tcp: &mut OwnedWriteHalf, chunk: Bytes) -> io::Result<()> {
     tcp.write_all(&chunk).await
 }
-
