@@ -16,6 +16,7 @@ mod guard;
 mod inbox;
 mod kind;
 mod pipe;
+mod poll;
 mod posting;
 mod posts;
 pub mod request;
