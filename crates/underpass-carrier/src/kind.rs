@@ -64,6 +64,7 @@ impl std::fmt::Debug for Kind {
 pub static KINDS: &[Kind] = &[
     crate::upgrade::KIND,
     crate::ws::KIND,
+    crate::stream::KIND,
     crate::posts::KIND,
     crate::poll::KIND,
 ];

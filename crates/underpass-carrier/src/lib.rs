@@ -23,6 +23,7 @@ pub mod request;
 mod server;
 pub mod span;
 mod stall;
+mod stream;
 mod tls;
 mod upgrade;
 pub mod uplink;

@@ -188,6 +188,8 @@ impl Drop for PipeSink {
         if state.end == End::Open {
             state.given_up = true;
             wake(&mut state.body_waker);
+        }
+        if state.end == End::Open || state.answer_due {
             // A connection that the other side does not read from would never look at its body.
             self.connection.cancel();
         }
