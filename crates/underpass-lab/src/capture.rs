@@ -1,14 +1,18 @@
 //! Recording the packets of a cable.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
+use crate::exec::wait_until;
 use crate::harness::Skip;
-use crate::namespace::{Namespace, which};
+use crate::link::Link;
+use crate::namespace::which;
 use crate::process::Process;
 use crate::search;
 
@@ -16,6 +20,7 @@ use crate::search;
 pub struct Capture {
     process: Process,
     file: PathBuf,
+    link: Link,
 }
 
 /// A finished recording.
@@ -28,16 +33,16 @@ pub struct Recording {
 }
 
 impl Capture {
-    pub(crate) fn start(namespace: &Namespace, interface: &str, file: &Path) -> Result<Self> {
+    pub(crate) fn start(link: &Link, file: &Path) -> Result<Self> {
         if which("tcpdump").is_none() {
             return Err(Skip::because("tcpdump is not installed"));
         }
-        let mut command = namespace.command("tcpdump");
+        let mut command = link.near.namespace.command("tcpdump");
         // Whole packets, written at once, a kernel buffer of 64 MiB, root kept (the file is root's).
-        command.args([
-            "-i", interface, "-n", "-s", "0", "-U", "-B", "65536", "-Z", "root", "-w",
-        ]);
-        command.arg(file);
+        command.args(["-i", link.interface(), "-n", "-s", "0", "-U", "-B", "65536"]);
+        command
+            .args(["--immediate-mode", "-Z", "root", "-w"])
+            .arg(file);
         let folder = file.parent().context("the recording needs a folder")?;
         let name = file
             .file_stem()
@@ -48,6 +53,7 @@ impl Capture {
         Ok(Self {
             process,
             file: file.into(),
+            link: link.clone(),
         })
     }
 
@@ -56,6 +62,7 @@ impl Capture {
     /// # Errors
     /// tcpdump failed, or lost packets: a search in the rest would prove nothing.
     pub fn stop(self) -> Result<Recording> {
+        self.catch_up()?;
         self.process.signal(Signal::INT)?;
         let status = self.process.wait(Duration::from_secs(20))?;
         let summary = |what: &str| {
@@ -73,6 +80,28 @@ impl Capture {
         Ok(Recording {
             file: self.file,
             packets,
+        })
+    }
+
+    /// Waits until everything that passed before is in the file: sends a packet last and waits for that one.
+    fn catch_up(&self) -> Result<()> {
+        let start = fs::metadata(&self.file)?.len();
+        let last = format!(
+            "the last packet of {}, {}",
+            self.file.display(),
+            self.process.id()
+        );
+        // A broadcast needs no answer from anybody, and the cable may be cut. Port 9 discards (RFC 863).
+        let [a, b, c, _] = self.link.address.octets();
+        self.link.near.namespace.inside(|| {
+            let socket = UdpSocket::bind((self.link.address, 0))?;
+            socket.set_broadcast(true)?;
+            socket.send_to(last.as_bytes(), (Ipv4Addr::new(a, b, c, 255), 9))
+        })??;
+        wait_until("tcpdump catches up", Duration::from_secs(30), || {
+            let mut file = File::open(&self.file)?;
+            file.seek(SeekFrom::Start(start))?;
+            Ok((search::occurrences(file, last.as_bytes())? > 0).then_some(()))
         })
     }
 }

@@ -187,7 +187,10 @@ fn start((name, test): Test, sender: Sender<(&'static str, Outcome)>) {
             Ok(Ok(())) => Outcome::Passed,
             Ok(Err(error)) => match error.downcast::<Skip>() {
                 Ok(skip) => Outcome::Skipped(skip.0),
-                Err(error) => Outcome::Failed(format!("{error:?}")),
+                Err(error) => {
+                    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+                    Outcome::Failed(format!("    {}", causes.join("\n    because: ")))
+                }
             },
             // The panic hook has already printed what and where.
             Err(_) => Outcome::Failed("panicked (see above)".into()),

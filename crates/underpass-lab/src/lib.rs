@@ -9,6 +9,7 @@
 
 pub mod built;
 mod capture;
+mod cutter;
 pub mod exec;
 mod firewall;
 pub mod harness;
@@ -18,9 +19,12 @@ mod link;
 mod namespace;
 mod process;
 pub mod search;
+pub mod server;
 mod topology;
+pub mod traffic;
 
 pub use capture::{Capture, Recording};
+pub use cutter::{Cut, Cutter, Done, Pace, Plan};
 pub use exec::{Finished, wait_until};
 pub use firewall::{Firewall, Policy};
 pub use harness::Skip;
@@ -28,6 +32,6 @@ pub use host::Host;
 pub use impair::{Counters, ImpairBox, Impairment};
 pub use link::Link;
 pub use namespace::{Namespace, available, left_behind};
-pub use process::{Memory, Process};
-pub use rustix::process::Signal;
+pub use process::{Memory, Process, Signal};
+
 pub use topology::{Cable, Lab, TwoFirewalls};

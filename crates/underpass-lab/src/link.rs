@@ -1,5 +1,6 @@
 //! A cable between a machine and its network.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::namespace::Namespace;
 pub struct Link {
     pub(crate) near: End,
     pub(crate) far: End,
+    /// The machine's address; its network is the /24 around it.
+    pub(crate) address: Ipv4Addr,
     pub(crate) impair: Option<Arc<ImpairBox>>,
 }
 
@@ -35,7 +38,7 @@ impl End {
 
 impl Link {
     /// A plain cable.
-    pub(crate) fn wire(near: End, far: End) -> Result<Self> {
+    pub(crate) fn wire(near: End, far: End, address: Ipv4Addr) -> Result<Self> {
         let mut command = Command::new("ip");
         command.args([
             "link",
@@ -49,16 +52,18 @@ impl Link {
         Ok(Self {
             near,
             far,
+            address,
             impair: None,
         })
     }
 
     /// A cable with a box in it that delays, loses and holds; see [`ImpairBox`].
-    pub(crate) fn boxed(near: End, far: End, seed: u64) -> Result<Self> {
+    pub(crate) fn boxed(near: End, far: End, address: Ipv4Addr, seed: u64) -> Result<Self> {
         let impair = ImpairBox::start(&near, &far, seed)?;
         Ok(Self {
             near,
             far,
+            address,
             impair: Some(Arc::new(impair)),
         })
     }
@@ -121,7 +126,12 @@ impl Link {
     /// # Errors
     /// `Skip` when tcpdump is not installed.
     pub fn capture(&self, file: &Path) -> Result<Capture> {
-        Capture::start(&self.near.namespace, &self.near.interface, file)
+        Capture::start(self, file)
+    }
+
+    /// The machine at the near end, by the name of its namespace.
+    pub fn owner(&self) -> &str {
+        self.near.namespace.label()
     }
 
     /// The interface's name on the machine.

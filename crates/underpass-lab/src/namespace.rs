@@ -48,6 +48,11 @@ impl Namespace {
         &self.name
     }
 
+    /// The name that its machine has in the lab.
+    pub fn label(&self) -> &str {
+        self.name.splitn(4, '-').nth(3).unwrap_or(&self.name)
+    }
+
     /// A command that will run inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");

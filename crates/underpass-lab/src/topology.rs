@@ -106,8 +106,8 @@ impl Lab {
             namespace: firewall.shared_namespace(),
             interface: port(name)?,
         };
-        let link = Link::wire(near, far)?;
-        plug(&link, address, INSIDE)?;
+        let link = Link::wire(near, far, address)?;
+        plug(&link, INSIDE)?;
         namespace.ip(&format!("route add default via {gateway}"))?;
         Ok(Host::new(name, address, namespace, link, self.logs.clone()))
     }
@@ -137,10 +137,10 @@ impl Lab {
             interface: port(name)?,
         };
         let link = match cable {
-            Cable::Plain => Link::wire(near, far)?,
-            Cable::Boxed(seed) => Link::boxed(near, far, seed)?,
+            Cable::Plain => Link::wire(near, far, address)?,
+            Cable::Boxed(seed) => Link::boxed(near, far, address, seed)?,
         };
-        plug(&link, address, SWITCH)?;
+        plug(&link, SWITCH)?;
         Ok((namespace, address, link))
     }
 }
@@ -156,8 +156,8 @@ fn port(host: &str) -> Result<String> {
 }
 
 /// Gives the near end its address and puts the far end into the bridge `switch`.
-fn plug(link: &Link, address: Ipv4Addr, switch: &str) -> Result<()> {
-    let (near, far) = (&link.near, &link.far);
+fn plug(link: &Link, switch: &str) -> Result<()> {
+    let (near, far, address) = (&link.near, &link.far, link.address);
     let port = &far.interface;
     far.namespace.ip(&format!(
         "link set {port} master {switch}\nlink set {port} up"
