@@ -1,1 +1,44 @@
 //! The Underpass session protocol as a pure state machine.
+//!
+//! Nothing here does IO, reads a clock or draws random numbers: bytes, times and random
+//! values come in as arguments, bytes and decisions go out.
+//!
+//! The wire formats, from the outside in:
+//!
+//! | module | what |
+//! |---|---|
+//! | [`packet`] | what a carrier moves: a length, a kind, a body |
+//! | [`route`] | the sealed header by which a relay forwards packets between two agents |
+//! | [`params`] | what the two ends of a session tell each other in the handshake |
+//! | [`frame`] | what stands inside a sealed record |
+//! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`code`] | the reasons that all of them give when something ends or is refused |
+//!
+//! `docs/protocol-wire.md` specifies them with byte-exact samples.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod code;
+pub mod compress;
+pub mod control;
+pub mod frame;
+pub mod handshake;
+pub mod names;
+pub mod packet;
+pub mod params;
+mod role;
+pub mod route;
+pub mod session;
+pub mod ticket;
+mod time;
+pub mod varint;
+pub mod wire;
+
+#[cfg(test)]
+mod specification;
+
+pub use code::Code;
+pub use role::{Role, Speaker};
+pub use time::Time;
+pub use wire::DecodeError;

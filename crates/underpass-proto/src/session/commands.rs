@@ -1,0 +1,280 @@
+//! What the application asks of a session: channels, bytes, datagrams, ends.
+
+use bytes::Bytes;
+
+use super::channel::Channel;
+use super::{Session, State};
+use crate::code;
+use crate::frame::{self, ChannelId, ChannelKind, Class, Encoding, Frame, Open, Opened, Redial};
+use crate::time::Time;
+
+/// Why a channel was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The peer allows no more channels for now; [`super::Event::ChannelsAvailable`] follows.
+    #[error("the peer allows no more channels at this time")]
+    TooMany,
+    /// The session is closing or closed.
+    #[error("the session has ended")]
+    Closed,
+}
+
+/// Why nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Full: [`super::Event::Writable`] follows.
+    #[error("the channel takes no more at this time")]
+    Blocked,
+    /// The peer wants no more, with its code.
+    #[error("the peer stopped reading ({})", code::name(*.0))]
+    Stopped(u64),
+    /// The channel's sending side, or the session, has ended.
+    #[error("the channel has ended")]
+    Closed,
+}
+
+/// What reading gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// Bytes, or one datagram.
+    Data(Bytes),
+    /// The peer's authenticated end: everything was read.
+    Finished,
+    /// Nothing yet: [`super::Event::Readable`] follows.
+    Blocked,
+    /// The peer gave up, with its code; what was not read is gone.
+    Reset(u64),
+    /// The channel or the session has ended before the peer's end arrived.
+    Closed,
+}
+
+impl Session {
+    /// Opens a channel to a service of the peer. Data may be written at once.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        &mut self,
+        now: Time,
+        kind: ChannelKind,
+        class: Class,
+        encoding: Encoding,
+        service: &str,
+    ) -> Result<ChannelId, OpenError> {
+        if self.state != State::Open {
+            return Err(OpenError::Closed);
+        }
+        if self.credit.opened >= self.credit.open_limit {
+            return Err(OpenError::TooMany);
+        }
+        let id = ChannelId::new(self.role, self.credit.opened);
+        self.credit.opened += 1;
+        let mut channel = self.new_channel(now, kind, class, encoding);
+        channel.announced = true;
+        self.channels.insert(id, channel);
+        self.control.push_back(Frame::Open(Open {
+            channel: id,
+            kind,
+            class,
+            encoding,
+            service: service.to_owned(),
+        }));
+        Ok(id)
+    }
+
+    /// Tells the peer that the channel it opened leads where it should.
+    pub fn accept(&mut self, id: ChannelId) {
+        if self.channels.contains_key(&id) {
+            self.control
+                .push_back(Frame::Opened(Opened { channel: id }));
+        }
+    }
+
+    /// How many bytes [`Session::write`] would take.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; `Blocked` is answered by an event later.
+    pub fn write_room(&mut self, id: ChannelId) -> Result<usize, WriteError> {
+        let channel = self.channels.get_mut(&id).ok_or(WriteError::Closed)?;
+        if let Some(code) = channel.stopped {
+            return Err(WriteError::Stopped(code));
+        }
+        if !channel.send.is_open() {
+            return Err(WriteError::Closed);
+        }
+        match channel.send.room() {
+            0 => {
+                channel.write_blocked = true;
+                Err(WriteError::Blocked)
+            }
+            room => Ok(room),
+        }
+    }
+
+    /// Adds bytes to a channel and takes them off the front of `data`, as many as there is room for.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing was taken.
+    pub fn write(&mut self, id: ChannelId, data: &mut Bytes) -> Result<usize, WriteError> {
+        let taken = self.write_room(id)?.min(data.len());
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.send.push(data.split_to(taken));
+        }
+        self.reschedule(id);
+        Ok(taken)
+    }
+
+    /// Ends this side's direction of a channel after what was written.
+    pub fn finish(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.send.finish();
+            self.reschedule(id);
+        }
+    }
+
+    /// Gives up this side's direction: what was not sent is forgotten, and the peer learns the code.
+    pub fn reset(&mut self, id: ChannelId, code: u64) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if channel.send.is_done() {
+            return;
+        }
+        let final_offset = channel.send.reset();
+        self.control.push_back(Frame::Reset(frame::Reset {
+            channel: id,
+            code,
+            final_offset,
+        }));
+        self.retire(id);
+    }
+
+    /// Wants no more from the peer on this channel, and tells it why.
+    pub fn stop(&mut self, id: ChannelId, code: u64) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if channel.discarding {
+            return;
+        }
+        channel.discarding = true;
+        let complete = channel.recv.is_complete();
+        self.credit.consumed += channel.recv.discard();
+        if !complete {
+            self.control
+                .push_back(Frame::Stop(frame::Stop { channel: id, code }));
+        }
+        self.retire(id);
+    }
+
+    /// The next bytes of a channel, at most `most`; or the next datagram, whole.
+    pub fn read(&mut self, id: ChannelId, most: usize) -> ReadOutcome {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return ReadOutcome::Closed;
+        };
+        if channel.kind == ChannelKind::Datagram {
+            if let Some(data) = channel.datagrams_in.pop_front() {
+                return ReadOutcome::Data(data);
+            }
+        }
+        if let Some(data) = channel.recv.read(most) {
+            self.credit.consumed += data.len() as u64;
+            self.renewable.insert(id);
+            return ReadOutcome::Data(data);
+        }
+        let outcome = match channel.recv.reset_code() {
+            Some(code) => ReadOutcome::Reset(code),
+            None if channel.recv.is_at_end() => ReadOutcome::Finished,
+            None => return ReadOutcome::Blocked,
+        };
+        channel.recv.set_ended();
+        self.retire(id);
+        outcome
+    }
+
+    /// Sends a datagram on a datagram channel; it is dropped if it is still here at `deadline`.
+    ///
+    /// # Errors
+    /// The channel has ended, or carries no datagrams, or the datagram is larger than the peer takes.
+    pub fn send_datagram(
+        &mut self,
+        id: ChannelId,
+        data: Bytes,
+        deadline: Time,
+    ) -> Result<(), WriteError> {
+        let most = self.peer.max_datagram;
+        let channel = self.channels.get_mut(&id).ok_or(WriteError::Closed)?;
+        if let Some(code) = channel.stopped {
+            return Err(WriteError::Stopped(code));
+        }
+        let fits = data.len() as u64 <= most;
+        if channel.kind != ChannelKind::Datagram || !channel.send.is_open() || !fits {
+            return Err(WriteError::Closed);
+        }
+        if channel.datagrams_out.is_empty() {
+            self.datagrams.push_back(id);
+        }
+        channel.send_datagram(data, deadline);
+        Ok(())
+    }
+
+    /// Asks the peer to go on with another host service: what is written from now on is for that
+    /// one. The near program notices nothing.
+    pub fn redial(&mut self, id: ChannelId, service: &str) {
+        let Some(channel) = self.channels.get(&id) else {
+            return;
+        };
+        let offset = channel.send.end();
+        self.control.push_back(Frame::Redial(Redial {
+            channel: id,
+            offset,
+            service: service.to_owned(),
+        }));
+    }
+
+    /// Offset in the peer's stream up to which this side has read: what [`super::Event::Redial`]'s
+    /// offset is compared with.
+    #[must_use]
+    pub fn read_offset(&self, id: ChannelId) -> Option<u64> {
+        self.channels
+            .get(&id)
+            .map(|channel| channel.recv.read_offset())
+    }
+
+    /// The code with which the peer gave up a channel, if it did.
+    #[must_use]
+    pub fn reset_code(&self, id: ChannelId) -> Option<u64> {
+        self.channels.get(&id)?.recv.reset_code()
+    }
+
+    /// The code with which the peer stopped reading a channel, if it did.
+    #[must_use]
+    pub fn stopped_code(&self, id: ChannelId) -> Option<u64> {
+        self.channels.get(&id)?.stopped
+    }
+
+    /// Seals what follows with newer keys, and asks the peer to do the same.
+    pub fn update_keys(&mut self) {
+        self.send_epochs.request_update();
+    }
+
+    /// Puts a channel in the schedule if it can send.
+    pub(super) fn reschedule(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if !channel.scheduled && channel.send.wants_to_send() {
+            channel.scheduled = true;
+            self.schedule.add(id, channel.class);
+        }
+    }
+
+    /// Tells the application once that there is room again.
+    pub(super) fn note_room(channel: &mut Channel) -> bool {
+        let room = channel.send.room() >= super::send_half::SEND_BUFFER / 2;
+        std::mem::take(&mut channel.write_blocked) && {
+            channel.write_blocked = !room;
+            room
+        }
+    }
+}

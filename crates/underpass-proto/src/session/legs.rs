@@ -1,0 +1,204 @@
+//! Legs of a session: how they come, take over and go.
+
+use bytes::Bytes;
+use rand_core::CryptoRng;
+
+use super::leg::{Leg, LegState};
+use super::resume::Refusal;
+use super::{Event, LegError, LegId, Resumption, Session, State};
+use crate::code;
+use crate::frame::Frame;
+use crate::packet::{Confirm, Packet, Resume, Resumed};
+use crate::time::Time;
+
+impl Session {
+    /// Begins to resume on a new leg: the request comes out of [`Session::poll_transmit`]. Only the
+    /// initiator resumes; false where nothing can be resumed.
+    pub fn start_resume(&mut self, now: Time, leg: LegId, rng: &mut impl CryptoRng) -> bool {
+        if self.state == State::Closed {
+            return false;
+        }
+        let received = self.received.acknowledgement(now);
+        let Resumption::Near(near) = &mut self.resumption else {
+            return false;
+        };
+        let request = near.request(self.id, leg, received, rng);
+        let mut state = Leg::new(LegState::Resuming, 0, now);
+        state.first.push_back(whole(&request.to_packet()));
+        self.legs.insert(leg, state);
+        true
+    }
+
+    /// A leg broke, or the driver gave it up.
+    pub fn leg_lost(&mut self, now: Time, leg: LegId) {
+        if self.legs.contains_key(&leg) {
+            self.forget_leg(leg);
+            self.note_detached(now);
+        }
+    }
+
+    /// A relay dropped packets that this side sent on a leg: `count` of them from the index `first`
+    /// on, counted over all packets that [`Session::poll_transmit`] (and the handshake) gave for it.
+    pub fn handle_dropped(&mut self, now: Time, leg: LegId, first: u64, count: u64) {
+        self.replay.dropped(leg, first, count);
+        // An acknowledgement may have been among them.
+        self.received.repeat(now);
+    }
+
+    pub(super) fn active_leg(&self) -> Option<(LegId, &Leg)> {
+        self.legs
+            .iter()
+            .rev()
+            .find(|(_, leg)| leg.is_active())
+            .map(|(id, leg)| (*id, leg))
+    }
+
+    pub(super) fn add_active_leg(&mut self, leg: LegId, packets: u64, now: Time) {
+        let mut state = Leg::new(LegState::Active, packets, now);
+        // The responder's first sealed packet shows the initiator that the session stands.
+        state.ping_owed = true;
+        self.legs.insert(leg, state);
+        self.events.push_back(Event::LegActive { leg });
+    }
+
+    /// Responder: the initiator asks to resume on `leg`.
+    pub(super) fn handle_resume(
+        &mut self,
+        now: Time,
+        leg: LegId,
+        request: &Resume,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), LegError> {
+        if request.session != self.id {
+            return Err(LegError::Refused(code::UNKNOWN_SESSION));
+        }
+        let received = self.received.acknowledgement(now);
+        let lifetime_s = self.config.params.keep_s.saturating_mul(2);
+        let Resumption::Far(far) = &mut self.resumption else {
+            return Err(LegError::Unexpected("RESUME".into()));
+        };
+        let outcome = far.answer(leg, request, received, lifetime_s, rng);
+        let (frames, answer) = self.checked(outcome)?;
+        let packet = whole(&answer.to_packet());
+        let state = self
+            .legs
+            .entry(leg)
+            .or_insert_with(|| Leg::new(LegState::Resuming, 0, now));
+        state.first.push_back(packet);
+        self.handle_resume_frames(now, leg, frames);
+        Ok(())
+    }
+
+    /// Initiator: the responder agrees.
+    pub(super) fn handle_resumed(
+        &mut self,
+        now: Time,
+        leg: LegId,
+        answer: &Resumed,
+    ) -> Result<(), LegError> {
+        let id = self.id;
+        let Resumption::Near(near) = &mut self.resumption else {
+            return Err(LegError::Unexpected("RESUMED".into()));
+        };
+        let outcome = near.accept(id, leg, answer);
+        let (frames, confirm) = self.checked(outcome)?;
+        if let Some(state) = self.legs.get_mut(&leg) {
+            state.first.push_back(whole(&confirm.to_packet()));
+        }
+        self.activate(now, leg);
+        self.handle_resume_frames(now, leg, frames);
+        Ok(())
+    }
+
+    /// Responder: the initiator holds the next generation.
+    pub(super) fn handle_confirm(
+        &mut self,
+        now: Time,
+        leg: LegId,
+        confirm: &Confirm,
+    ) -> Result<(), LegError> {
+        let Resumption::Far(far) = &mut self.resumption else {
+            return Err(LegError::Unexpected("CONFIRM".into()));
+        };
+        let outcome = far.confirm(leg, confirm);
+        self.checked(outcome)?;
+        self.activate(now, leg);
+        Ok(())
+    }
+
+    fn checked<T>(&mut self, outcome: Result<T, Refusal>) -> Result<T, LegError> {
+        outcome.map_err(|refusal| match refusal {
+            Refusal::Stale => LegError::Refused(code::STALE_RESUME),
+            Refusal::Violation => {
+                self.fail(
+                    code::PROTOCOL_VIOLATION,
+                    "the peer's resume message broke the rules",
+                );
+                LegError::Ended
+            }
+        })
+    }
+
+    fn handle_resume_frames(&mut self, now: Time, leg: LegId, frames: Vec<Frame>) {
+        for frame in frames {
+            if let Frame::Ack(ack) = frame {
+                self.handle_ack(now, leg, &ack, false);
+            }
+        }
+    }
+
+    /// `leg` takes over: the others are done, and what was under way on them goes out again.
+    fn activate(&mut self, now: Time, leg: LegId) {
+        let others: Vec<LegId> = self
+            .legs
+            .iter()
+            .filter(|(id, l)| **id != leg && l.is_active())
+            .map(|(id, _)| *id)
+            .collect();
+        let Some(state) = self.legs.get_mut(&leg) else {
+            return;
+        };
+        state.state = LegState::Active;
+        state.heard(now);
+        state.ping_owed = true;
+        self.detached_since = None;
+        self.resumes += 1;
+        self.events.push_back(Event::LegActive { leg });
+        for other in others {
+            self.drop_leg(other, None);
+        }
+    }
+
+    /// The driver is to drop this leg.
+    pub(super) fn drop_leg(&mut self, leg: LegId, farewell: Option<Bytes>) {
+        self.forget_leg(leg);
+        self.events.push_back(Event::LegDone { leg, farewell });
+    }
+
+    fn forget_leg(&mut self, leg: LegId) {
+        self.legs.remove(&leg);
+        self.replay.leg_gone(leg);
+        match &mut self.resumption {
+            Resumption::Near(near) => near.leg_gone(leg),
+            Resumption::Far(far) => far.leg_gone(leg),
+        }
+    }
+
+    fn note_detached(&mut self, now: Time) {
+        if self.state != State::Closed
+            && self.active_leg().is_none()
+            && self.detached_since.is_none()
+        {
+            self.detached_since = Some(now);
+            self.events.push_back(Event::Detached);
+        }
+    }
+}
+
+/// Kind and body in one piece, as [`Session::poll_transmit`] hands packets out.
+fn whole(packet: &Packet) -> Bytes {
+    let mut bytes = Vec::with_capacity(1 + packet.body.len());
+    bytes.push(packet.kind.code());
+    bytes.extend_from_slice(&packet.body);
+    bytes.into()
+}

@@ -1,0 +1,483 @@
+//! The session: a sealed, resumable, multiplexed conversation between two endpoints, as a pure
+//! state machine.
+//!
+//! # The driving contract
+//!
+//! A [`Session`] does nothing by itself. Its driver
+//!
+//! 1. hands in what happens: [`Session::handle_packet`] for a packet that came in on a leg,
+//!    [`Session::handle_timeout`] when the time of [`Session::poll_timeout`] has come,
+//!    [`Session::start_resume`] and [`Session::leg_lost`] as legs come and go,
+//!    [`Session::handle_dropped`] when a relay says what it dropped, and the application's wishes
+//!    ([`Session::open`], [`Session::write`], ...);
+//! 2. then drains [`Session::poll_event`] until it is empty;
+//! 3. and calls [`Session::poll_transmit`] for a leg whenever that leg can take a packet, until it
+//!    returns `None`; after the next input there may be more. Packets of one leg must go out in the
+//!    order they were handed out, and come in in the order they arrived; a leg that cannot keep
+//!    that is lost.
+//! 4. [`Session::poll_timeout`] is asked last, since everything above may change it.
+//!
+//! Every call that depends on time takes it as an argument; a later call never gets an earlier time.
+//! Random bytes come from the generator that the call is given. A leg is only told apart by its
+//! [`LegId`]; what carries it is the driver's business.
+//!
+//! Only reliable records are kept, acknowledged and sent again, always as the same ciphertext.
+//! Acknowledgements, pings and datagrams travel in unreliable records, which have their own numbers
+//! and are never repeated.
+
+mod budget;
+mod channel;
+mod commands;
+mod epochs;
+mod event;
+mod leg;
+mod legs;
+mod path;
+mod ranges;
+mod receive;
+mod received;
+mod recv_half;
+mod replay;
+mod resume;
+mod schedule;
+mod send_half;
+mod transmit;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use underpass_seal::{Cipher, OpeningKey, SealingKey, Secrets};
+
+pub use budget::Budget;
+pub use commands::{OpenError, ReadOutcome, WriteError};
+pub use event::{Closed, ClosedBy, Event};
+pub use leg::LegId;
+pub use receive::LegError;
+
+use crate::code;
+use crate::frame::{ChannelId, Frame};
+use crate::packet::SessionId;
+use crate::params::Params;
+use crate::role::Role;
+use crate::ticket::Ticket;
+use crate::time::Time;
+use channel::Channel;
+use epochs::{ReceiveEpochs, SendEpochs};
+use leg::Leg;
+use received::{OnceWindow, Received};
+use recv_half::Window;
+use replay::Replay;
+use resume::{Far, Near};
+use schedule::Schedule;
+
+/// How long a session that was closed waits for its CLOSE to be acknowledged.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// The limits that one endpoint sets for its sessions.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the peer is told: first windows, channels, how long a detached session is kept.
+    pub params: Params,
+    /// A channel's receive window grows up to this many bytes.
+    pub max_channel_window: u64,
+    /// The session's receive window grows up to this many bytes: the bound on what it buffers for
+    /// readers that are slow.
+    pub max_session_window: u64,
+    /// The replay queue holds at most this many bytes.
+    pub max_replay: u64,
+    /// What all sessions of the process may hold for replay together.
+    pub budget: Budget,
+    /// A leg on which either direction was quiet for so long is pinged.
+    pub ping_after: Duration,
+    /// Reliable and unreliable records sealed before the keys are renewed.
+    pub records_per_epoch: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            params: Params::default(),
+            max_channel_window: 16 << 20,
+            max_session_window: 64 << 20,
+            max_replay: 64 << 20,
+            budget: Budget::new(512 << 20),
+            ping_after: Duration::from_secs(15),
+            records_per_epoch: epochs::RECORDS_PER_EPOCH,
+        }
+    }
+}
+
+/// What a handshake settled; made by [`crate::handshake`].
+pub struct Agreed {
+    /// This side's role.
+    pub role: Role,
+    /// The session's name, chosen by the initiator.
+    pub id: SessionId,
+    /// The cipher of the records.
+    pub cipher: Cipher,
+    /// The keys.
+    pub secrets: Secrets,
+    /// What the peer announced.
+    pub peer: Params,
+    /// The first ticket, made by the responder.
+    pub ticket: Ticket,
+}
+
+/// The initiator asks to resume, the responder answers.
+enum Resumption {
+    Near(Near),
+    Far(Far),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// CLOSE is queued or under way; nothing else matters any more.
+    Closing {
+        until: Time,
+    },
+    Closed,
+}
+
+/// How many bytes and channels each side may still use.
+struct Credit {
+    /// Sum of the highest offsets sent, and the peer's limit for it.
+    sent: u64,
+    send_limit: u64,
+    /// Sum of the highest offsets received, of what was read or will never be, and our limit.
+    received: u64,
+    consumed: u64,
+    granted: u64,
+    window: Window,
+    /// Channels that this side opened, and the peer's limit.
+    opened: u64,
+    open_limit: u64,
+    /// Channels that the peer opened or skipped, those that are done, and our limit.
+    peer_opened: u64,
+    peer_done: u64,
+    peer_open_limit: u64,
+}
+
+/// One end of a session. The module's documentation states how it is driven.
+pub struct Session {
+    role: Role,
+    id: SessionId,
+    cipher: Cipher,
+    config: Config,
+    peer: Params,
+    state: State,
+    established: bool,
+    /// CLOSE has arrived: the session ends with its acknowledgement.
+    peer_closed: bool,
+    send_epochs: SendEpochs,
+    receive_epochs: ReceiveEpochs,
+    resumption: Resumption,
+    legs: BTreeMap<LegId, Leg>,
+    detached_since: Option<Time>,
+    resumes: u64,
+    replay: Replay,
+    received: Received,
+    unreliable_next: u64,
+    unreliable_seen: OnceWindow,
+    channels: BTreeMap<ChannelId, Channel>,
+    schedule: Schedule,
+    credit: Credit,
+    /// Frames that go into the next reliable record.
+    control: VecDeque<Frame>,
+    /// Channels whose window may be worth renewing.
+    renewable: BTreeSet<ChannelId>,
+    /// Channels with datagrams to send.
+    datagrams: VecDeque<ChannelId>,
+    datagram_turn: bool,
+    events: VecDeque<Event>,
+    /// Room that records are built in; its parts live on as packets.
+    outgoing: BytesMut,
+    /// Room that records are opened into; its parts live on as channel data.
+    incoming: BytesMut,
+}
+
+impl Session {
+    /// A session whose handshake took place on `leg`, which carries it from now on. `packets` is how
+    /// many packets this side has sent on that leg so far.
+    #[must_use]
+    pub fn new(agreed: Agreed, config: Config, leg: LegId, packets: u64, now: Time) -> Self {
+        let Agreed {
+            role,
+            id,
+            cipher,
+            secrets,
+            peer,
+            ticket,
+        } = agreed;
+        let (send, receive) = match role {
+            Role::Initiator => (secrets.initiator_records, secrets.responder_records),
+            Role::Responder => (secrets.responder_records, secrets.initiator_records),
+        };
+        let resumption = match role {
+            Role::Initiator => Resumption::Near(Near::new(secrets.resume, ticket)),
+            Role::Responder => Resumption::Far(Far::new(secrets.resume, &ticket)),
+        };
+        let mut session = Session {
+            role,
+            id,
+            cipher,
+            state: State::Open,
+            established: role == Role::Responder,
+            peer_closed: false,
+            send_epochs: SendEpochs::new(send, cipher, config.records_per_epoch),
+            receive_epochs: ReceiveEpochs::new(receive, cipher),
+            resumption,
+            legs: BTreeMap::new(),
+            detached_since: None,
+            resumes: 0,
+            replay: Replay::new(config.budget.clone()),
+            received: Received::default(),
+            unreliable_next: 0,
+            unreliable_seen: OnceWindow::default(),
+            channels: BTreeMap::new(),
+            schedule: Schedule::default(),
+            credit: Credit {
+                sent: 0,
+                send_limit: peer.max_data,
+                received: 0,
+                consumed: 0,
+                granted: config.params.max_data,
+                window: Window::new(config.params.max_data, config.max_session_window, now),
+                opened: 0,
+                open_limit: peer.max_channels,
+                peer_opened: 0,
+                peer_done: 0,
+                peer_open_limit: config.params.max_channels,
+            },
+            control: VecDeque::new(),
+            renewable: BTreeSet::new(),
+            datagrams: VecDeque::new(),
+            datagram_turn: false,
+            events: VecDeque::new(),
+            outgoing: BytesMut::new(),
+            incoming: BytesMut::new(),
+            peer,
+            config,
+        };
+        session.add_active_leg(leg, packets, now);
+        session
+    }
+
+    /// The session's name.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// This side's role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What the peer announced in its handshake.
+    #[must_use]
+    pub fn peer_params(&self) -> &Params {
+        &self.peer
+    }
+
+    /// Whether the session came to its end; nothing will be sent any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Whether [`Session::close`] was called or the session came to its end.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.state != State::Open
+    }
+
+    /// When the last leg was lost, if none is left.
+    #[must_use]
+    pub fn detached_since(&self) -> Option<Time> {
+        self.detached_since
+    }
+
+    /// How many times the session was resumed on another leg.
+    #[must_use]
+    pub fn resumes(&self) -> u64 {
+        self.resumes
+    }
+
+    /// The generation in use, counted up by each resume.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        match &self.resumption {
+            Resumption::Near(near) => near.generation(),
+            Resumption::Far(far) => far.generation(),
+        }
+    }
+
+    /// The epoch of the keys that this side seals with.
+    #[must_use]
+    pub fn send_epoch(&self) -> u64 {
+        self.send_epochs.epoch()
+    }
+
+    /// The smoothed round trip of the active leg, once measured.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.active_leg()
+            .and_then(|(_, leg)| leg.path.measured_rtt())
+    }
+
+    /// Bytes per second that the active leg was seen to deliver; zero before it was measured.
+    #[must_use]
+    pub fn delivery_rate(&self) -> u64 {
+        self.active_leg().map_or(0, |(_, leg)| leg.path.rate())
+    }
+
+    /// Bytes in the replay queue: sent and not acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self) -> u64 {
+        self.replay.unacknowledged()
+    }
+
+    /// Bytes that arrived and were not read by the application.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.credit.received - self.credit.consumed
+    }
+
+    /// Channels that are open in either direction.
+    #[must_use]
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Every record of the peer with a lower number has arrived.
+    #[must_use]
+    pub fn received_floor(&self) -> u64 {
+        self.received.floor()
+    }
+
+    /// Keys for the routing headers on legs of the current generation: to seal, and to open.
+    #[must_use]
+    pub fn route_keys(&self) -> (SealingKey, OpeningKey) {
+        let secret = match &self.resumption {
+            Resumption::Near(near) => near.secret(),
+            Resumption::Far(far) => far.secret(),
+        };
+        let cipher = self.cipher;
+        let (near, far) = secret.route_secrets();
+        match self.role {
+            Role::Initiator => (near.sealing_key(cipher), far.opening_key(cipher)),
+            Role::Responder => (far.sealing_key(cipher), near.opening_key(cipher)),
+        }
+    }
+
+    /// The next thing that the driver should know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Session::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if self.state == State::Closed {
+            return None;
+        }
+        let closing = match self.state {
+            State::Closing { until } => Some(until),
+            _ => None,
+        };
+        let expiry = self.detached_since.map(|since| since + self.keep());
+        let legs = self.legs.iter().filter_map(|(id, leg)| {
+            leg.timeout(self.replay.oldest_under_way(*id), self.config.ping_after)
+        });
+        // Without an active leg there is nowhere to send an acknowledgement to.
+        let ack = self.received.due().filter(|_| self.active_leg().is_some());
+        legs.chain(closing).chain(expiry).chain(ack).min()
+    }
+
+    /// Acts on the time: acknowledgements that are due, legs that went silent, expiry. After it the
+    /// driver polls for events and packets as after any other input.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.state == State::Closed {
+            return;
+        }
+        let idle = self.config.ping_after;
+        for (id, leg) in &mut self.legs {
+            if leg.handle_timeout(now, self.replay.oldest_under_way(*id), idle) {
+                self.events.push_back(Event::LegSuspect { leg: *id });
+            }
+        }
+        if matches!(self.state, State::Closing { until } if until <= now) {
+            self.end();
+        }
+        if self
+            .detached_since
+            .is_some_and(|since| now >= since + self.keep())
+        {
+            let reason = "no path led to the peer for longer than the session is kept";
+            self.fail(code::SESSION_EXPIRED, reason);
+        }
+    }
+
+    /// How long this session is kept while no leg is left: what both sides can offer.
+    fn keep(&self) -> Duration {
+        Duration::from_secs(self.config.params.keep_s.min(self.peer.keep_s))
+    }
+
+    /// Ends the session: the peer is told, and so are its applications and this side's. Data that
+    /// was written before is not waited for.
+    pub fn close(&mut self, now: Time, code: u64, reason: &str) {
+        if self.state != State::Open {
+            return;
+        }
+        self.control.clear();
+        self.schedule = Schedule::default();
+        self.control.push_back(Frame::Close(crate::frame::Close {
+            code,
+            reason: truncated(reason, 1024),
+        }));
+        self.closed(ClosedBy::Local, code, reason);
+        self.state = State::Closing {
+            until: now + LINGER,
+        };
+    }
+
+    /// Ends the session without telling the peer, which is gone or not to be trusted.
+    fn fail(&mut self, code: u64, reason: &str) {
+        if self.state == State::Open {
+            self.closed(ClosedBy::Local, code, reason);
+        }
+        self.end();
+    }
+
+    /// Tells the driver of the end, once.
+    fn closed(&mut self, by: ClosedBy, code: u64, reason: &str) {
+        self.channels.clear();
+        self.renewable.clear();
+        self.datagrams.clear();
+        self.events.push_back(Event::Closed(Closed {
+            by,
+            code,
+            reason: reason.to_owned(),
+        }));
+    }
+
+    fn end(&mut self) {
+        self.state = State::Closed;
+        let legs: Vec<LegId> = self.legs.keys().copied().collect();
+        for leg in legs {
+            self.drop_leg(leg, None);
+        }
+        self.detached_since = None;
+    }
+}
+
+fn truncated(text: &str, limit: usize) -> String {
+    let mut end = text.len().min(limit);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

@@ -1,0 +1,176 @@
+//! Which records arrived, and when to say so.
+
+use std::time::Duration;
+
+use crate::frame::Ack;
+use crate::session::ranges::NumberSet;
+use crate::time::Time;
+
+/// An acknowledgement waits at most this long for company.
+pub(crate) const MAX_ACK_DELAY: Duration = Duration::from_millis(5);
+/// So many bytes or records are acknowledged at once.
+const ACK_BYTES: usize = 128 * 1024;
+const ACK_RECORDS: usize = 16;
+/// Ranges in one acknowledgement.
+const ACK_RANGES: usize = 64;
+
+/// Reliable records that arrived, and the acknowledgement that is owed for them.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    numbers: NumberSet,
+    largest: Option<(u64, Time)>,
+    bytes: usize,
+    records: usize,
+    due: Option<Time>,
+}
+
+impl Received {
+    /// Takes a record's number; false when it had arrived before.
+    pub(crate) fn insert(&mut self, number: u64, bytes: usize, now: Time) -> bool {
+        let new = self.numbers.insert(number);
+        let follows = match self.largest {
+            None => number == 0,
+            Some((largest, _)) => number == largest + 1,
+        };
+        if self.largest.is_none_or(|(largest, _)| number > largest) {
+            self.largest = Some((number, now));
+        }
+        self.bytes += bytes;
+        self.records += 1;
+        let at_once = !new || !follows || self.bytes >= ACK_BYTES || self.records >= ACK_RECORDS;
+        self.owe(if at_once { now } else { now + MAX_ACK_DELAY });
+        new
+    }
+
+    /// Owes an acknowledgement at the latest by `time`.
+    fn owe(&mut self, time: Time) {
+        self.due = Some(self.due.map_or(time, |due| due.min(time)));
+    }
+
+    /// Says everything again: an acknowledgement may have been lost.
+    pub(crate) fn repeat(&mut self, now: Time) {
+        if self.largest.is_some() {
+            self.owe(now);
+        }
+    }
+
+    /// When the acknowledgement that is owed must go out.
+    pub(crate) fn due(&self) -> Option<Time> {
+        self.due
+    }
+
+    /// Number of separate gaps, for diagnosis.
+    pub(crate) fn gaps(&self) -> usize {
+        self.numbers.gaps()
+    }
+
+    /// Whether every number below this arrived.
+    pub(crate) fn floor(&self) -> u64 {
+        self.numbers.floor()
+    }
+
+    /// The acknowledgement of all that arrived; none before anything did.
+    pub(crate) fn acknowledgement(&self, now: Time) -> Option<Ack> {
+        let (_, at) = self.largest?;
+        let delay = u64::try_from(now.since(at).as_micros()).unwrap_or(u64::MAX);
+        Some(Ack {
+            delay_us: delay,
+            ranges: self.numbers.descending(ACK_RANGES).collect(),
+        })
+    }
+
+    /// The acknowledgement went out.
+    pub(crate) fn acknowledged(&mut self) {
+        self.bytes = 0;
+        self.records = 0;
+        self.due = None;
+    }
+}
+
+/// Numbers of unreliable records, so that none is taken twice (RFC 6479's sliding window).
+#[derive(Debug, Default)]
+pub(crate) struct OnceWindow {
+    /// One past the highest number taken.
+    next: u64,
+    /// Bit `n % 256` stands for number `n` among the last 256.
+    seen: [u64; 4],
+}
+
+impl OnceWindow {
+    const SIZE: u64 = 256;
+
+    /// Takes a number; false when it came before or is too old to tell.
+    pub(crate) fn insert(&mut self, number: u64) -> bool {
+        if number >= self.next {
+            let steps = (number - self.next + 1).min(Self::SIZE);
+            for back in 0..steps {
+                self.set(number - back, false);
+            }
+            self.next = number + 1;
+        } else if self.next - number > Self::SIZE || self.get(number) {
+            return false;
+        }
+        self.set(number, true);
+        true
+    }
+
+    fn slot(number: u64) -> (usize, u64) {
+        let bit = number % Self::SIZE;
+        ((bit / 64) as usize, 1 << (bit % 64))
+    }
+
+    fn get(&self, number: u64) -> bool {
+        let (word, bit) = Self::slot(number);
+        self.seen[word] & bit != 0
+    }
+
+    fn set(&mut self, number: u64, on: bool) {
+        let (word, bit) = Self::slot(number);
+        if on {
+            self.seen[word] |= bit;
+        } else {
+            self.seen[word] &= !bit;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn a_number_counts_once(numbers in prop::collection::vec(0u64..2000, 0..300)) {
+            let mut window = OnceWindow::default();
+            let mut model = BTreeSet::new();
+            let mut highest = 0;
+            for n in numbers {
+                let fresh = !model.contains(&n) && n + 256 >= highest;
+                prop_assert_eq!(window.insert(n), fresh, "{}", n);
+                model.insert(n);
+                highest = highest.max(n + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_is_told_at_once_and_order_waits() {
+        let mut received = Received::default();
+        assert!(received.insert(0, 100, Time::ZERO));
+        assert_eq!(received.due(), Some(Time::ZERO + MAX_ACK_DELAY));
+        assert!(received.insert(2, 100, Time::from_micros(5)));
+        assert_eq!(received.due(), Some(Time::from_micros(5)));
+        let ack = received.acknowledgement(Time::from_micros(9)).unwrap();
+        assert_eq!(ack.delay_us, 4);
+        assert_eq!(ack.ranges.as_slice(), [2..=2, 0..=0]);
+        received.acknowledged();
+        assert_eq!(received.due(), None);
+        assert!(
+            !received.insert(2, 100, Time::from_micros(10)),
+            "a double is told again"
+        );
+        assert_eq!(received.due(), Some(Time::from_micros(10)));
+    }
+}

@@ -1,0 +1,310 @@
+//! What goes out: which packet a leg gets next.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use underpass_seal::{Space, TAG_LEN};
+
+use super::{Event, LegId, Session, State};
+use crate::frame::{self, ChannelId, Data, Frame, KeyUpdate, MaxChannelData, MaxChannels, MaxData};
+use crate::packet::{PacketKind, RecordHeader};
+use crate::time::Time;
+
+/// Room that a record needs beside its payload: kind, epoch, number, tag.
+const OVERHEAD: usize = 1 + 8 + 8 + TAG_LEN;
+/// Records are cut from pieces of memory that hold a few of them.
+const RECORDS_PER_SLAB: usize = 4;
+/// Payload that one unreliable record carries at the most, unless one datagram is larger.
+const UNRELIABLE_TARGET: usize = 16 * 1024;
+/// Less room than this in a record is not worth another DATA frame.
+const LEAST_DATA: usize = 64;
+
+impl Session {
+    /// The next packet for `leg`: its kind byte and body, without the length before it.
+    pub fn poll_transmit(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
+        let state = self.legs.get_mut(&leg)?;
+        if let Some(packet) = state.first.pop_front() {
+            state.sent(now);
+            return Some(packet);
+        }
+        if !state.is_active() {
+            return None;
+        }
+        let packet = self
+            .unreliable_record(now, leg)
+            .or_else(|| self.repeated_record(now, leg))
+            .or_else(|| self.reliable_record(now, leg))?;
+        if let Some(state) = self.legs.get_mut(&leg) {
+            state.sent(now);
+        }
+        if self.peer_closed && self.received.due().is_none() {
+            self.end();
+        }
+        Some(packet)
+    }
+
+    /// Acknowledgement, ping, pong and datagrams: whatever of it is due.
+    fn unreliable_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
+        let ack_due = self.received.due().is_some_and(|due| due <= now);
+        let state = self.legs.get(&leg)?;
+        let datagrams = !self.datagrams.is_empty() && (self.datagram_turn || self.idle_otherwise());
+        self.datagram_turn = true;
+        if !ack_due && !state.ping_owed && state.pong_owed.is_none() && !datagrams {
+            return None;
+        }
+        self.begin(UNRELIABLE_TARGET + usize::from(u16::MAX));
+        let number = self.unreliable_next;
+        let header = self.put_header(PacketKind::Unreliable, number);
+        let state = self.legs.get_mut(&leg)?;
+        if let Some(token) = state.pong_owed.take() {
+            Frame::Pong(frame::Pong { token }).encode(&mut self.outgoing);
+        }
+        if state.ping_owed {
+            Frame::Ping(frame::Ping { token: number }).encode(&mut self.outgoing);
+            state.pinged(number, now);
+        }
+        self.put_acknowledgement(now);
+        if datagrams {
+            self.put_datagrams(now, header);
+            self.datagram_turn = false;
+        }
+        if self.outgoing.len() == header {
+            self.outgoing.clear();
+            return None;
+        }
+        self.unreliable_next += 1;
+        Some(self.seal(Space::Unreliable, number, header))
+    }
+
+    /// Acknowledges whatever is owed, due or not: the record goes out anyway.
+    fn put_acknowledgement(&mut self, now: Time) {
+        if self.received.due().is_none() {
+            return;
+        }
+        if let Some(ack) = self.received.acknowledgement(now) {
+            Frame::Ack(ack).encode(&mut self.outgoing);
+        }
+        self.received.acknowledged();
+    }
+
+    fn put_datagrams(&mut self, now: Time, header: usize) {
+        let mut rest = self.datagrams.len();
+        while rest > 0 && self.outgoing.len() - header < UNRELIABLE_TARGET {
+            rest -= 1;
+            let Some(id) = self.datagrams.pop_front() else {
+                return;
+            };
+            let Some(channel) = self.channels.get_mut(&id) else {
+                continue;
+            };
+            if let Some(data) = channel.next_datagram(now) {
+                Frame::Datagram(frame::Datagram { channel: id, data }).encode(&mut self.outgoing);
+            }
+            if !channel.datagrams_out.is_empty() {
+                self.datagrams.push_back(id);
+                rest += 1;
+            }
+        }
+    }
+
+    fn idle_otherwise(&self) -> bool {
+        self.control.is_empty() && self.schedule.is_empty() && self.replay.next_lost().is_none()
+    }
+
+    /// A record that was lost, as it was.
+    fn repeated_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
+        let (number, packet) = self.replay.next_lost()?;
+        let state = self.legs.get_mut(&leg)?;
+        let under_way = self.replay.under_way(leg);
+        if under_way > 0 && under_way + packet.len() as u64 > state.path.window() {
+            state.path.on_limited();
+            return None;
+        }
+        self.replay.resent(number, leg, state.packets, now);
+        Some(packet)
+    }
+
+    /// A new record, if there is anything for it and room in the window.
+    fn reliable_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
+        self.renew_windows(now);
+        if self.control.is_empty() && self.schedule.is_empty() {
+            return None;
+        }
+        let under_way = self.replay.under_way(leg);
+        let state = self.legs.get_mut(&leg)?;
+        let target = state.path.record_target();
+        let window = state.path.window().min(self.config.max_replay);
+        // An idle path that gets work starts a new measurement.
+        if under_way == 0 {
+            state.path.on_busy(now);
+        }
+        let full = under_way > 0 && under_way + target as u64 > window
+            || self.replay.unacknowledged() + target as u64 > self.config.max_replay
+            || !self.replay.has_room(target as u64);
+        if full {
+            state.path.on_limited();
+            if self.control.is_empty() {
+                return None;
+            }
+        }
+        let data = !full && self.state == State::Open;
+        self.build_reliable(now, leg, target, data)
+    }
+
+    fn build_reliable(
+        &mut self,
+        now: Time,
+        leg: LegId,
+        target: usize,
+        data: bool,
+    ) -> Option<Bytes> {
+        let number = self.replay.next_number();
+        self.begin(target.max(2048));
+        let header = self.put_header(PacketKind::Reliable, number);
+        let end = header + target.max(2048);
+        while let Some(frame) = self.control.front() {
+            if self.outgoing.len() > header && self.outgoing.len() + frame.encoded_len() > end {
+                break;
+            }
+            frame.encode(&mut self.outgoing);
+            self.control.pop_front();
+        }
+        if data {
+            self.put_channel_data(header + target);
+        }
+        if self.outgoing.len() == header {
+            self.outgoing.clear();
+            return None;
+        }
+        let update = self.send_epochs.update_due(self.replay.floor());
+        if let Some(epoch) = update {
+            Frame::KeyUpdate(KeyUpdate { epoch }).encode(&mut self.outgoing);
+        }
+        let packet = self.seal(Space::Reliable, number, header);
+        if update.is_some() {
+            self.send_epochs.advance(number + 1);
+        }
+        let index = self.legs.get(&leg)?.packets;
+        self.replay.push(packet.clone(), leg, index, now);
+        Some(packet)
+    }
+
+    /// DATA frames of the channels whose turn it is, until the record is full.
+    fn put_channel_data(&mut self, end: usize) {
+        while self.outgoing.len() + LEAST_DATA <= end {
+            let Some((id, turn)) = self.schedule.next() else {
+                return;
+            };
+            let Some(channel) = self.channels.get_mut(&id) else {
+                self.schedule.sent(0, false);
+                continue;
+            };
+            let header = Data::header_len(id, channel.send.offset(), end);
+            let room = end.saturating_sub(self.outgoing.len() + header);
+            let credit = self.credit.send_limit - self.credit.sent;
+            let credit = usize::try_from(credit).unwrap_or(usize::MAX);
+            let bytes = channel.send.sendable().min(turn).min(room).min(credit);
+            let fin = channel.send.ends_after(bytes);
+            if bytes == 0 && !fin {
+                if channel.send.wants_to_send() {
+                    // The session's window or the record is full: the channel keeps its turn.
+                    return;
+                }
+                channel.scheduled = false;
+                self.schedule.sent(0, false);
+                continue;
+            }
+            Data::put_header(&mut self.outgoing, id, channel.send.offset(), fin, bytes);
+            channel.send.copy_into(&mut self.outgoing, bytes);
+            self.credit.sent += bytes as u64;
+            if fin {
+                channel.send.set_fin_sent();
+            }
+            let more = channel.send.wants_to_send();
+            channel.scheduled = more;
+            if Self::note_room(channel) {
+                self.events.push_back(Event::Writable { channel: id });
+            }
+            self.schedule.sent(bytes, more);
+            self.retire(id);
+        }
+    }
+
+    /// Tells the peer of windows of which half was used up.
+    fn renew_windows(&mut self, now: Time) {
+        if self.state != State::Open {
+            return;
+        }
+        let rtt = self.rtt().unwrap_or(Duration::ZERO);
+        while let Some(id) = self.renewable.pop_first() {
+            self.renew_channel(now, id, rtt);
+        }
+        let credit = &mut self.credit;
+        // Readers that are slow hold part of the window: more of it for the others.
+        if credit.received - credit.consumed > credit.window.size() / 2 {
+            credit.window.grow();
+        }
+        if let Some(maximum) = credit
+            .window
+            .renew(credit.consumed, credit.granted, now, rtt)
+        {
+            credit.granted = maximum;
+            self.control.push_back(Frame::MaxData(MaxData { maximum }));
+        }
+        let room = credit.peer_done + self.config.params.max_channels;
+        if room >= credit.peer_open_limit + (self.config.params.max_channels / 2).max(1) {
+            credit.peer_open_limit = room;
+            self.control
+                .push_back(Frame::MaxChannels(MaxChannels { maximum: room }));
+        }
+    }
+
+    fn renew_channel(&mut self, now: Time, id: ChannelId, rtt: Duration) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if channel.discarding {
+            return;
+        }
+        if let Some(maximum) = channel.recv.new_limit(now, rtt) {
+            self.control
+                .push_back(Frame::MaxChannelData(MaxChannelData {
+                    channel: id,
+                    maximum,
+                }));
+        }
+    }
+
+    /// Makes room for one record with so much payload.
+    fn begin(&mut self, payload: usize) {
+        let need = payload + OVERHEAD;
+        debug_assert!(self.outgoing.is_empty());
+        if self.outgoing.capacity() < need {
+            // Slow sessions build small records: they pin little memory while they are replayed.
+            let slab = if payload > 8 * 1024 {
+                need * RECORDS_PER_SLAB
+            } else {
+                need
+            };
+            self.outgoing = BytesMut::with_capacity(slab);
+        }
+    }
+
+    fn put_header(&mut self, kind: PacketKind, number: u64) -> usize {
+        RecordHeader {
+            kind,
+            epoch: self.send_epochs.epoch(),
+            number,
+        }
+        .put(&mut self.outgoing);
+        self.outgoing.len()
+    }
+
+    /// Seals what stands behind the header, in place.
+    fn seal(&mut self, space: Space, number: u64, header: usize) -> Bytes {
+        let (aad, payload) = self.outgoing.split_at_mut(header);
+        let tag = self.send_epochs.seal(space, number, aad, payload);
+        self.outgoing.put_slice(&tag);
+        self.outgoing.split().freeze()
+    }
+}
