@@ -1,8 +1,8 @@
 //! Breaks a path again and again, in ways and at moments that a seed decides.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -74,8 +74,8 @@ pub struct Done {
 /// A running cutter. Dropped without [`Cutter::stop`], it stops too.
 pub struct Cutter {
     stop: Arc<AtomicBool>,
-    made: Arc<AtomicU64>,
-    thread: Option<JoinHandle<Result<Vec<Done>>>>,
+    done: Arc<Mutex<Vec<Done>>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Cutter {
@@ -86,19 +86,22 @@ impl Cutter {
             "a cutter needs at least one way to cut"
         );
         let stop = Arc::new(AtomicBool::new(false));
-        let made = Arc::new(AtomicU64::new(0));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&made));
-        let thread = std::thread::spawn(move || Run::new(plan, stopped, counted).all());
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let run = Run::new(plan, Arc::clone(&stop), Arc::clone(&done));
+        let thread = std::thread::spawn(move || run.all());
         Self {
             stop,
-            made,
+            done,
             thread: Some(thread),
         }
     }
 
-    /// Cuts made so far.
-    pub fn made(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
+    /// What was done so far.
+    pub fn done(&self) -> Vec<Done> {
+        self.done
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
     }
 
     /// Undoes what is cut at present, stops, and tells what was done.
@@ -110,7 +113,8 @@ impl Cutter {
         let thread = self.thread.take().context("a cutter is stopped once")?;
         thread
             .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(self.done())
     }
 }
 
@@ -127,25 +131,24 @@ struct Run {
     plan: Plan,
     chance: ChaCha8Rng,
     stop: Arc<AtomicBool>,
-    made: Arc<AtomicU64>,
+    done: Arc<Mutex<Vec<Done>>>,
     begin: Instant,
 }
 
 impl Run {
-    fn new(plan: Plan, stop: Arc<AtomicBool>, made: Arc<AtomicU64>) -> Self {
+    fn new(plan: Plan, stop: Arc<AtomicBool>, done: Arc<Mutex<Vec<Done>>>) -> Self {
         let chance = ChaCha8Rng::seed_from_u64(plan.seed);
         Self {
             plan,
             chance,
             stop,
-            made,
+            done,
             begin: Instant::now(),
         }
     }
 
-    fn all(mut self) -> Result<Vec<Done>> {
-        let mut done = Vec::new();
-        while done.len() < self.plan.count {
+    fn all(mut self) -> Result<()> {
+        for _ in 0..self.plan.count {
             let choice = self.between(&(0..self.plan.cuts.len() as u64)) as usize;
             let outage = self.time_between(&self.plan.outage.clone());
             if !self.wait_for_turn() {
@@ -164,14 +167,17 @@ impl Run {
             } else {
                 Duration::ZERO
             };
-            done.push(Done {
+            let done = Done {
                 at,
                 what: cut.name(),
                 lasted,
-            });
-            self.made.fetch_add(1, Ordering::Relaxed);
+            };
+            self.done
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .push(done);
         }
-        Ok(done)
+        Ok(())
     }
 
     /// Waits until the next cut is due; false when it was stopped before.

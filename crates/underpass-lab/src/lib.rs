@@ -22,6 +22,7 @@ pub mod search;
 pub mod server;
 mod topology;
 pub mod traffic;
+mod tunnel;
 
 pub use capture::{Capture, Recording};
 pub use cutter::{Cut, Cutter, Done, Pace, Plan};
@@ -35,3 +36,4 @@ pub use namespace::{Namespace, available, left_behind};
 pub use process::{Memory, Process, Signal};
 
 pub use topology::{Cable, Lab, TwoFirewalls};
+pub use tunnel::{Agent, Entrance, Relay, RelayOptions};

@@ -10,7 +10,7 @@ use crate::firewall::{Firewall, INSIDE, OUTSIDE, Policy};
 use crate::harness;
 use crate::host::Host;
 use crate::link::{End, Link};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, available};
 
 /// The public network: TEST-NET-3 (RFC 5737), which no real host uses.
 const PUBLIC: [u8; 3] = [203, 0, 113];
@@ -53,6 +53,7 @@ impl Lab {
     /// # Errors
     /// `Skip` where this process may not make namespaces.
     pub fn new() -> Result<Self> {
+        available()?;
         let logs = harness::log_folder()?;
         let switch = Arc::new(Namespace::create("net")?);
         switch.set("bridge/bridge-nf-call-iptables", "0")?;

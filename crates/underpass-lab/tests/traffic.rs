@@ -231,7 +231,7 @@ fn a_cutter_restarts_and_freezes_a_process() -> Result<()> {
     let made = |plan: Plan| -> Result<Vec<String>> {
         let cutter = Cutter::start(plan);
         underpass_lab::wait_until("eight cuts", STALL, || {
-            Ok((cutter.made() == 8).then_some(()))
+            Ok((cutter.done().len() == 8).then_some(()))
         })?;
         Ok(cutter.stop()?.into_iter().map(|done| done.what).collect())
     };
