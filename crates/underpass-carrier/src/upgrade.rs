@@ -8,7 +8,6 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Method, StatusCode, header};
@@ -53,8 +52,8 @@ pub(crate) const KIND: Kind = Kind {
 async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
     let upgraded = client.upgrade(&[(header::UPGRADE, TOKEN)]).await?;
     let (sink, mut source) = raw(upgraded.stream, upgraded.early);
-    let limit = client.settings.proving_timeout;
-    source.opening(limit).await?;
+    let what = "the first byte after the upgrade (something on the way holds it back)";
+    client.within_proof(what, source.opening()).await?;
     Ok(Carrier {
         sink: Box::new(sink),
         source: Box::new(source),
@@ -200,16 +199,10 @@ struct RawSource {
 
 impl RawSource {
     /// Waits for the filling span with which the server opens: bytes of ours do come through.
-    async fn opening(&mut self, after: Duration) -> Result<(), CarrierError> {
-        let event = std::future::poll_fn(|cx| self.poll_event(cx));
-        match tokio::time::timeout(after, event).await {
-            Ok(Ok(Event::Fill)) => Ok(()),
-            Ok(Ok(_)) => Err(CarrierError::protocol("no filling span where one is due")),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(CarrierError::TimedOut {
-                what: "the first byte after the upgrade",
-                after,
-            }),
+    async fn opening(&mut self) -> Result<(), CarrierError> {
+        match std::future::poll_fn(|cx| self.poll_event(cx)).await? {
+            Event::Fill => Ok(()),
+            _ => Err(CarrierError::protocol("no filling span where one is due")),
         }
     }
 
