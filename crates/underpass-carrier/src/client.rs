@@ -24,8 +24,8 @@ use crate::{Carrier, CarrierInfo};
 pub const DEFAULT_MEDIA_TYPE: &str = "binary/tcp";
 /// Connections kept open for the next request of one carrier.
 const MAX_IDLE_CONNECTIONS: usize = 6;
-/// Bytes read from one connection at a time, at most.
-const READ_BUFFER: usize = 256 * 1024;
+/// Bytes that HTTP keeps in memory per connection and direction.
+const HTTP_BUFFER: usize = 64 * 1024;
 
 /// How a client makes its carriers.
 #[derive(Debug, Clone)]
@@ -140,7 +140,7 @@ impl Client {
             tls: dialed.tls,
         };
         let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER)
+            .max_buf_size(HTTP_BUFFER)
             .handshake(TokioIo::new(dialed.connection))
             .await?;
         let stop = CancellationToken::new();

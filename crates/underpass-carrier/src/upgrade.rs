@@ -19,7 +19,7 @@ use crate::dial::{BoxedConnection, ReadHalf, WriteHalf};
 use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply};
 use crate::kind::{Abilities, Kind};
-use crate::span::{self, Decoder, Event, SpanBuf, take_front};
+use crate::span::{self, Decoder, Event, SpanBuf};
 use crate::{Carrier, Sink, Source};
 
 /// The protocol named in `Upgrade`.
@@ -148,10 +148,7 @@ impl Sink for RawSink {
             return Poll::Ready(Err(CarrierError::Closed));
         }
         ready!(self.poll_pending(cx))?;
-        let mut chunks = VecDeque::with_capacity(queue.len());
-        let taken = take_front(queue, &mut chunks, BATCH);
-        if taken > 0 {
-            self.pending = SpanBuf::data(chunks, taken);
+        if self.pending.refill(queue, BATCH) > 0 {
             // The bytes are taken, whether or not the connection has room for all of them now.
             if let Poll::Ready(Err(error)) = self.poll_pending(cx) {
                 return Poll::Ready(Err(error));

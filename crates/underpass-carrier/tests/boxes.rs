@@ -201,7 +201,7 @@ async fn cutting_path(upstream: u16) -> u16 {
                         }
                     };
                     left -= count as u64;
-                    if count == 0 {
+                    if count == 0 || left == 0 {
                         return;
                     }
                 }

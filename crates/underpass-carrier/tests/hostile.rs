@@ -200,7 +200,7 @@ async fn a_flood_of_half_made_carriers_is_bounded_and_freed() {
             settings.max_half_made = MOST;
             settings.first_byte_timeout = Duration::from_millis(500);
             settings.silence = SHORT;
-            settings.header_timeout = Duration::from_secs(2);
+            settings.header_timeout = Duration::from_secs(1);
         })
         .await;
         let (streams, statuses) = half_open(kind.name, rig.port(SCHEMES[0]), 40).await;

@@ -240,7 +240,7 @@ async fn a_client_that_falls_silent_is_let_go() {
     assert_eq!(rig.server.load(), (0, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_finished_carrier_leaves_nothing_behind() {
     for kind in ["stream", "posts", "poll"] {
         let mut rig = Rig::new().await;
