@@ -125,26 +125,7 @@ fn rathole(host: &Host, program: &PathBuf, noise: bool) -> Result<Way> {
         "rathole, plain"
     };
     let (port, entrance) = if noise { (2334, 7302) } else { (2333, 7301) };
-    let (mut server, mut client) = (String::new(), String::new());
-    if noise {
-        let keys = exec::output(Command::new(program).arg("--genkey"), STALL)?
-            .success()?
-            .text();
-        let key = |title: &str| {
-            let after = keys
-                .lines()
-                .skip_while(move |line| !line.starts_with(title))
-                .nth(1);
-            after.with_context(|| format!("rathole --genkey printed {keys:?}"))
-        };
-        let (private, public) = (key("Private Key")?, key("Public Key")?);
-        server = format!(
-            "[server.transport]\ntype = \"noise\"\n[server.transport.noise]\nlocal_private_key = \"{private}\"\n"
-        );
-        client = format!(
-            "[client.transport]\ntype = \"noise\"\n[client.transport.noise]\nremote_public_key = \"{public}\"\n"
-        );
-    }
+    let [server, client] = rathole_transport(program, noise)?;
     let server = format!(
         "[server]\nbind_addr = \"127.0.0.1:{port}\"\ndefault_token = \"bench\"\n{server}\
          [server.services.bench]\nbind_addr = \"127.0.0.1:{entrance}\"\n"
@@ -179,6 +160,33 @@ fn rathole(host: &Host, program: &PathBuf, noise: bool) -> Result<Way> {
         _agents: Vec::new(),
         _relay: None,
     })
+}
+
+/// The lines that make rathole's server and client use its Noise transport; none for plain TCP.
+fn rathole_transport(program: &PathBuf, noise: bool) -> Result<[String; 2]> {
+    if !noise {
+        return Ok([String::new(), String::new()]);
+    }
+    let keys = exec::output(Command::new(program).arg("--genkey"), STALL)?
+        .success()?
+        .text();
+    let key = |title: &str| {
+        let after = keys
+            .lines()
+            .skip_while(|line| !line.starts_with(title))
+            .nth(1);
+        after.with_context(|| format!("rathole --genkey printed {keys:?}"))
+    };
+    let lines = |role: &str, setting: &str, key: &str| {
+        format!(
+            "[{role}.transport]\ntype = \"noise\"\n[{role}.transport.noise]\n{setting} = \"{key}\"\n"
+        )
+    };
+    let server = lines("server", "local_private_key", key("Private Key")?);
+    Ok([
+        server,
+        lines("client", "remote_public_key", key("Public Key")?),
+    ])
 }
 
 /// The service: the first byte of a connection says what it is for.
