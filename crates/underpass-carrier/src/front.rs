@@ -122,7 +122,10 @@ impl Front {
         Self {
             half_made: Arc::new(Semaphore::new(settings.max_half_made)),
             carriers: Arc::new(Semaphore::new(settings.max_carriers)),
-            budget: Arc::new(Semaphore::new(settings.body_budget / 1024)),
+            // One body must fit, or none would ever be taken.
+            budget: Arc::new(Semaphore::new(
+                settings.body_budget.max(settings.largest_body) / 1024 + 1,
+            )),
             table: Mutex::new(HashMap::new()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -354,6 +357,13 @@ pub(crate) struct HalfMade {
 }
 
 impl HalfMade {
+    /// As [`HalfMade::introduce`], and cancels `gone` if it comes to nothing.
+    pub(crate) async fn introduce_or(self, carrier: Carrier, gone: CancellationToken) {
+        if !self.introduce(carrier).await {
+            gone.cancel();
+        }
+    }
+
     /// Waits for the carrier's first byte and hands it out. False if that takes too long, the
     /// carrier ends, or nobody takes it; it is dropped then.
     pub(crate) async fn introduce(self, carrier: Carrier) -> bool {
