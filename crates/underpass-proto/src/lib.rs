@@ -12,24 +12,33 @@
 //! | [`params`] | what the two ends of a session tell each other in the handshake |
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`code`] | the reasons that all of them give when something ends or is refused |
 //!
 //! `docs/protocol-wire.md` specifies them with byte-exact samples.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod code;
 pub mod compress;
+pub mod control;
 pub mod frame;
 pub mod handshake;
+pub mod names;
 pub mod packet;
 pub mod params;
 mod role;
+pub mod route;
 pub mod session;
 pub mod ticket;
 mod time;
 pub mod varint;
 pub mod wire;
 
-pub use role::Role;
+#[cfg(test)]
+mod specification;
+
+pub use code::Code;
+pub use role::{Role, Speaker};
 pub use time::Time;
 pub use wire::DecodeError;

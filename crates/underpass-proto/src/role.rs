@@ -1,4 +1,4 @@
-//! Which end of a session somebody is.
+//! Who is who: the ends of a session, and the ends of a hop.
 
 /// Which end of a session somebody is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +15,25 @@ impl Role {
         match self {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,
+        }
+    }
+}
+
+/// Who says something between an agent and its relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// The agent (or embedded client).
+    Agent,
+    /// The relay.
+    Relay,
+}
+
+impl Speaker {
+    /// The speaker in words, as errors and the specification use them.
+    pub fn name(self) -> &'static str {
+        match self {
+            Speaker::Agent => "a message from an agent",
+            Speaker::Relay => "a message from a relay",
         }
     }
 }

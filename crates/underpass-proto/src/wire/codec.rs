@@ -5,15 +5,13 @@
 //! choice.
 
 use std::fmt;
-#[cfg(test)]
-use std::fmt::Debug;
 
 use bytes::{Buf, BufMut, Bytes};
 #[cfg(test)]
 use proptest::prelude::*;
 
 use crate::varint;
-use crate::wire::DecodeError;
+use crate::wire::{DecodeError, Fields};
 
 /// One way to write a `T`.
 pub(crate) trait Codec<T> {
@@ -36,6 +34,7 @@ pub(crate) trait Codec<T> {
 /// A field in debug output.
 pub(crate) enum Shown<'a> {
     Plain(&'a dyn fmt::Debug),
+    Hex(&'a [u8]),
     Length(usize),
     Secret,
 }
@@ -44,6 +43,7 @@ impl fmt::Debug for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Shown::Plain(value) => value.fmt(f),
+            Shown::Hex(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
             Shown::Length(len) => write!(f, "({len} bytes)"),
             Shown::Secret => f.write_str("(secret)"),
         }
@@ -181,7 +181,7 @@ impl<const N: usize> Codec<[u8; N]> for Auto {
         Ok(value)
     }
     fn show(value: &[u8; N]) -> Shown<'_> {
-        Shown::Plain(value)
+        Shown::Hex(value)
     }
     #[cfg(test)]
     fn layout() -> String {
@@ -276,19 +276,36 @@ impl Codec<Bytes> for Rest {
     }
 }
 
-/// A count, then that many items, each written by `C`.
-pub(crate) struct List<C>(std::marker::PhantomData<C>);
+/// A message within a message: its fields, one after the other.
+pub(crate) struct Nested;
 
-#[cfg(not(test))]
-pub(crate) trait Item: fmt::Debug {}
-#[cfg(not(test))]
-impl<T: fmt::Debug> Item for T {}
-#[cfg(test)]
-pub(crate) trait Item: Debug + 'static {}
-#[cfg(test)]
-impl<T: Debug + 'static> Item for T {}
+impl<T: Fields + fmt::Debug> Codec<T> for Nested {
+    fn len(value: &T) -> usize {
+        value.fields_len()
+    }
+    fn put(value: &T, buf: &mut impl BufMut) {
+        value.put_fields(buf);
+    }
+    fn get(buf: &mut Bytes, _: &'static str) -> Result<T, DecodeError> {
+        T::get_fields(0, buf)
+    }
+    fn show(value: &T) -> Shown<'_> {
+        Shown::Plain(value)
+    }
+    #[cfg(test)]
+    fn layout() -> String {
+        T::layout().join(", ")
+    }
+    #[cfg(test)]
+    fn any() -> BoxedStrategy<T> {
+        T::any()
+    }
+}
 
-impl<T: Item, C: Codec<T>> Codec<Vec<T>> for List<C> {
+/// A count, at most `N`, then that many items, each written by `C`.
+pub(crate) struct List<C, const N: usize>(std::marker::PhantomData<C>);
+
+impl<T: fmt::Debug + 'static, C: Codec<T>, const N: usize> Codec<Vec<T>> for List<C, N> {
     fn len(value: &Vec<T>) -> usize {
         varint::size(value.len() as u64) + value.iter().map(C::len).sum::<usize>()
     }
@@ -298,6 +315,9 @@ impl<T: Item, C: Codec<T>> Codec<Vec<T>> for List<C> {
     }
     fn get(buf: &mut Bytes, what: &'static str) -> Result<Vec<T>, DecodeError> {
         let count = <Auto as Codec<u64>>::get(buf, what)?;
+        if count > N as u64 {
+            return Err(DecodeError::TooLong { what, limit: N });
+        }
         // Grows as items are really there: a count alone never makes it allocate.
         let mut items = Vec::new();
         for _ in 0..count {
@@ -311,7 +331,10 @@ impl<T: Item, C: Codec<T>> Codec<Vec<T>> for List<C> {
     }
     #[cfg(test)]
     fn layout() -> String {
-        format!("count varint, then that many of ({})", C::layout())
+        format!(
+            "count varint up to {N}, then that many of ({})",
+            C::layout()
+        )
     }
     #[cfg(test)]
     fn any() -> BoxedStrategy<Vec<T>> {

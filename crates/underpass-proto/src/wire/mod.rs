@@ -9,10 +9,10 @@ mod text;
 #[cfg(test)]
 pub(crate) mod samples;
 
-pub(crate) use codec::{Auto, Codec, Counted, Rest, Secret, Shown, wire_enum};
+pub(crate) use codec::{Auto, Codec, Counted, List, Nested, Rest, Secret, Shown, wire_enum};
 pub(crate) use message::{Fields, body};
 pub(crate) use table::messages;
-pub(crate) use text::{Label, Text};
+pub(crate) use text::{Label, SecretLabel, Text};
 
 use thiserror::Error;
 

@@ -15,8 +15,8 @@ pub(crate) struct Sample {
     pub(crate) tag: String,
     /// Type code and place, then the fields.
     pub(crate) layout: Vec<String>,
-    /// Values in debug format with their bytes.
-    pub(crate) values: Vec<(String, Vec<u8>)>,
+    /// Values in debug format with their bytes in hex digits.
+    pub(crate) values: Vec<(String, &'static str)>,
 }
 
 impl Sample {
@@ -33,7 +33,7 @@ impl Sample {
                 let mut written = Vec::new();
                 encode(value, &mut written);
                 assert_eq!(written, bytes_of(hex), "{value:?} is written otherwise");
-                (format!("{value:?}"), written)
+                (format!("{value:?}"), *hex)
             })
             .collect();
         let mut layout = vec![heading];

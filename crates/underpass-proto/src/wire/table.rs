@@ -189,7 +189,6 @@ macro_rules! messages {
             use proptest::prelude::*;
 
             use super::*;
-            use $crate::wire::Fields as _;
             use $crate::wire::samples::{Sampled, bytes_of};
 
             fn any_message() -> impl Strategy<Value = $enum> {

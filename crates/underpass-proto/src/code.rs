@@ -1,0 +1,347 @@
+//! The reasons for which things end or are refused.
+//!
+//! One table: the number is what RESET, STOP, CLOSE, REFUSED and refusals on routes and
+//! control channels carry; the `UP-…` string is what people and scripts see. Neither ever
+//! changes its meaning; `docs/errors.md` is made from the table.
+
+use std::fmt;
+use std::io::ErrorKind;
+
+/// All that the table says about one code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The stable string, `UP-…`.
+    pub up: &'static str,
+    /// What happened, as a clause that can stand after "cannot connect: ".
+    pub what: &'static str,
+    /// The likely cause.
+    pub cause: &'static str,
+    /// What to do next.
+    pub next: &'static str,
+    /// Whether the same request may succeed later although nobody does anything about it.
+    pub retry: bool,
+    /// What a program sees that knows only operating system errors.
+    pub io: ErrorKind,
+    /// The exit code of the command line: 1 failed, 3 denied, 4 not found, 5 unreachable,
+    /// 7 ended by a manager.
+    pub exit: u8,
+}
+
+macro_rules! codes {
+    ($(
+        $(#[$meta:meta])*
+        $number:literal $name:ident $constant:ident $up:literal, $io:ident, retry $retry:literal, exit $exit:literal:
+            $what:literal, $cause:literal, $next:literal;
+    )*) => {
+        /// A reason from the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u64)]
+        pub enum Code {
+            $( #[doc = $what] $(#[$meta])* $name = $number, )*
+        }
+
+        $(
+            #[doc = concat!("The number of [`Code::", stringify!($name), "`]: ", $what, ".")]
+            pub const $constant: u64 = $number;
+        )*
+
+        impl Code {
+            /// All codes, in the order of their numbers.
+            pub const ALL: &[Code] = &[$( Code::$name ),*];
+
+            /// The code with this number, `None` where a newer peer knows more than we do.
+            pub fn from_number(number: u64) -> Option<Code> {
+                match number {
+                    $( $number => Some(Code::$name), )*
+                    _ => None,
+                }
+            }
+
+            /// All that the table says about the code.
+            pub fn explain(self) -> Explanation {
+                match self {
+                    $( Code::$name => Explanation {
+                        up: $up,
+                        what: $what,
+                        cause: $cause,
+                        next: $next,
+                        retry: $retry,
+                        io: ErrorKind::$io,
+                        exit: $exit,
+                    }, )*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    0x00 NoError NO_ERROR "UP-OK", Other, retry false, exit 0:
+        "it ended as it should",
+        "one side was done",
+        "nothing to do";
+    0x01 Refused REFUSED "UP-REFUSED", ConnectionRefused, retry false, exit 5:
+        "the service's host refused the connection",
+        "no program listens at the service's address",
+        "start the program, or publish the address where it listens";
+    0x02 Unreachable UNREACHABLE "UP-UNREACHABLE", HostUnreachable, retry true, exit 5:
+        "the service's host cannot be reached",
+        "it is switched off, or the publisher has no route to it",
+        "try to reach the service from the publishing machine itself";
+    0x03 TimedOut TIMED_OUT "UP-TIMEOUT", TimedOut, retry true, exit 5:
+        "there was no answer in time",
+        "a firewall drops the packets, or the host is overloaded",
+        "try to reach the service from the publishing machine itself";
+    0x04 Denied DENIED "UP-DENIED", PermissionDenied, retry false, exit 3:
+        "you may not do this",
+        "nobody has allowed it to your user",
+        "ask the service's owner for: underpass services allow USER SERVICE";
+    0x05 NoService NO_SERVICE "UP-NO-SERVICE", NotFound, retry false, exit 4:
+        "there is no such service",
+        "the name is misspelt, or the service is not published, or not to you",
+        "list what you may use with: underpass services";
+    0x06 ServiceAway SERVICE_AWAY "UP-AWAY", HostUnreachable, retry true, exit 5:
+        "the machine that publishes the service is not connected",
+        "it is switched off, or its agent does not run",
+        "start there: underpass publish";
+    0x07 Aborted ABORTED "UP-ABORTED", ConnectionReset, retry true, exit 1:
+        "the program at the other end broke the connection off",
+        "it crashed, was stopped, or closed with data unread",
+        "look at the log of the program at the other end";
+    0x08 Cancelled CANCELLED "UP-CANCELLED", ConnectionAborted, retry false, exit 1:
+        "the one who asked has given up",
+        "the program was stopped, or no longer needs the answer",
+        "nothing to do";
+    0x09 ProtocolViolation PROTOCOL_VIOLATION "UP-PROTOCOL", InvalidData, retry false, exit 1:
+        "the peer broke the rules of the protocol",
+        "one side has a defect, or is not what it claims to be",
+        "update both sides; if it stays, report it with both logs";
+    0x0a FlowControlViolation FLOW_CONTROL_VIOLATION "UP-FLOW", InvalidData, retry false, exit 1:
+        "the peer sent more than it was allowed to",
+        "the peer has a defect",
+        "update both sides; if it stays, report it with both logs";
+    0x0b KeyMismatch KEY_MISMATCH "UP-KEY", PermissionDenied, retry false, exit 3:
+        "the peer shows another key than the one known for it",
+        "it was installed anew, or somebody stands between you and it",
+        "compare fingerprints with the peer's owner by another way before you accept the new one";
+    0x0c VersionUnsupported VERSION_UNSUPPORTED "UP-VERSION", Unsupported, retry false, exit 1:
+        "the two sides have no version of the protocol in common",
+        "one side is much older than the other",
+        "update the older side";
+    0x0d UnknownSession UNKNOWN_SESSION "UP-NO-SESSION", NotConnected, retry false, exit 1:
+        "the session is not known there",
+        "that side was started anew, or the session has ended",
+        "connect again";
+    0x0e SessionExpired SESSION_EXPIRED "UP-EXPIRED", NotConnected, retry false, exit 1:
+        "the session was kept for a while and has been given up",
+        "the path was broken for longer than sessions are kept",
+        "connect again; sessions can be set to be kept longer";
+    0x0f CorruptPath CORRUPT_PATH "UP-CORRUPT", InvalidData, retry true, exit 5:
+        "bytes were changed on the way",
+        "a proxy or filter on the path alters what passes through it",
+        "try another carrier with --carrier, or https:// instead of http://";
+    0x10 GoingAway GOING_AWAY "UP-GOING", ConnectionAborted, retry true, exit 5:
+        "the other side is shutting down",
+        "it is being stopped or updated",
+        "wait: agents connect again by themselves";
+    0x11 Ended ENDED "UP-ENDED", ConnectionAborted, retry false, exit 7:
+        "a manager ended the connection",
+        "somebody with the right to do so decided it",
+        "ask the relay's manager";
+    0x12 NotEnrolled NOT_ENROLLED "UP-NOT-ENROLLED", PermissionDenied, retry false, exit 3:
+        "this machine is not enrolled with the relay",
+        "it has never logged in, or its enrolment was revoked",
+        "get an invitation, then: underpass login RELAY --invite CODE";
+    0x13 InvalidCode INVALID_CODE "UP-CODE", PermissionDenied, retry false, exit 3:
+        "the one-time code is not valid",
+        "it is misspelt, was used before, or is too old",
+        "ask for a new one";
+    0x14 Exists EXISTS "UP-EXISTS", AlreadyExists, retry false, exit 1:
+        "this name is taken",
+        "another service, user or machine has it",
+        "choose another name, or remove the other one first";
+    0x15 Busy BUSY "UP-BUSY", ResourceBusy, retry true, exit 1:
+        "a limit has been reached",
+        "too much is going on at once, for you or for the whole relay",
+        "wait a little, or ask the relay's manager for a higher limit";
+    0x16 Internal INTERNAL "UP-INTERNAL", Other, retry false, exit 1:
+        "the other side has an internal error",
+        "a defect in the program there",
+        "report it with the log of the other side";
+    0x17 StoreUnavailable STORE_UNAVAILABLE "UP-STORE", Other, retry true, exit 1:
+        "the relay cannot use its database",
+        "its disk is full or failing, or the database server is away",
+        "look at the relay's log";
+    0x18 NameInvalid NAME_INVALID "UP-NAME", InvalidInput, retry false, exit 2:
+        "this is not a valid name",
+        "names have 1 to 63 lower-case letters, digits and hyphens, no hyphen first or last",
+        "choose another name";
+    0x19 NameAmbiguous NAME_AMBIGUOUS "UP-AMBIGUOUS", InvalidInput, retry false, exit 4:
+        "several owners have a service of this name",
+        "the name was given without its owner",
+        "name the owner too: SERVICE.OWNER";
+    0x1a NoUser NO_USER "UP-NO-USER", NotFound, retry false, exit 4:
+        "there is no such user",
+        "the name is misspelt, or the user was never invited",
+        "list the users with: underpass users";
+    0x1b NoMachine NO_MACHINE "UP-NO-MACHINE", NotFound, retry false, exit 4:
+        "there is no such machine",
+        "the name is misspelt, or the machine is not enrolled",
+        "list the machines with: underpass users machines";
+    0x1c StaleResume STALE_RESUME "UP-STALE", ConnectionAborted, retry true, exit 1:
+        "the session has gone on since this attempt to resume it was made",
+        "an older copy of the attempt arrived late or was replayed",
+        "nothing to do: agents resume again by themselves";
+}
+
+impl Code {
+    /// The number on the wire.
+    pub fn number(self) -> u64 {
+        self as u64
+    }
+
+    /// The stable string, `UP-…`.
+    pub fn up(self) -> &'static str {
+        self.explain().up
+    }
+
+    /// Whether the same request may succeed later although nobody does anything about it.
+    pub fn retry_helps(self) -> bool {
+        self.explain().retry
+    }
+
+    /// What a program sees that knows only operating system errors.
+    pub fn io_kind(self) -> ErrorKind {
+        self.explain().io
+    }
+
+    /// The code that tells a far program best what the operating system said here.
+    pub fn of_io(kind: ErrorKind) -> Code {
+        match kind {
+            ErrorKind::ConnectionRefused => Code::Refused,
+            ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable => Code::Unreachable,
+            ErrorKind::TimedOut => Code::TimedOut,
+            ErrorKind::PermissionDenied => Code::Denied,
+            ErrorKind::NotFound => Code::Unreachable,
+            ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof => Code::Aborted,
+            ErrorKind::ResourceBusy | ErrorKind::QuotaExceeded | ErrorKind::OutOfMemory => {
+                Code::Busy
+            }
+            _ => Code::Internal,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    /// `what happened (likely cause); what to do next [UP-…]`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Explanation {
+            up,
+            what,
+            cause,
+            next,
+            ..
+        } = self.explain();
+        write!(f, "{what} ({cause}); {next} [{up}]")
+    }
+}
+
+/// The stable string for any number that a peer sent, known or not.
+pub fn name(number: u64) -> &'static str {
+    Code::from_number(number).map_or("UP-UNKNOWN", Code::up)
+}
+
+/// The sentence for any number that a peer sent, known or not.
+pub fn describe(number: u64) -> String {
+    match Code::from_number(number) {
+        Some(code) => code.to_string(),
+        None => format!("code {number:#x}, which this version does not know; update this side"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::specification::compare;
+
+    /// `docs/errors.md` as the table has it.
+    fn document() -> String {
+        let mut text = String::from(
+            "# Error codes\n\n\
+             Each error carries one of these codes. The string never changes its meaning, so scripts may rely on it;\n\
+             the number is the same code on the wire. This page is made from the table in\n\
+             `crates/underpass-proto/src/code.rs`; a test compares them (`UNDERPASS_BLESS=1 cargo test -p underpass-proto` writes it anew).\n\n\
+             | code | number | exit code | retry helps | operating system error |\n|---|---|---|---|---|\n",
+        );
+        for code in Code::ALL {
+            let it = code.explain();
+            let retry = if it.retry { "yes" } else { "no" };
+            let (number, io) = (code.number(), it.io);
+            text += &format!(
+                "| [`{}`](#{}) | {number:#04x} | {} | {retry} | `{io:?}` |\n",
+                it.up,
+                it.up.to_lowercase(),
+                it.exit
+            );
+        }
+        for code in Code::ALL {
+            let it = code.explain();
+            text += &format!(
+                "\n## {}\n\n- What happened: {}.\n- Likely cause: {}.\n- Next step: {}.\n",
+                it.up, it.what, it.cause, it.next
+            );
+        }
+        text
+    }
+
+    #[test]
+    fn the_page_of_errors_is_the_table() {
+        compare("docs/errors.md", |_| document());
+    }
+
+    #[test]
+    fn numbers_and_strings_are_unique_and_found_again() {
+        let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
+        assert_eq!(strings.len(), Code::ALL.len());
+        for (number, code) in Code::ALL.iter().enumerate() {
+            assert_eq!(code.number(), number as u64);
+            assert_eq!(Code::from_number(code.number()), Some(*code));
+            assert!(code.up().starts_with("UP-"));
+            assert_eq!(name(code.number()), code.up());
+        }
+        assert_eq!(name(u64::MAX), "UP-UNKNOWN");
+        assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
+        assert_eq!(Code::from_number(Code::ALL.len() as u64), None);
+    }
+
+    #[test]
+    fn a_failed_dial_is_seen_at_the_other_end_as_it_was() {
+        for kind in [
+            ErrorKind::ConnectionRefused,
+            ErrorKind::HostUnreachable,
+            ErrorKind::TimedOut,
+            ErrorKind::ConnectionReset,
+            ErrorKind::PermissionDenied,
+        ] {
+            assert_eq!(Code::of_io(kind).io_kind(), kind);
+        }
+    }
+
+    #[test]
+    fn sentences_say_what_why_and_what_next() {
+        assert_eq!(
+            describe(0x13),
+            "the one-time code is not valid (it is misspelt, was used before, or is too old); \
+             ask for a new one [UP-CODE]"
+        );
+        assert!(describe(9999).contains("0x270f"));
+    }
+}

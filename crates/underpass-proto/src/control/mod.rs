@@ -1,0 +1,225 @@
+//! Control messages: what an agent and its relay say to each other.
+//!
+//! They stand on a stream channel that the agent opens to [`CONTROL_SERVICE`] in its session
+//! with the relay, one after the other: `length: varint | type: varint | fields`, the length
+//! at most [`MAX_CONTROL`]. Every request carries a number of the agent's choice; exactly one
+//! answer carries it back: what was asked for, `Done`, or `Failed`. Lists come in as many
+//! messages as they need. Answers may come in another order than the requests.
+
+mod answers;
+mod attach;
+mod decoder;
+mod services;
+mod users;
+
+pub use answers::{Done, Ended, Failed, Going, Notice};
+pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
+pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
+pub use services::{
+    Allow, Deny, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow, ServiceRows,
+    Services, Withdraw,
+};
+pub use users::{
+    Invite, Invited, MachineRow, MachineRows, Machines, Revoke, Standing, UserRole, UserRow,
+    UserRows, Users,
+};
+
+use crate::Speaker;
+use crate::wire::{Fields, messages};
+
+/// What the agent opens its control channel to; no service can have this name.
+pub const CONTROL_SERVICE: &str = "@control";
+
+messages! {
+    /// Any control message.
+    pub enum Control;
+    /// The type of a control message.
+    pub enum ControlType, unknown = UnknownControl;
+    place = Speaker, family = "control";
+
+    /// The first request.
+    0x01 Attach in [Agent];
+    /// Enrols this machine.
+    0x02 Enrol in [Agent];
+    /// Whom does the relay take us for?
+    0x03 WhoAmI in [Agent];
+    /// Invites a machine to enrol.
+    0x04 Invite in [Agent];
+    /// Publishes a service.
+    0x05 Publish in [Agent];
+    /// Ends a publication.
+    0x06 Withdraw in [Agent];
+    /// Allows a user to use a service.
+    0x07 Allow in [Agent];
+    /// Takes that back.
+    0x08 Deny in [Agent];
+    /// Lists services.
+    0x09 Services in [Agent];
+    /// Where is a service?
+    0x0a Resolve in [Agent];
+    /// Lists users.
+    0x0b Users in [Agent];
+    /// Lists machines.
+    0x0c Machines in [Agent];
+    /// Shuts a machine out.
+    0x0d Revoke in [Agent];
+
+    /// Carried out.
+    0x20 Done in [Relay];
+    /// Not carried out.
+    0x21 Failed in [Relay];
+    /// Whom the relay takes the agent for.
+    0x22 Identity in [Relay];
+    /// An invitation.
+    0x23 Invited in [Relay];
+    /// The service is published.
+    0x24 Published in [Relay];
+    /// Services.
+    0x25 ServiceRows in [Relay];
+    /// Where a service is.
+    0x26 Resolved in [Relay];
+    /// Users.
+    0x27 UserRows in [Relay];
+    /// Machines.
+    0x28 MachineRows in [Relay];
+
+    /// The relay is shutting down.
+    0x30 Going in [Relay];
+    /// Something to know.
+    0x31 Notice in [Relay];
+    /// A manager has ended the attachment.
+    0x32 Ended in [Relay];
+}
+
+impl Control {
+    /// The number of the request that this is or answers; `None` for what is said unasked.
+    pub fn request(&self) -> Option<u64> {
+        macro_rules! of {
+            ($($name:ident)*) => {
+                match self {
+                    $( Control::$name(it) => Some(it.request), )*
+                    Control::Going(_) | Control::Notice(_) | Control::Ended(_) => None,
+                }
+            };
+        }
+        of! {
+            Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
+            Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows
+        }
+    }
+
+    /// The relay's answer to a request for services.
+    pub fn of_services(request: u64, rows: Vec<ServiceRow>) -> Vec<Control> {
+        pages(rows, |rows, more| {
+            Control::from(ServiceRows {
+                request,
+                rows,
+                more,
+            })
+        })
+    }
+
+    /// The relay's answer to a request for users.
+    pub fn of_users(request: u64, rows: Vec<UserRow>) -> Vec<Control> {
+        pages(rows, |rows, more| {
+            Control::from(UserRows {
+                request,
+                rows,
+                more,
+            })
+        })
+    }
+
+    /// The relay's answer to a request for machines.
+    pub fn of_machines(request: u64, rows: Vec<MachineRow>) -> Vec<Control> {
+        pages(rows, |rows, more| {
+            Control::from(MachineRows {
+                request,
+                rows,
+                more,
+            })
+        })
+    }
+}
+
+/// Rows in as many messages as needed, at least one. Half of what a message may hold is
+/// enough for the longest row.
+fn pages<R: Fields>(rows: Vec<R>, message: impl Fn(Vec<R>, bool) -> Control) -> Vec<Control> {
+    let mut messages = Vec::new();
+    let mut page = Vec::new();
+    let mut len = 0;
+    for row in rows {
+        let row_len = row.fields_len();
+        if !page.is_empty() && len + row_len > MAX_CONTROL / 2 {
+            messages.push(message(std::mem::take(&mut page), true));
+            len = 0;
+        }
+        len += row_len;
+        page.push(row);
+    }
+    messages.push(message(page, false));
+    messages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(n: usize, allowed: usize) -> ServiceRow {
+        ServiceRow {
+            name: format!("service-{n}"),
+            owner: "o".repeat(63),
+            full_name: "f".repeat(255),
+            description: "d".repeat(255),
+            present: true,
+            mine: true,
+            publisher: [n as u8; 32],
+            allowed: vec!["u".repeat(63); allowed],
+        }
+    }
+
+    #[test]
+    fn long_lists_come_in_messages_that_fit() {
+        let rows: Vec<_> = (0..200).map(|n| row(n, n % 3 * 128)).collect();
+        let messages = Control::of_services(7, rows.clone());
+        assert!(messages.len() > 2);
+        let mut decoder = ControlDecoder::new(Speaker::Relay);
+        let mut received = Vec::new();
+        for (n, message) in messages.iter().enumerate() {
+            let mut buf = Vec::new();
+            message.put_framed(&mut buf).unwrap();
+            decoder.push(&buf);
+            let Ok(Some(Control::ServiceRows(part))) = decoder.next() else {
+                panic!("rows expected");
+            };
+            assert_eq!(part.more, n + 1 < messages.len());
+            received.extend(part.rows);
+        }
+        assert_eq!(received, rows);
+    }
+
+    #[test]
+    fn an_empty_list_is_one_message() {
+        let (request, rows, more) = (7, vec![], false);
+        let expected = UserRows {
+            request,
+            rows,
+            more,
+        };
+        assert_eq!(Control::of_users(7, vec![]), [expected.into()]);
+        assert_eq!(Control::of_machines(7, vec![])[0].request(), Some(7));
+    }
+
+    #[test]
+    fn every_request_has_a_number_and_nothing_unasked_has() {
+        for kind in ControlType::ALL {
+            let unasked = kind.code() >= 0x30;
+            // The number is the first field of whatever has one; zeros serve for all others.
+            let mut bytes = vec![0; 200];
+            bytes[0] = u8::try_from(kind.code()).expect("codes below 64");
+            bytes[1] = if unasked { 0 } else { 5 };
+            let message = Control::decode(&mut bytes.into()).unwrap();
+            assert_eq!(message.request(), (!unasked).then_some(5), "{kind:?}");
+        }
+    }
+}

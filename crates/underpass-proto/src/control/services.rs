@@ -1,0 +1,276 @@
+//! Publishing services, who may use them, and finding them.
+
+use crate::wire::{Label, List, Nested, Secret, Text, body};
+
+/// The most users that a list of those allowed names.
+pub const MAX_ALLOWED: usize = 256;
+
+body! {
+    /// Publishes a service of this machine, or takes up again one published before; answered
+    /// by [`Published`].
+    pub struct Publish {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The service's name; at most 63 bytes.
+        pub name: String as Label<63>,
+        /// What it leads to, for people; may be empty; at most 255 bytes.
+        pub description: String as Text<255>,
+        /// Whether channels to it may be compressed.
+        pub compression: bool,
+    }
+}
+
+body! {
+    /// The service is published.
+    pub struct Published {
+        /// The request that this answers.
+        pub request: u64,
+        /// The service's key: the same each time, known to its owner and the relay.
+        pub service_key: [u8; 16] as Secret,
+        /// The pseudo DNS name with its owner; at most 255 bytes.
+        pub full_name: String as Label<255>,
+    }
+}
+
+body! {
+    /// Ends the publication of a service of one's own; answered by `Done`.
+    pub struct Withdraw {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The service, at most 255 bytes.
+        pub name: String as Label<255>,
+    }
+}
+
+body! {
+    /// Allows a user to use a service; answered by `Done`.
+    pub struct Allow {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The user, or `*` for every enrolled one; at most 63 bytes.
+        pub who: String as Label<63>,
+        /// The service; at most 255 bytes.
+        pub service: String as Label<255>,
+    }
+}
+
+body! {
+    /// Takes back what [`Allow`] gave; answered by `Done`.
+    pub struct Deny {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The user, or `*`; at most 63 bytes.
+        pub who: String as Label<63>,
+        /// The service; at most 255 bytes.
+        pub service: String as Label<255>,
+    }
+}
+
+body! {
+    /// Asks for all services that the user may use or manage; answered by [`ServiceRows`].
+    pub struct Services {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+    }
+}
+
+body! {
+    /// One service.
+    pub struct ServiceRow {
+        /// Its name; at most 63 bytes.
+        pub name: String as Label<63>,
+        /// Its owner; at most 63 bytes.
+        pub owner: String as Label<63>,
+        /// Its pseudo DNS name with the owner; at most 255 bytes.
+        pub full_name: String as Label<255>,
+        /// What it leads to, for people; at most 255 bytes.
+        pub description: String as Text<255>,
+        /// Whether its publisher is attached.
+        pub present: bool,
+        /// Whether the asking user owns it.
+        pub mine: bool,
+        /// Fingerprint of the publishing machine's key.
+        pub publisher: [u8; 32],
+        /// Who may use it beside its owner; only told to the owner and managers; of more than
+        /// 256 only the first.
+        pub allowed: Vec<String> as List<Label<63>, MAX_ALLOWED>,
+    }
+}
+
+body! {
+    /// Services, as many as fit; further ones follow in further messages.
+    pub struct ServiceRows {
+        /// The request that this answers.
+        pub request: u64,
+        /// The services.
+        pub rows: Vec<ServiceRow> as List<Nested, 4096>,
+        /// Whether more messages with rows follow.
+        pub more: bool,
+    }
+}
+
+body! {
+    /// Asks where a service is; answered by [`Resolved`].
+    pub struct Resolve {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The service, as the user named it; at most 255 bytes.
+        pub service: String as Label<255>,
+    }
+}
+
+body! {
+    /// The service exists and the user may use it.
+    pub struct Resolved {
+        /// The request that this answers.
+        pub request: u64,
+        /// Its pseudo DNS name with the owner; at most 255 bytes.
+        pub full_name: String as Label<255>,
+        /// Whether its publisher is attached.
+        pub present: bool,
+        /// The static key of the publishing machine.
+        pub publisher_key: [u8; 32],
+        /// Whether channels to it may be compressed.
+        pub compression: bool,
+    }
+}
+
+#[cfg(test)]
+mod samples {
+    use super::*;
+    use crate::wire::samples::Sampled;
+
+    impl Sampled for Publish {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Publish {
+                    request: 4,
+                    name: "db".into(),
+                    description: "127.0.0.1:5432".into(),
+                    compression: true,
+                },
+                "05 04 02 6462 0e 3132372e302e302e313a35343332 01",
+            )]
+        }
+    }
+
+    impl Sampled for Published {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Published {
+                    request: 4,
+                    service_key: [0x99; 16],
+                    full_name: "db.bob.underpass.internal".into(),
+                },
+                "24 04 99999999999999999999999999999999 \
+                 19 64622e626f622e756e646572706173732e696e7465726e616c",
+            )]
+        }
+    }
+
+    impl Sampled for Withdraw {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Withdraw {
+                    request: 5,
+                    name: "db".into(),
+                },
+                "06 05 02 6462",
+            )]
+        }
+    }
+
+    impl Sampled for Allow {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Allow {
+                    request: 6,
+                    who: "alice".into(),
+                    service: "db".into(),
+                },
+                "07 06 05 616c696365 02 6462",
+            )]
+        }
+    }
+
+    impl Sampled for Deny {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Deny {
+                    request: 7,
+                    who: "*".into(),
+                    service: "db".into(),
+                },
+                "08 07 01 2a 02 6462",
+            )]
+        }
+    }
+
+    impl Sampled for Services {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(Services { request: 8 }, "09 08")]
+        }
+    }
+
+    impl Sampled for ServiceRows {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![
+                (
+                    ServiceRows {
+                        request: 8,
+                        rows: vec![ServiceRow {
+                            name: "db".into(),
+                            owner: "bob".into(),
+                            full_name: "db.bob.internal".into(),
+                            description: "".into(),
+                            present: true,
+                            mine: false,
+                            publisher: [0x77; 32],
+                            allowed: vec!["alice".into(), "*".into()],
+                        }],
+                        more: false,
+                    },
+                    "25 08 01 02 6462 03 626f62 0f 64622e626f622e696e7465726e616c 00 01 00 \
+                     7777777777777777777777777777777777777777777777777777777777777777 \
+                     02 05 616c696365 01 2a 00",
+                ),
+                (
+                    ServiceRows {
+                        request: 8,
+                        rows: vec![],
+                        more: true,
+                    },
+                    "25 08 00 01",
+                ),
+            ]
+        }
+    }
+
+    impl Sampled for Resolve {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Resolve {
+                    request: 9,
+                    service: "db".into(),
+                },
+                "0a 09 02 6462",
+            )]
+        }
+    }
+
+    impl Sampled for Resolved {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Resolved {
+                    request: 9,
+                    full_name: "db.bob.internal".into(),
+                    present: true,
+                    publisher_key: [0x66; 32],
+                    compression: true,
+                },
+                "26 09 0f 64622e626f622e696e7465726e616c 01 \
+                 6666666666666666666666666666666666666666666666666666666666666666 01",
+            )]
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Users and their machines.
+
+use crate::wire::{Label, List, Nested, SecretLabel, body, wire_enum};
+
+wire_enum! {
+    /// What a user may do.
+    #[derive(PartialOrd, Ord)]
+    pub enum UserRole {
+        /// Use and publish services.
+        User = 0,
+        /// Also see everything, end connections, invite.
+        Manager = 1,
+        /// Also make managers, and set up the relay.
+        Administrator = 2,
+    }
+}
+
+wire_enum! {
+    /// Whether a user or machine is let in.
+    pub enum Standing {
+        /// It is.
+        Active = 0,
+        /// It is not: disabled or revoked.
+        Disabled = 1,
+    }
+}
+
+body! {
+    /// Invites a machine to enrol under a user, new or known; answered by [`Invited`].
+    pub struct Invite {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The user; at most 63 bytes.
+        pub user: String as Label<63>,
+        /// How long the code is good for, in seconds; 0 for what the relay thinks right.
+        pub lifetime_s: u64,
+    }
+}
+
+body! {
+    /// The invitation.
+    pub struct Invited {
+        /// The request that this answers.
+        pub request: u64,
+        /// The one-time code; at most 128 bytes.
+        pub code: String as SecretLabel<128>,
+        /// In how many seconds it expires.
+        pub expires_s: u64,
+    }
+}
+
+body! {
+    /// Asks for all users; answered by [`UserRows`].
+    pub struct Users {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+    }
+}
+
+body! {
+    /// One user.
+    pub struct UserRow {
+        /// The name; at most 63 bytes.
+        pub name: String as Label<63>,
+        /// What the user may do.
+        pub role: UserRole,
+        /// Whether the user is let in.
+        pub state: Standing,
+        /// How many machines are enrolled under the user.
+        pub machines: u64,
+    }
+}
+
+body! {
+    /// Users, as many as fit; further ones follow in further messages.
+    pub struct UserRows {
+        /// The request that this answers.
+        pub request: u64,
+        /// The users.
+        pub rows: Vec<UserRow> as List<Nested, 4096>,
+        /// Whether more messages with rows follow.
+        pub more: bool,
+    }
+}
+
+body! {
+    /// Asks for the machines of the user, or all where the user may see them; answered by
+    /// [`MachineRows`].
+    pub struct Machines {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+    }
+}
+
+body! {
+    /// One machine.
+    pub struct MachineRow {
+        /// The name; at most 63 bytes.
+        pub name: String as Label<63>,
+        /// The user it is enrolled under; at most 63 bytes.
+        pub user: String as Label<63>,
+        /// Its static key.
+        pub key: [u8; 32],
+        /// Whether it is let in.
+        pub state: Standing,
+        /// Whether it is attached.
+        pub present: bool,
+        /// When it was last attached, in seconds since 1970; 0 for never.
+        pub last_seen_s: u64,
+    }
+}
+
+body! {
+    /// Machines, as many as fit; further ones follow in further messages.
+    pub struct MachineRows {
+        /// The request that this answers.
+        pub request: u64,
+        /// The machines.
+        pub rows: Vec<MachineRow> as List<Nested, 4096>,
+        /// Whether more messages with rows follow.
+        pub more: bool,
+    }
+}
+
+body! {
+    /// Shuts a machine out for good; answered by `Done`.
+    pub struct Revoke {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The machine, at most 127 bytes: its name, or `MACHINE.USER`.
+        pub machine: String as Label<127>,
+    }
+}
+
+#[cfg(test)]
+mod samples {
+    use super::*;
+    use crate::wire::samples::Sampled;
+
+    impl Sampled for Invite {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Invite {
+                    request: 10,
+                    user: "carol".into(),
+                    lifetime_s: 86_400,
+                },
+                "04 0a 05 6361726f6c 80015180",
+            )]
+        }
+    }
+
+    impl Sampled for Invited {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Invited {
+                    request: 10,
+                    code: "abcd-efgh".into(),
+                    expires_s: 86_400,
+                },
+                "23 0a 09 616263642d65666768 80015180",
+            )]
+        }
+    }
+
+    impl Sampled for Users {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(Users { request: 11 }, "0b 0b")]
+        }
+    }
+
+    impl Sampled for UserRows {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                UserRows {
+                    request: 11,
+                    rows: vec![UserRow {
+                        name: "bob".into(),
+                        role: UserRole::Manager,
+                        state: Standing::Active,
+                        machines: 2,
+                    }],
+                    more: false,
+                },
+                "27 0b 01 03 626f62 01 00 02 00",
+            )]
+        }
+    }
+
+    impl Sampled for Machines {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(Machines { request: 12 }, "0c 0c")]
+        }
+    }
+
+    impl Sampled for MachineRows {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                MachineRows {
+                    request: 12,
+                    rows: vec![MachineRow {
+                        name: "laptop".into(),
+                        user: "bob".into(),
+                        key: [0x55; 32],
+                        state: Standing::Disabled,
+                        present: false,
+                        last_seen_s: 1_700_000_000,
+                    }],
+                    more: false,
+                },
+                "28 0c 01 06 6c6170746f70 03 626f62 \
+                 5555555555555555555555555555555555555555555555555555555555555555 \
+                 01 00 c00000006553f100 00",
+            )]
+        }
+    }
+
+    impl Sampled for Revoke {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Revoke {
+                    request: 13,
+                    machine: "laptop.bob".into(),
+                },
+                "0d 0d 0a 6c6170746f702e626f62",
+            )]
+        }
+    }
+}
