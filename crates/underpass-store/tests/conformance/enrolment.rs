@@ -140,6 +140,11 @@ pub(crate) async fn an_invitation_makes_a_user(place: &mut impl Place) {
         .redeem_invitation(code(1), &machine("other", 2), later)
         .await;
     assert!(matches!(other, Err(RedeemError::Used)), "{other:?}");
+    // Not even to a machine that is enrolled already, by another code.
+    let known = store
+        .redeem_invitation(code(1), &machine("console", 0), later)
+        .await;
+    assert!(matches!(known, Err(RedeemError::Used)), "{known:?}");
 }
 
 pub(crate) async fn an_invitation_adds_a_machine(place: &mut impl Place) {
