@@ -45,23 +45,26 @@ enum Stage {
 
 impl Hub {
     /// An agent opens a route. `key` is the key of its machine. The driver has made room for what
-    /// comes in at that end already; it is told to let go of it if the route is refused.
-    pub fn open(&mut self, link: LinkId, open: Open, key: [u8; 32]) {
+    /// comes in at that end already; it is told to let go of it if the route is refused. False when
+    /// the hub does not know the link (any more), and so has nothing to say.
+    pub fn open(&mut self, link: LinkId, open: Open, key: [u8; 32]) -> bool {
         let Open { route, service } = open;
         let near = RouteEnd { link, route };
         let Some(entry) = self.links.get(&link) else {
-            return;
+            return false;
         };
         let opener = entry.attachment;
         if picked_by(route) != Speaker::Agent || entry.routes.contains_key(&route) {
             let text = format!("route {route} is in use, or not the agent's to pick");
             let why = Refusal::new(Code::ProtocolViolation, text);
-            return self.commands.push_back(Command::CloseLink { link, why });
+            self.commands.push_back(Command::CloseLink { link, why });
+            return true;
         }
         match self.check_room_for_route(opener) {
             Ok(by) => self.begin_route(near, opener, by, key, service),
             Err(why) => self.finish(near, why),
         }
+        true
     }
 
     fn check_room_for_route(&self, opener: AttachmentId) -> Result<Member, Refusal> {
