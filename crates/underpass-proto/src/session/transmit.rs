@@ -147,7 +147,7 @@ impl Session {
         let state = self.legs.get_mut(&leg)?;
         let under_way = self.replay.under_way(leg);
         if under_way > 0 && under_way + packet.len() as u64 > state.path.window() {
-            state.path.on_limited();
+            state.path.on_limited(state.packets, under_way);
             return None;
         }
         self.replay.resent(number, leg, state.packets, now);
@@ -163,25 +163,27 @@ impl Session {
         self.renew_windows(now);
         let update =
             self.state == State::Open && self.send_epochs.update_due(self.replay.floor()).is_some();
-        if self.control.is_empty() && self.schedule.is_empty() && !update {
-            return None;
-        }
         let under_way = self.replay.under_way(leg);
         let state = self.legs.get_mut(&leg)?;
+        if self.control.is_empty() && self.schedule.is_empty() && !update {
+            state.path.on_idle();
+            return None;
+        }
         let target = state.path.record_target();
         let more = target as u64;
         // An idle path that gets work starts a new measurement.
         if under_way == 0 {
-            state.path.on_busy(now);
+            state.path.on_busy(now, state.packets);
         }
-        let full = under_way > 0 && under_way + more > state.path.window()
+        let window_full = under_way > 0 && under_way + more > state.path.window();
+        if window_full {
+            state.path.on_limited(state.packets, under_way);
+        }
+        let full = window_full
             || unacknowledged > 0 && unacknowledged + more > self.config.max_replay
             || !self.replay.has_room(more);
-        if full {
-            state.path.on_limited();
-            if self.control.is_empty() && !update {
-                return None;
-            }
+        if full && self.control.is_empty() && !update {
+            return None;
         }
         let data = !full && self.state == State::Open;
         self.build_reliable(now, leg, target, data)
@@ -215,7 +217,9 @@ impl Session {
         }
         let update = self.send_epochs.update_due(self.replay.floor());
         if self.outgoing.len() == header && update.is_none() {
+            // The peer's window is full, not the path's.
             self.outgoing.clear();
+            self.legs.get_mut(&leg)?.path.on_idle();
             return None;
         }
         if let Some(epoch) = update {

@@ -25,6 +25,8 @@ pub struct Link {
     pub rate: u64,
     /// One way.
     pub delay: Duration,
+    /// What large packets take longer than that, as where a box waits for company.
+    pub cork: Duration,
     /// Bytes that a sender may have queued before the leg takes no more.
     pub backlog: u64,
 }
@@ -34,6 +36,7 @@ impl Link {
         Link {
             rate,
             delay,
+            cork: Duration::ZERO,
             backlog: 1 << 40,
         }
     }
@@ -558,7 +561,12 @@ impl Pair {
         let index = pipe.packets;
         pipe.packets += 1;
         pipe.free_at = pipe.free_at.max(now) + link.time_for(packet.len() as u64 + 3);
-        let mut at = (pipe.free_at + link.delay).max(pipe.last_arrival);
+        let cork = if packet.len() > 500 {
+            link.cork
+        } else {
+            Duration::ZERO
+        };
+        let mut at = (pipe.free_at + link.delay + cork).max(pipe.last_arrival);
         if leg.lost || pipe.silent {
             return;
         }
