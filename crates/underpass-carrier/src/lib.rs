@@ -6,10 +6,41 @@
 //! mean nothing. Framing, encryption, keepalives and what happens when a carrier dies belong to the
 //! session (`underpass-proto`) and its driver (`underpass-endpoint`).
 
+pub mod answers;
+mod body;
+mod client;
+mod dial;
+mod error;
+mod front;
+mod guard;
+mod kind;
+mod pipe;
+pub mod request;
+mod server;
+pub mod span;
+mod stall;
+mod tls;
+mod upgrade;
+pub mod uplink;
+mod url;
+pub mod window;
+mod ws;
+
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+
+pub use body::BodyError;
+pub use client::{ClientSettings, DEFAULT_MEDIA_TYPE, connect};
+pub use error::CarrierError;
+pub use front::{ConnectedPeer, Fallback, NotFound, Page};
+pub use kind::{Abilities, KINDS, Kind, kind_by_name};
+pub use request::IdPlace;
+pub use server::{Listen, Server, ServerError, ServerSettings};
+pub use tls::{Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsTrust, show_fingerprint};
+pub use url::{RelayUrl, RelayUrlError, Scheme};
 
 /// One live carrier.
 pub struct Carrier {
@@ -19,6 +50,34 @@ pub struct Carrier {
     pub source: Box<dyn Source>,
     /// What is known about it, for `status` and the log.
     pub info: CarrierInfo,
+}
+
+impl std::fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            sink: _,
+            source: _,
+            info,
+        } = self;
+        f.debug_struct("Carrier")
+            .field("info", info)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known about a carrier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarrierInfo {
+    /// The name of its kind.
+    pub carrier: &'static str,
+    /// Plain HTTP or TLS.
+    pub scheme: Scheme,
+    /// The TCP address at the other end of the connection it began on: the relay, or a box on the way.
+    pub peer: Option<SocketAddr>,
+    /// Our own address there.
+    pub local: Option<SocketAddr>,
+    /// What TLS agreed on, for `https`.
+    pub tls: Option<TlsInfo>,
 }
 
 /// The sending half of a carrier.

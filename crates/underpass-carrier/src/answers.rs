@@ -1,0 +1,340 @@
+//! The answers to numbered polls. Pure: time comes as an argument, counted from any fixed moment.
+//!
+//! Polls are numbered from 0 and have [`DEPTH`] of them under way at a time. An answer, once fixed,
+//! is given again byte for byte to whoever asks for the same number, until the poll [`DEPTH`] later
+//! shows that it has arrived.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::span::{self, take_front};
+use crate::uplink::BodySize;
+
+/// How many polls a client may have under way.
+pub const DEPTH: u64 = 2;
+
+/// The body that answers one poll; cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The spans, in order.
+    pub chunks: VecDeque<Bytes>,
+    /// How many bytes of the stream it carries.
+    pub data_len: usize,
+}
+
+/// What to do with a poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Answer it now.
+    Answer(Answer),
+    /// Hold it: ask again when something was offered or another poll was answered, and call
+    /// [`Answers::expire`] when its hold time is over.
+    Wait,
+}
+
+/// Why a poll can have no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// Its answer was shown to have arrived, and is gone.
+    #[error("the poll's answer was given up: a later poll showed that it had arrived")]
+    Gone,
+    /// No client of ours asks that far ahead.
+    #[error("the poll's number is too far ahead")]
+    TooFar,
+}
+
+struct Kept {
+    answer: Answer,
+    at: Duration,
+}
+
+/// Answers given and yet to be given on one carrier.
+pub struct Answers {
+    size: BodySize,
+    waiting: VecDeque<Bytes>,
+    waiting_len: usize,
+    /// The lowest poll without an answer.
+    next: u64,
+    /// The answers just below `next`.
+    kept: VecDeque<Kept>,
+    end_asked: bool,
+    end_fixed: bool,
+}
+
+impl Answers {
+    /// Answers of at most `largest` bytes of the stream each.
+    #[must_use]
+    pub fn new(largest: usize) -> Self {
+        Self {
+            size: BodySize::new(largest),
+            waiting: VecDeque::new(),
+            waiting_len: 0,
+            next: 0,
+            kept: VecDeque::new(),
+            end_asked: false,
+            end_fixed: false,
+        }
+    }
+
+    /// Takes chunks from the front of `queue`, as many as one answer may carry; returns how many
+    /// bytes. Nothing after [`Answers::finish`].
+    pub fn offer(&mut self, queue: &mut VecDeque<Bytes>) -> usize {
+        if self.end_asked {
+            return 0;
+        }
+        let room = self.size.now().saturating_sub(self.waiting_len);
+        let taken = take_front(queue, &mut self.waiting, room);
+        self.waiting_len += taken;
+        taken
+    }
+
+    /// Nothing more will be offered; the answer that carries the last byte says so.
+    pub fn finish(&mut self) {
+        self.end_asked = true;
+    }
+
+    /// Poll `number` arrived, or is asked about again while it is held.
+    ///
+    /// # Errors
+    /// It can have no answer; see [`AskError`].
+    pub fn ask(&mut self, number: u64, now: Duration) -> Result<Ask, AskError> {
+        if number >= self.next + DEPTH {
+            return Err(AskError::TooFar);
+        }
+        self.release_below(number, now);
+        if number < self.next {
+            return self.again(number).map(Ask::Answer);
+        }
+        // The first one opens the carrier and shows that answers come through.
+        let due = number == 0
+            || self.waiting_len > 0
+            || (self.end_asked && !self.end_fixed)
+            || self.end_fixed;
+        if number == self.next && due {
+            return Ok(Ask::Answer(self.fix(now)));
+        }
+        Ok(Ask::Wait)
+    }
+
+    /// Poll `number` has been held long enough. Its answer, empty if need be, or `None` if a poll
+    /// before it has none yet.
+    ///
+    /// # Errors
+    /// [`AskError::Gone`].
+    pub fn expire(&mut self, number: u64, now: Duration) -> Result<Option<Answer>, AskError> {
+        if number < self.next {
+            return self.again(number).map(Some);
+        }
+        Ok((number == self.next).then(|| self.fix(now)))
+    }
+
+    /// A client asks for `number` only when the answer [`DEPTH`] before it has arrived.
+    fn release_below(&mut self, number: u64, now: Duration) {
+        let first_needed = (number + 1).saturating_sub(DEPTH);
+        while self.next - (self.kept.len() as u64) < first_needed {
+            let Some(Kept { answer, at }) = self.kept.pop_front() else {
+                break;
+            };
+            let took = now.saturating_sub(at);
+            self.size.delivered(answer.data_len, took);
+        }
+    }
+
+    fn again(&self, number: u64) -> Result<Answer, AskError> {
+        let first = self.next - self.kept.len() as u64;
+        let index = number.checked_sub(first).ok_or(AskError::Gone)?;
+        // The caller has checked that the number is below `next`.
+        let kept = self.kept.get(index as usize).ok_or(AskError::Gone)?;
+        Ok(kept.answer.clone())
+    }
+
+    fn fix(&mut self, now: Duration) -> Answer {
+        let mut data = VecDeque::new();
+        let data_len = take_front(&mut self.waiting, &mut data, self.size.now());
+        self.waiting_len -= data_len;
+        let mut chunks = VecDeque::with_capacity(data.len() + 3);
+        chunks.push_back(Bytes::copy_from_slice(&span::number_span(self.next)));
+        if data_len > 0 {
+            chunks.push_back(Bytes::copy_from_slice(&span::data_header(data_len)));
+            chunks.append(&mut data);
+        }
+        if self.end_asked && !self.end_fixed && self.waiting_len == 0 {
+            self.end_fixed = true;
+            chunks.push_back(Bytes::copy_from_slice(&span::end_span()));
+        }
+        let answer = Answer { chunks, data_len };
+        self.next += 1;
+        self.kept.push_back(Kept {
+            answer: answer.clone(),
+            at: now,
+        });
+        answer
+    }
+
+    /// Whether everything offered stands in an answer.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.waiting_len == 0
+    }
+
+    /// Whether the end stands in an answer.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.end_fixed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::{Decoder, Event};
+    use proptest::prelude::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn offer(answers: &mut Answers, text: &'static str) {
+        let mut queue = VecDeque::from([Bytes::from_static(text.as_bytes())]);
+        answers.offer(&mut queue);
+        assert!(queue.is_empty());
+    }
+
+    fn events(answer: &Answer) -> Vec<Event> {
+        let mut decoder = Decoder::default();
+        decoder.push(answer.chunks.iter().flatten().copied().collect());
+        std::iter::from_fn(|| decoder.next_event().expect("spans")).collect()
+    }
+
+    fn data(text: &'static str) -> Event {
+        Event::Data(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn answered(answers: &mut Answers, number: u64) -> Vec<Event> {
+        match answers.ask(number, NOW).expect("may be asked") {
+            Ask::Answer(answer) => events(&answer),
+            Ask::Wait => panic!("poll {number} waits"),
+        }
+    }
+
+    #[test]
+    fn the_first_poll_is_answered_at_once_and_later_ones_wait_for_bytes() {
+        let mut answers = Answers::new(1_000_000);
+        assert_eq!(answered(&mut answers, 0), [Event::Number(0)]);
+        assert_eq!(answers.ask(1, NOW), Ok(Ask::Wait));
+        assert_eq!(answers.ask(2, NOW), Ok(Ask::Wait));
+        offer(&mut answers, "abc");
+        assert_eq!(answers.ask(2, NOW), Ok(Ask::Wait), "1 comes first");
+        assert_eq!(answered(&mut answers, 1), [Event::Number(1), data("abc")]);
+        offer(&mut answers, "d");
+        assert_eq!(answered(&mut answers, 2), [Event::Number(2), data("d")]);
+    }
+
+    #[test]
+    fn a_lost_answer_is_given_again_byte_for_byte_until_it_is_known_to_have_arrived() {
+        let mut answers = Answers::new(1_000_000);
+        answered(&mut answers, 0);
+        offer(&mut answers, "abc");
+        let first = answers.ask(1, NOW);
+        offer(&mut answers, "def");
+        assert_eq!(answers.ask(1, NOW), first, "not abcdef");
+        answered(&mut answers, 2);
+        assert_eq!(answers.ask(1, NOW), first, "2 may overtake 1");
+        assert_eq!(answers.ask(3, NOW), Ok(Ask::Wait));
+        assert_eq!(answers.ask(1, NOW), Err(AskError::Gone));
+        assert_eq!(answers.kept.len(), 1);
+    }
+
+    #[test]
+    fn nobody_asks_far_ahead() {
+        let mut answers = Answers::new(1_000_000);
+        assert_eq!(answers.ask(2, NOW), Err(AskError::TooFar));
+        assert_eq!(answers.ask(u64::MAX, NOW), Err(AskError::TooFar));
+        assert_eq!(answers.ask(1, NOW), Ok(Ask::Wait));
+    }
+
+    #[test]
+    fn an_expired_poll_gets_an_empty_answer_in_its_turn() {
+        let mut answers = Answers::new(1_000_000);
+        answered(&mut answers, 0);
+        assert_eq!(answers.expire(2, NOW), Ok(None), "1 was not answered");
+        let empty = answers.expire(1, NOW).expect("kept").expect("its turn");
+        assert_eq!(events(&empty), [Event::Number(1)]);
+        assert_eq!(answers.ask(1, NOW), Ok(Ask::Answer(empty)));
+    }
+
+    #[test]
+    fn the_end_comes_with_the_last_bytes_and_releases_the_other_poll() {
+        let mut answers = Answers::new(1_000_000);
+        answered(&mut answers, 0);
+        offer(&mut answers, "last");
+        answers.finish();
+        assert!(!answers.is_finished());
+        let end = [Event::Number(1), data("last"), Event::End];
+        assert_eq!(answered(&mut answers, 1), end);
+        assert!(answers.is_finished());
+        assert_eq!(
+            answered(&mut answers, 2),
+            [Event::Number(2)],
+            "does not hang"
+        );
+        let mut queue = VecDeque::from([Bytes::from_static(b"x")]);
+        assert_eq!(answers.offer(&mut queue), 0, "nothing after the end");
+    }
+
+    #[test]
+    fn an_offer_takes_one_answer_and_no_more() {
+        let mut answers = Answers::new(1_000_000);
+        let mut queue = VecDeque::from([Bytes::from(vec![0; 1_000_000])]);
+        let first = answers.offer(&mut queue);
+        assert!((1..=128 * 1024).contains(&first));
+        assert_eq!(answers.offer(&mut queue), 0);
+    }
+
+    proptest! {
+        /// A client that loses, repeats and overtakes its polls still reads the stream once.
+        #[test]
+        fn the_stream_arrives_whatever_is_asked_again(
+            sizes in prop::collection::vec(0usize..3000, 1..30),
+            again in prop::collection::vec(0u64..4, 1..60),
+        ) {
+            let mut answers = Answers::new(2000);
+            let total: usize = sizes.iter().sum();
+            let stream: Bytes = (0..total).map(|i| (i % 241) as u8).collect();
+            let mut rest = stream.clone();
+            let mut source: VecDeque<Bytes> = sizes.iter().map(|n| rest.split_to(*n)).collect();
+            let mut again = again.into_iter().cycle();
+            let mut seen = Vec::new();
+            let mut number = 0u64;
+            loop {
+                answers.offer(&mut source);
+                if source.is_empty() {
+                    answers.finish();
+                }
+                for back in 0..again.next().expect("cycle") {
+                    if let Some(older) = number.checked_sub(back + 1) {
+                        let _ = answers.ask(older, NOW);
+                    }
+                    let _ = answers.ask(number + 1, NOW);
+                }
+                let answer = match answers.ask(number, NOW) {
+                    Ok(Ask::Answer(answer)) => answer,
+                    other => panic!("{other:?}"),
+                };
+                let events = events(&answer);
+                prop_assert_eq!(&events[0], &Event::Number(number));
+                for event in &events {
+                    if let Event::Data(bytes) = event {
+                        seen.extend_from_slice(bytes);
+                    }
+                }
+                number += 1;
+                if events.contains(&Event::End) {
+                    break;
+                }
+                prop_assert!(answers.kept.len() <= DEPTH as usize);
+            }
+            prop_assert_eq!(&seen[..], &stream[..]);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The client's side of every carrier: settings, requests, connections kept for the next request.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
+
+use crate::body::{FlowBody, ReadBodyError, read_whole};
+use crate::dial::{BoxedConnection, dial};
+use crate::error::CarrierError;
+use crate::kind::Kind;
+use crate::request::{Address, CarrierId, IdPlace, Part};
+use crate::tls::{self, TlsTrust};
+use crate::url::{RelayUrl, Scheme};
+use crate::{Carrier, CarrierInfo};
+
+/// The media type of bodies where nothing else is set.
+pub const DEFAULT_MEDIA_TYPE: &str = "binary/tcp";
+/// Connections kept open for the next request of one carrier.
+const MAX_IDLE_CONNECTIONS: usize = 6;
+/// Bytes read from one connection at a time, at most.
+const READ_BUFFER: usize = 256 * 1024;
+
+/// How a client makes its carriers.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClientSettings {
+    /// How long TCP and TLS may take together, and after that the first answer. 10 s.
+    pub connect_timeout: Duration,
+    /// How long the path may take to show that it passes a body on before its end, for carriers
+    /// that need that. 3 s.
+    pub proving_timeout: Duration,
+    /// Headers added to each request; they replace ours of the same name.
+    pub headers: HeaderMap,
+    /// The media type of bodies, so that nothing on the way interprets them.
+    pub media_type: HeaderValue,
+    /// Where the id of a carrier of several requests stands.
+    pub id_place: IdPlace,
+    /// The largest request body, in bytes; halved by itself where the path answers 413. 1,000,000,
+    /// which is below nginx's default limit of 1 MiB.
+    pub largest_body: usize,
+    /// How long the relay may hold a poll that it has no bytes for. 25 s, below the shortest idle
+    /// limits of the usual boxes (30 s).
+    pub poll_hold: Duration,
+    /// Which certificate is accepted for `https`.
+    pub tls: TlsTrust,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            proving_timeout: Duration::from_secs(3),
+            headers: HeaderMap::new(),
+            media_type: HeaderValue::from_static(DEFAULT_MEDIA_TYPE),
+            id_place: IdPlace::default(),
+            largest_body: 1_000_000,
+            poll_hold: Duration::from_secs(25),
+            tls: TlsTrust::default(),
+        }
+    }
+}
+
+/// Makes a carrier of this kind to the relay.
+///
+/// # Errors
+/// The relay cannot be reached, or the path does not let this kind through.
+pub async fn connect(
+    target: &RelayUrl,
+    kind: &'static Kind,
+    settings: &ClientSettings,
+) -> Result<Carrier, CarrierError> {
+    let tls = match target.scheme() {
+        Scheme::Http => None,
+        Scheme::Https => Some(Arc::new(tls::client_config(&settings.tls)?)),
+    };
+    let client = Arc::new(Client {
+        url: target.clone(),
+        settings: settings.clone(),
+        kind: kind.name,
+        id: CarrierId::from_random(rand::random()),
+        tls,
+        idle: Mutex::new(Vec::new()),
+    });
+    (kind.connect)(client).await
+}
+
+/// One carrier's client: where it goes, its id, its idle connections.
+pub(crate) struct Client {
+    pub(crate) url: RelayUrl,
+    pub(crate) settings: ClientSettings,
+    kind: &'static str,
+    id: CarrierId,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    idle: Mutex<Vec<HttpConnection>>,
+}
+
+/// A connection that HTTP is spoken on.
+pub(crate) struct HttpConnection {
+    sender: SendRequest<FlowBody>,
+    /// Ends the connection whatever it is doing.
+    pub(crate) stop: CancellationToken,
+    pub(crate) info: CarrierInfo,
+}
+
+impl HttpConnection {
+    /// Sends one request and waits for the head of its answer.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<FlowBody>,
+    ) -> Result<Response<Incoming>, CarrierError> {
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+}
+
+impl Drop for HttpConnection {
+    fn drop(&mut self) {
+        // Whoever still reads an answer from it holds it too.
+        self.stop.cancel();
+    }
+}
+
+impl Client {
+    /// A new connection to the relay.
+    pub(crate) async fn open(&self) -> Result<HttpConnection, CarrierError> {
+        let limit = self.settings.connect_timeout;
+        let dialed = dial(&self.url, self.tls.as_ref(), limit).await?;
+        let info = CarrierInfo {
+            carrier: self.kind,
+            scheme: self.url.scheme(),
+            peer: dialed.peer,
+            local: dialed.local,
+            tls: dialed.tls,
+        };
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_BUFFER)
+            .handshake(TokioIo::new(dialed.connection))
+            .await?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                ended = connection.with_upgrades() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection to the relay ended");
+                    }
+                }
+                () = stopped.cancelled() => {}
+            }
+        });
+        Ok(HttpConnection { sender, stop, info })
+    }
+
+    /// A request about one part of this carrier.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        part: Part,
+        body: FlowBody,
+    ) -> Result<Request<FlowBody>, CarrierError> {
+        self.request_with(method, part, None, body)
+    }
+
+    /// The same, with the time that the relay may hold an idle poll.
+    pub(crate) fn request_with(
+        &self,
+        method: Method,
+        part: Part,
+        hold: Option<Duration>,
+        body: FlowBody,
+    ) -> Result<Request<FlowBody>, CarrierError> {
+        let in_one_request = part == Part::Whole && method == Method::GET;
+        let address = Address {
+            kind: self.kind,
+            id: (!in_one_request).then_some(self.id),
+            part,
+            hold,
+        };
+        let place = self.settings.id_place;
+        let carries_body = method == Method::POST;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(address.to_target(self.url.prefix(), place, rand::random()))
+            .header(header::HOST, self.url.authority())
+            .header(header::CACHE_CONTROL, "no-store")
+            .body(body)
+            .map_err(CarrierError::setting)?;
+        let headers = request.headers_mut();
+        let name = if carries_body {
+            header::CONTENT_TYPE
+        } else {
+            header::ACCEPT
+        };
+        headers.insert(name, self.settings.media_type.clone());
+        for (name, value) in &self.settings.headers {
+            headers.insert(name, value.clone());
+        }
+        if let Some(cookie) = address.to_cookie(place) {
+            add_cookie(headers, &cookie)?;
+        }
+        Ok(request)
+    }
+
+    /// Sends `request` on an idle connection, or a new one, and reads the whole answer of at most
+    /// `limit` bytes. The connection is kept for the next request.
+    pub(crate) async fn exchange(
+        &self,
+        request: Request<FlowBody>,
+        limit: usize,
+    ) -> Result<(StatusCode, Bytes), CarrierError> {
+        let mut connection = match self.take_idle() {
+            Some(connection) => connection,
+            None => self.open().await?,
+        };
+        let response = connection.send(request).await?;
+        let status = response.status();
+        let body = read_whole(response.into_body(), limit)
+            .await
+            .map_err(|error| match error {
+                ReadBodyError::TooLong => CarrierError::protocol("the answer is too long"),
+                ReadBodyError::Broken(error) => error,
+            })?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE_CONNECTIONS && !connection.sender.is_closed() {
+            idle.push(connection);
+        }
+        Ok((status, body))
+    }
+
+    fn take_idle(&self) -> Option<HttpConnection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|connection| !connection.sender.is_closed());
+        idle.pop()
+    }
+
+    /// Waits for the head of an answer, as long as a connection may take.
+    pub(crate) async fn within_limit<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, CarrierError>>,
+    ) -> Result<T, CarrierError> {
+        let after = self.settings.connect_timeout;
+        tokio::time::timeout(after, work)
+            .await
+            .unwrap_or(Err(CarrierError::TimedOut { what, after }))
+    }
+
+    /// Turns one connection into a plain two-way stream (RFC 9110 section 7.8). Gives the stream,
+    /// the bytes that came behind the answer, and the answer's headers.
+    pub(crate) async fn upgrade(
+        &self,
+        headers: &[(header::HeaderName, &str)],
+    ) -> Result<Upgraded, CarrierError> {
+        let mut connection = self.open().await?;
+        let mut request = self.request(Method::GET, Part::Whole, FlowBody::empty())?;
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).map_err(CarrierError::setting)?;
+            request.headers_mut().insert(name, value);
+        }
+        request
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        let what = "the answer to the upgrade";
+        let mut response = self.within_limit(what, connection.send(request)).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refused(response.status(), "the upgrade"));
+        }
+        let upgraded = hyper::upgrade::on(&mut response).await?;
+        let parts = upgraded
+            .downcast::<TokioIo<BoxedConnection>>()
+            .map_err(|_| CarrierError::broken("the upgraded connection is of another type"))?;
+        Ok(Upgraded {
+            stream: parts.io.into_inner(),
+            early: parts.read_buf,
+            headers: std::mem::take(response.headers_mut()),
+            info: connection.info.clone(),
+        })
+    }
+}
+
+/// A connection that speaks HTTP no more.
+pub(crate) struct Upgraded {
+    pub(crate) stream: BoxedConnection,
+    /// Bytes of the new protocol that were read already.
+    pub(crate) early: Bytes,
+    pub(crate) headers: HeaderMap,
+    pub(crate) info: CarrierInfo,
+}
+
+/// The error for a status that ends a carrier.
+pub(crate) fn refused(status: StatusCode, what: &'static str) -> CarrierError {
+    CarrierError::Refused {
+        status: status.as_u16(),
+        what,
+    }
+}
+
+/// Adds to the `Cookie` header, of which there may be only one (RFC 6265 section 5.4).
+fn add_cookie(headers: &mut HeaderMap, cookie: &str) -> Result<(), CarrierError> {
+    let joined = match headers.get(header::COOKIE) {
+        Some(theirs) => [theirs.as_bytes(), b"; ", cookie.as_bytes()].concat(),
+        None => cookie.as_bytes().to_vec(),
+    };
+    let value = HeaderValue::from_bytes(&joined).map_err(CarrierError::setting)?;
+    headers.insert(header::COOKIE, value);
+    Ok(())
+}

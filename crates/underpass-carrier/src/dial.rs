@@ -1,0 +1,238 @@
+//! Making connections: the one place where TCP and TLS begin, and where proxies will fit in.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::error::CarrierError;
+use crate::tls::{self, TlsInfo};
+use crate::url::RelayUrl;
+
+/// The most bytes the kernel may hold unsent below a carrier (design: keep little unsent data below
+/// the session, so that its priorities mean something).
+const NOT_SENT_LOW_WATER: u32 = 64 * 1024;
+
+/// The reading half of a connection.
+pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+/// The writing half of a connection.
+pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A connection that HTTP can be spoken on.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Parts it in two, in the way that costs this kind of connection least.
+    fn halves(self: Box<Self>) -> (ReadHalf, WriteHalf);
+}
+
+/// Any connection.
+pub(crate) type BoxedConnection = Box<dyn Connection>;
+
+impl Connection for TcpStream {
+    fn halves(self: Box<Self>) -> (ReadHalf, WriteHalf) {
+        let shared = Arc::new(*self);
+        (
+            Box::new(TcpHalf(Arc::clone(&shared))),
+            Box::new(TcpHalf(shared)),
+        )
+    }
+}
+
+/// One half of a TCP connection, without a lock. Unlike tokio's own, dropping it sends no FIN: a
+/// proxy may take one half's FIN as the end of both.
+struct TcpHalf(Arc<TcpStream>);
+
+impl AsyncRead for TcpHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read_buf(buf) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TcpHalf {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write_vectored(bufs) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(socket2::SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
+    }
+}
+
+impl Connection for tokio_rustls::client::TlsStream<TcpStream> {
+    fn halves(self: Box<Self>) -> (ReadHalf, WriteHalf) {
+        let (read, write) = tokio::io::split(*self);
+        (Box::new(read), Box::new(write))
+    }
+}
+
+impl Connection for tokio_rustls::server::TlsStream<TcpStream> {
+    fn halves(self: Box<Self>) -> (ReadHalf, WriteHalf) {
+        let (read, write) = tokio::io::split(*self);
+        (Box::new(read), Box::new(write))
+    }
+}
+
+/// A connection just made, and what is known about it.
+pub(crate) struct Dialed {
+    /// The connection.
+    pub(crate) connection: BoxedConnection,
+    /// The address at the other end of the TCP connection.
+    pub(crate) peer: Option<SocketAddr>,
+    /// Our address.
+    pub(crate) local: Option<SocketAddr>,
+    /// What TLS agreed on, for `https`.
+    pub(crate) tls: Option<TlsInfo>,
+}
+
+/// Sets what every TCP connection of a carrier wants: no Nagle, little unsent data in the kernel.
+///
+/// # Errors
+/// The system refused the first; that the second is missing (it is Linux's and Apple's) is no error.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_LOW_WATER) {
+        tracing::debug!(%error, "no limit on unsent data");
+    }
+    Ok(())
+}
+
+/// Connects to the relay within `limit`, TLS included where `tls` is given.
+///
+/// # Errors
+/// The name does not resolve, no address answers in time, or TLS fails.
+pub(crate) async fn dial(
+    target: &RelayUrl,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    limit: Duration,
+) -> Result<Dialed, CarrierError> {
+    let all = async {
+        let stream = connect_tcp(target, limit).await?;
+        let (peer, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
+        let (connection, tls) = match tls {
+            None => (Box::new(stream) as BoxedConnection, None),
+            Some(config) => {
+                let (stream, info) = start_tls(target, config, stream).await?;
+                (Box::new(stream) as BoxedConnection, Some(info))
+            }
+        };
+        Ok(Dialed {
+            connection,
+            peer,
+            local,
+            tls,
+        })
+    };
+    tokio::time::timeout(limit, all)
+        .await
+        .unwrap_or(Err(CarrierError::TimedOut {
+            what: "connecting to the relay",
+            after: limit,
+        }))
+}
+
+async fn connect_tcp(target: &RelayUrl, limit: Duration) -> Result<TcpStream, CarrierError> {
+    let (host, port) = (target.host(), target.port());
+    let address = format!("{host}:{port}");
+    let addresses = tokio::net::lookup_host((host, port)).await;
+    let addresses: Vec<SocketAddr> = match addresses {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            return Err(CarrierError::Resolve {
+                host: host.to_owned(),
+                reason: error.to_string(),
+            });
+        }
+    };
+    let mut last = CarrierError::Resolve {
+        host: host.to_owned(),
+        reason: "the name has no address".to_owned(),
+    };
+    // A dead first address must leave time for the next.
+    let each = limit / u32::try_from(addresses.len().clamp(1, 4)).unwrap_or(1);
+    for candidate in addresses {
+        let attempt = tokio::time::timeout(each, TcpStream::connect(candidate)).await;
+        let error = match attempt {
+            Ok(Ok(stream)) => {
+                tune(&stream)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::from(io::ErrorKind::TimedOut),
+        };
+        last = CarrierError::Connect {
+            address: address.clone(),
+            kind: error.kind(),
+            reason: error.to_string(),
+        };
+    }
+    Err(last)
+}
+
+async fn start_tls(
+    target: &RelayUrl,
+    config: &Arc<rustls::ClientConfig>,
+    stream: TcpStream,
+) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, TlsInfo), CarrierError> {
+    let failed = |reason: String| CarrierError::Tls {
+        address: target.authority(),
+        reason,
+    };
+    let name = ServerName::try_from(target.host().to_owned())
+        .map_err(|error| failed(error.to_string()))?;
+    let stream = tokio_rustls::TlsConnector::from(Arc::clone(config))
+        .connect(name, stream)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let (_, session) = stream.get_ref();
+    let info = TlsInfo {
+        version: tls::version_name(session.protocol_version()),
+        certificate_sha256: session
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(|certificate| tls::fingerprint(certificate)),
+    };
+    Ok((stream, info))
+}

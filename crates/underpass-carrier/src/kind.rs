@@ -1,0 +1,86 @@
+//! The table of carriers, and what each entry states about itself.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::Carrier;
+use crate::client::Client;
+use crate::error::CarrierError;
+use crate::front::{Exchange, Reply};
+
+/// What a carrier needs from the path, and what it can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// Both directions run at once in one connection, without requests.
+    pub two_way_streaming: bool,
+    /// Every box on the way must pass an HTTP `Upgrade` on.
+    pub needs_upgrade: bool,
+    /// Every box on the way must pass a response on while it is being sent.
+    pub needs_response_streaming: bool,
+    /// Every box on the way must pass a request body on while it is being sent.
+    pub needs_request_streaming: bool,
+    /// Works where a proxy holds each response until it is complete.
+    pub survives_holding_proxy: bool,
+    /// Works where a proxy may deliver a request twice.
+    pub survives_repeated_requests: bool,
+    /// The largest body that a limit on the way must let through, in bytes; none if there is no body
+    /// or it never ends.
+    pub largest_body: Option<usize>,
+    /// TCP connections in use at a time, at most.
+    pub connections: usize,
+}
+
+pub(crate) type Connecting =
+    Pin<Box<dyn Future<Output = Result<Carrier, CarrierError>> + Send + 'static>>;
+pub(crate) type Serving = Pin<Box<dyn Future<Output = Reply> + Send + 'static>>;
+
+/// One kind of carrier: its name, its abilities, and both its sides.
+pub struct Kind {
+    /// The name that people and URLs use.
+    pub name: &'static str,
+    /// What it needs and can do.
+    pub abilities: Abilities,
+    pub(crate) connect: fn(Arc<Client>) -> Connecting,
+    pub(crate) serve: fn(Exchange) -> Serving,
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            name,
+            abilities,
+            connect: _,
+            serve: _,
+        } = self;
+        f.debug_struct("Kind")
+            .field("name", name)
+            .field("abilities", abilities)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every kind of carrier, the one to prefer first.
+pub static KINDS: &[Kind] = &[crate::upgrade::KIND, crate::ws::KIND];
+
+/// The kind of this name.
+#[must_use]
+pub fn kind_by_name(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_into_a_path() {
+        for (index, kind) in KINDS.iter().enumerate() {
+            assert!(kind.name.bytes().all(|byte| byte.is_ascii_lowercase()));
+            let first = KINDS.iter().position(|other| other.name == kind.name);
+            assert_eq!(first, Some(index), "{} stands twice", kind.name);
+            assert_eq!(kind_by_name(kind.name).map(|k| k.name), Some(kind.name));
+        }
+        assert!(kind_by_name("carrier-pigeon").is_none());
+    }
+}

@@ -1,0 +1,318 @@
+//! Listening for clients.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::Carrier;
+use crate::dial::{BoxedConnection, tune};
+use crate::front::{ConnectedPeer, Fallback, Front, Line};
+use crate::stall::StallGuard;
+use crate::tls::{self, TlsIdentity, TlsInfo};
+use crate::url::Scheme;
+
+/// Bytes that HTTP keeps in memory per connection and direction; also the longest head of a request.
+const HTTP_BUFFER: usize = 64 * 1024;
+/// Headers in one request.
+const MAX_HEADERS: usize = 100;
+/// Carriers that wait to be accepted.
+const ACCEPT_QUEUE: usize = 64;
+/// Pause after the system refused a connection (out of file descriptors, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where to listen.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// For `https`: who we are. None: plain HTTP.
+    pub tls: Option<TlsIdentity>,
+}
+
+/// How a server treats its clients. Everything that a client can make it keep has a bound here.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServerSettings {
+    /// The path under which carriers are answered: empty, or `/` and more without a `/` at its end.
+    pub prefix: String,
+    /// The longest time for TLS, and for the head of each request, idle time before it included. 10 s
+    /// is enough for a slow mobile network and short enough to shed the silent.
+    pub header_timeout: Duration,
+    /// The longest time from a carrier's beginning to its first byte. 10 s.
+    pub first_byte_timeout: Duration,
+    /// The longest time for the body of one request of many. 30 s.
+    pub body_timeout: Duration,
+    /// How long a client may not take what is written to it before its connection is cut. 60 s.
+    pub write_stall: Duration,
+    /// A carrier of several requests ends when none came for this long. 30 s.
+    pub silence: Duration,
+    /// The longest time that a poll or a body without room is held, whatever the client asks. 60 s.
+    pub longest_hold: Duration,
+    /// Connections at a time; more are closed at once. 10,000.
+    pub max_connections: usize,
+    /// Carriers at a time on which no byte has come. 1,000.
+    pub max_half_made: usize,
+    /// Carriers at a time. 10,000.
+    pub max_carriers: usize,
+    /// The largest request body, in bytes. 1,000,000.
+    pub largest_body: usize,
+    /// The most bytes in the answer to one poll. 1,000,000.
+    pub largest_answer: usize,
+    /// How many bytes of one carrier may wait for its reader, when they come in numbered bodies.
+    /// 4 MiB, which is four of the largest bodies.
+    pub receive_window: usize,
+    /// Request bodies of all carriers in memory at a time, in bytes. 256 MiB.
+    pub body_budget: usize,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            prefix: String::new(),
+            header_timeout: Duration::from_secs(10),
+            first_byte_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_stall: Duration::from_secs(60),
+            silence: Duration::from_secs(30),
+            longest_hold: Duration::from_secs(60),
+            max_connections: 10_000,
+            max_half_made: 1_000,
+            max_carriers: 10_000,
+            largest_body: 1_000_000,
+            largest_answer: 1_000_000,
+            receive_window: 4 * 1024 * 1024,
+            body_budget: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// Why a server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The system refused the address.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// A running server. Dropping it ends everything at once.
+pub struct Server {
+    front: Arc<Front>,
+    carriers: mpsc::Receiver<Carrier>,
+    addresses: Vec<(Scheme, SocketAddr)>,
+    /// Asks for an end without haste: no new connections, no further request on the old ones.
+    closing: CancellationToken,
+}
+
+impl Server {
+    /// Starts to listen, on the runtime it is called on.
+    ///
+    /// # Errors
+    /// An address cannot be listened on.
+    pub async fn bind(
+        listen: &[Listen],
+        settings: ServerSettings,
+        fallback: Arc<dyn Fallback>,
+    ) -> Result<Self, ServerError> {
+        let (accepted, carriers) = mpsc::channel(ACCEPT_QUEUE);
+        let connections = Arc::new(Semaphore::new(settings.max_connections));
+        let front = Arc::new(Front::new(settings, fallback, accepted));
+        let closing = CancellationToken::new();
+        let mut addresses = Vec::new();
+        let mut listeners = Vec::new();
+        for Listen { address, tls } in listen {
+            let failed = |source| ServerError::Bind {
+                address: *address,
+                source,
+            };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let scheme = if tls.is_some() {
+                Scheme::Https
+            } else {
+                Scheme::Http
+            };
+            addresses.push((scheme, listener.local_addr().map_err(failed)?));
+            listeners.push((listener, tls.clone()));
+        }
+        for (listener, tls) in listeners {
+            let listening = Listening {
+                front: Arc::clone(&front),
+                connections: Arc::clone(&connections),
+                closing: closing.clone(),
+                tls,
+            };
+            front.tasks.spawn(listening.run(listener));
+        }
+        Ok(Self {
+            front,
+            carriers,
+            addresses,
+            closing,
+        })
+    }
+
+    /// Where it listens, in the order asked for.
+    #[must_use]
+    pub fn addresses(&self) -> &[(Scheme, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// The next carrier that a client has made, with a first byte on it. None after
+    /// [`Server::shutdown`] from elsewhere. Cancel safe.
+    pub async fn accept(&mut self) -> Option<Carrier> {
+        self.carriers.recv().await
+    }
+
+    /// Carriers of several requests that are known at the moment, and carriers of every kind that no
+    /// byte has come on; both are bounded by the settings.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        (self.front.known(), self.front.half_made())
+    }
+
+    /// Takes no new connections, lets requests under way finish for at most `grace`, then cuts what
+    /// is left. Carriers that should end well are to be closed before.
+    pub async fn shutdown(self, grace: Duration) {
+        self.closing.cancel();
+        self.front.tasks.close();
+        let finished = self.front.tasks.wait();
+        if tokio::time::timeout(grace, finished).await.is_err() {
+            self.front.stop.cancel();
+            self.front.tasks.wait().await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.closing.cancel();
+        self.front.stop.cancel();
+    }
+}
+
+/// One listening address.
+#[derive(Clone)]
+struct Listening {
+    front: Arc<Front>,
+    connections: Arc<Semaphore>,
+    closing: CancellationToken,
+    tls: Option<TlsIdentity>,
+}
+
+impl Listening {
+    async fn run(self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.closing.cancelled() => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(counted) = Arc::clone(&self.connections).try_acquire_owned() else {
+                tracing::debug!(%peer, "too many connections");
+                continue;
+            };
+            let this = self.clone();
+            let stop = self.front.stop.clone();
+            self.front.tasks.spawn(async move {
+                tokio::select! {
+                    () = this.serve(stream, peer) => {}
+                    () = stop.cancelled() => {}
+                }
+                drop(counted);
+            });
+        }
+    }
+
+    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+        let local = stream.local_addr().ok();
+        let limit = self.front.settings.header_timeout;
+        let opened = tokio::time::timeout(limit, self.open(stream)).await;
+        let (stream, tls) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "no connection"),
+            Err(_) => return tracing::debug!(%peer, "TLS took too long"),
+        };
+        let scheme = match tls {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        };
+        let line = Line {
+            peer: ConnectedPeer {
+                scheme,
+                peer: Some(peer),
+                local,
+                tls,
+            },
+            stop: CancellationToken::new(),
+        };
+        self.speak_http(stream, line).await;
+    }
+
+    async fn open(&self, stream: TcpStream) -> io::Result<(BoxedConnection, Option<TlsInfo>)> {
+        tune(&stream)?;
+        let Some(identity) = &self.tls else {
+            return Ok((Box::new(stream), None));
+        };
+        let stream = identity.acceptor().accept(stream).await?;
+        let info = TlsInfo {
+            version: tls::version_name(stream.get_ref().1.protocol_version()),
+            certificate_sha256: None,
+        };
+        Ok((Box::new(stream), Some(info)))
+    }
+
+    async fn speak_http(self, stream: BoxedConnection, line: Line) {
+        let settings = &self.front.settings;
+        let stream = StallGuard::new(stream, settings.write_stall);
+        let stop = line.stop.clone();
+        let peer = line.peer.peer;
+        let front = Arc::clone(&self.front);
+        let service = service_fn(move |request| {
+            let (front, line) = (Arc::clone(&front), line.clone());
+            async move { Ok::<_, Infallible>(front.answer(request, line).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.header_timeout)
+            .max_buf_size(HTTP_BUFFER)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => return,
+            () = self.closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = stop.cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(?peer, %error, "connection ended");
+        }
+    }
+}

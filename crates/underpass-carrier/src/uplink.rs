@@ -1,0 +1,367 @@
+//! Cutting a stream into numbered request bodies. Pure: time comes as an argument.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::span::take_front;
+
+/// Below this size a path that still answers 413 is given up.
+const SMALLEST_BODY: usize = 1024;
+/// Where the size of bodies starts, and what it never falls below by measuring.
+const FIRST_BODY: usize = 64 * 1024;
+const SLOW_BODY: usize = 16 * 1024;
+/// A body that takes this much longer than the fastest one was not waiting for the network.
+const SHORT: Duration = Duration::from_millis(50);
+/// A body that takes this much longer than the fastest one makes a keystroke wait too long.
+const LONG: Duration = Duration::from_millis(200);
+
+/// How large a body should be: large enough for throughput, which is in flight × size / round trip,
+/// small enough that what comes behind it need not wait long.
+#[derive(Debug)]
+pub struct BodySize {
+    now: usize,
+    largest: usize,
+    fastest: Option<Duration>,
+}
+
+impl BodySize {
+    /// Bodies of at most `largest` bytes.
+    #[must_use]
+    pub fn new(largest: usize) -> Self {
+        Self {
+            now: FIRST_BODY.min(largest),
+            largest,
+            fastest: None,
+        }
+    }
+
+    /// Bytes in a full body, for now.
+    #[must_use]
+    pub fn now(&self) -> usize {
+        self.now
+    }
+
+    /// A body of `len` bytes was delivered after `took`.
+    pub fn delivered(&mut self, len: usize, took: Duration) {
+        let fastest = self.fastest.map_or(took, |fastest| fastest.min(took));
+        self.fastest = Some(fastest);
+        if len < self.now {
+            return;
+        }
+        let extra = took - fastest;
+        if extra < SHORT {
+            self.now = (self.now * 2).min(self.largest);
+        } else if extra > LONG {
+            self.now = (self.now / 2).max(SLOW_BODY.min(self.largest));
+        }
+    }
+
+    /// The path does not take bodies of `len` bytes: half of that from now on. False if that would
+    /// be too small to be of use.
+    fn refused(&mut self, len: usize) -> bool {
+        self.largest = self.largest.min(len / 2);
+        self.now = self.now.min(self.largest);
+        self.largest >= SMALLEST_BODY
+    }
+}
+
+/// One request body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Post {
+    /// Where its first byte belongs in the stream.
+    pub offset: u64,
+    /// Whether the stream ends with it.
+    pub end: bool,
+    /// Its bytes.
+    pub chunks: VecDeque<Bytes>,
+    /// Their number.
+    pub len: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    Asked,
+    Posted,
+}
+
+/// The sending side of numbered bodies: what to post next, and when.
+///
+/// Bytes are posted at once when nothing is in flight; otherwise only in full bodies, up to
+/// `max_in_flight` of them, and the rest is gathered until an answer comes. Drive it so: after every
+/// [`Uplink::offer`], [`Uplink::finish`], [`Uplink::delivered`] and [`Uplink::too_large`], call
+/// [`Uplink::next_post`] until it returns `None`, and post each one it returns until it is delivered
+/// or too large.
+#[derive(Debug)]
+pub struct Uplink {
+    max_in_flight: usize,
+    size: BodySize,
+    waiting: VecDeque<Bytes>,
+    waiting_len: usize,
+    next_offset: u64,
+    in_flight: usize,
+    again: Vec<Post>,
+    end: End,
+}
+
+impl Uplink {
+    /// Bodies of at most `largest_body` bytes, at most `max_in_flight` at a time.
+    #[must_use]
+    pub fn new(largest_body: usize, max_in_flight: usize) -> Self {
+        Self {
+            max_in_flight: max_in_flight.max(1),
+            size: BodySize::new(largest_body.max(SMALLEST_BODY)),
+            waiting: VecDeque::new(),
+            waiting_len: 0,
+            next_offset: 0,
+            in_flight: 0,
+            again: Vec::new(),
+            end: End::Open,
+        }
+    }
+
+    /// Takes chunks from the front of `queue`, as many as one body may gather. Returns how many
+    /// bytes it took; nothing after [`Uplink::finish`].
+    pub fn offer(&mut self, queue: &mut VecDeque<Bytes>) -> usize {
+        if self.end != End::Open {
+            return 0;
+        }
+        let room = self.size.now().saturating_sub(self.waiting_len);
+        let taken = take_front(queue, &mut self.waiting, room);
+        self.waiting_len += taken;
+        taken
+    }
+
+    /// Nothing more will be offered; the last body says so.
+    pub fn finish(&mut self) {
+        if self.end == End::Open {
+            self.end = End::Asked;
+        }
+    }
+
+    /// What to post now, if anything.
+    pub fn next_post(&mut self) -> Option<Post> {
+        if self.in_flight >= self.max_in_flight {
+            return None;
+        }
+        if let Some(post) = self.again.pop() {
+            self.in_flight += 1;
+            return Some(post);
+        }
+        let full = self.waiting_len >= self.size.now();
+        let at_once = self.waiting_len > 0 && self.in_flight == 0;
+        if !full && !at_once && self.end != End::Asked {
+            return None;
+        }
+        let mut chunks = VecDeque::new();
+        let len = take_front(&mut self.waiting, &mut chunks, self.size.now());
+        self.waiting_len -= len;
+        let end = self.end == End::Asked && self.waiting_len == 0;
+        if end {
+            self.end = End::Posted;
+        }
+        let offset = self.next_offset;
+        self.next_offset += len as u64;
+        self.in_flight += 1;
+        Some(Post {
+            offset,
+            end,
+            chunks,
+            len,
+        })
+    }
+
+    /// A post of `len` bytes was answered after `took`: the relay has it.
+    pub fn delivered(&mut self, len: usize, took: Duration) {
+        self.in_flight -= 1;
+        self.size.delivered(len, took);
+    }
+
+    /// The path refused `post` for its size. It is cut in two; bodies stay small from now on.
+    /// False if the path takes hardly anything: give up.
+    #[must_use]
+    pub fn too_large(&mut self, post: Post) -> bool {
+        self.in_flight -= 1;
+        if !self.size.refused(post.len) {
+            return false;
+        }
+        let Post {
+            offset,
+            end,
+            mut chunks,
+            len,
+        } = post;
+        let mut first = VecDeque::new();
+        let half = take_front(&mut chunks, &mut first, len / 2);
+        // A stack, so that the first half goes first.
+        self.again.push(Post {
+            offset: offset + half as u64,
+            end,
+            chunks,
+            len: len - half,
+        });
+        self.again.push(Post {
+            offset,
+            end: false,
+            chunks: first,
+            len: half,
+        });
+        true
+    }
+
+    /// Whether everything offered was delivered, the end included if it was asked for.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting_len == 0
+            && self.in_flight == 0
+            && self.again.is_empty()
+            && self.end != End::Asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::{Taken, Window};
+    use proptest::prelude::*;
+
+    const FAST: Duration = Duration::from_millis(10);
+
+    fn queue(len: usize) -> VecDeque<Bytes> {
+        VecDeque::from([Bytes::from(vec![7; len])])
+    }
+
+    #[test]
+    fn the_first_byte_goes_at_once_and_the_next_wait_for_its_answer() {
+        let mut up = Uplink::new(1_000_000, 4);
+        assert_eq!(up.offer(&mut queue(1)), 1);
+        let first = up.next_post().expect("nothing is in flight");
+        assert_eq!((first.offset, first.len, first.end), (0, 1, false));
+        for _ in 0..5 {
+            up.offer(&mut queue(10));
+        }
+        assert_eq!(up.next_post(), None);
+        up.delivered(1, FAST);
+        let second = up.next_post().expect("the rest in one");
+        assert_eq!((second.offset, second.len), (1, 50));
+        assert!(!up.is_idle());
+        up.delivered(50, FAST);
+        assert!(up.is_idle());
+    }
+
+    #[test]
+    fn full_bodies_go_side_by_side_up_to_the_limit_and_then_offers_stop() {
+        let mut up = Uplink::new(1_000_000, 3);
+        let mut bulk = queue(10 * FIRST_BODY);
+        let mut posts = Vec::new();
+        while up.offer(&mut bulk) > 0 {
+            posts.extend(std::iter::from_fn(|| up.next_post()));
+        }
+        assert_eq!(posts.len(), 3);
+        let left: usize = bulk.iter().map(Bytes::len).sum();
+        assert_eq!(left, 6 * FIRST_BODY, "three in flight, one gathered");
+    }
+
+    #[test]
+    fn size_follows_the_measured_time() {
+        let mut size = BodySize::new(1_000_000);
+        for expected in [131_072, 262_144, 524_288, 1_000_000, 1_000_000] {
+            size.delivered(size.now(), FAST);
+            assert_eq!(size.now(), expected);
+        }
+        size.delivered(100, FAST + LONG * 2);
+        assert_eq!(size.now(), 1_000_000, "small bodies tell nothing");
+        for _ in 0..20 {
+            size.delivered(size.now(), FAST + LONG * 2);
+        }
+        assert_eq!(size.now(), SLOW_BODY, "halved as far as it goes");
+    }
+
+    #[test]
+    fn a_refused_body_is_cut_and_later_ones_stay_small() {
+        let mut up = Uplink::new(1_000_000, 4);
+        up.offer(&mut queue(5000));
+        up.finish();
+        let post = up.next_post().expect("at once");
+        assert!(post.end);
+        assert!(up.too_large(post));
+        let (a, b) = (up.next_post().expect("a"), up.next_post().expect("b"));
+        assert_eq!((a.offset, a.len, a.end), (0, 2500, false));
+        assert_eq!((b.offset, b.len, b.end), (2500, 2500, true));
+        assert_eq!(up.size.now(), 2500);
+        assert!(up.too_large(a));
+        assert!(!up.too_large(b) || up.size.largest >= SMALLEST_BODY);
+    }
+
+    #[test]
+    fn a_path_that_takes_nothing_is_given_up() {
+        let mut up = Uplink::new(1_000_000, 1);
+        up.offer(&mut queue(2000));
+        let post = up.next_post().expect("at once");
+        assert!(!up.too_large(post));
+    }
+
+    #[test]
+    fn the_end_is_posted_even_with_nothing_to_carry_it() {
+        let mut up = Uplink::new(1_000_000, 4);
+        up.finish();
+        assert!(!up.is_idle());
+        let post = up.next_post().expect("the end");
+        assert_eq!((post.offset, post.len, post.end), (0, 0, true));
+        assert_eq!(up.next_post(), None);
+        up.delivered(0, FAST);
+        assert!(up.is_idle());
+        assert_eq!(up.offer(&mut queue(1)), 0, "nothing after the end");
+    }
+
+    proptest! {
+        /// Uplink and window together, over a path that refuses, doubles and reorders.
+        #[test]
+        fn the_stream_arrives_through_refusals_repeats_and_reordering(
+            sizes in prop::collection::vec(1usize..90_000, 1..20),
+            fates in prop::collection::vec((0usize..4, 0u8..10), 1..200),
+            limit in 3_000usize..100_000,
+        ) {
+            let mut up = Uplink::new(1_000_000, 4);
+            let mut window = Window::new(u64::MAX);
+            let total: usize = sizes.iter().sum();
+            let stream: Bytes = (0..total).map(|i| (i % 253) as u8).collect();
+            let mut rest = stream.clone();
+            let mut source: VecDeque<Bytes> = sizes.iter().map(|n| rest.split_to(*n)).collect();
+            let mut flying: Vec<Post> = Vec::new();
+            let mut seen = Vec::new();
+            let mut fates = fates.into_iter().cycle();
+            loop {
+                up.offer(&mut source);
+                if source.is_empty() {
+                    up.finish();
+                }
+                flying.extend(std::iter::from_fn(|| up.next_post()));
+                prop_assert!(flying.len() <= 4);
+                if flying.is_empty() {
+                    break;
+                }
+                let (pick, fate) = fates.next().expect("cycle");
+                let post = flying.swap_remove(pick % flying.len());
+                if post.len > limit {
+                    prop_assert!(up.too_large(post));
+                    continue;
+                }
+                let body: Bytes = post.chunks.iter().flatten().copied().collect();
+                for _ in 0..=(fate % 2) {
+                    let taken = window.offer(post.offset, &body, post.end).expect("consistent");
+                    prop_assert_eq!(taken, Taken::Kept);
+                }
+                up.delivered(post.len, FAST * u32::from(fate));
+                while let Some(bytes) = window.pop() {
+                    seen.extend_from_slice(&bytes);
+                }
+            }
+            prop_assert!(up.is_idle());
+            prop_assert!(window.is_finished());
+            prop_assert_eq!(&seen[..], &stream[..]);
+        }
+    }
+}
