@@ -241,6 +241,18 @@ impl Session {
             .map(|channel| channel.recv.read_offset())
     }
 
+    /// The code with which the peer gave up a channel, if it did.
+    #[must_use]
+    pub fn reset_code(&self, id: ChannelId) -> Option<u64> {
+        self.channels.get(&id)?.recv.reset_code()
+    }
+
+    /// The code with which the peer stopped reading a channel, if it did.
+    #[must_use]
+    pub fn stopped_code(&self, id: ChannelId) -> Option<u64> {
+        self.channels.get(&id)?.stopped
+    }
+
     /// Seals what follows with newer keys, and asks the peer to do the same.
     pub fn update_keys(&mut self) {
         self.send_epochs.request_update();

@@ -1,0 +1,583 @@
+//! A session as tasks use it: the pure state machine behind a lock, its events turned into wake-ups.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use underpass_proto::code::Code;
+use underpass_proto::frame::{ChannelId, ChannelKind, Class, Encoding};
+use underpass_proto::packet::{Packet, SessionId};
+use underpass_proto::session::{self as core, Closed, Event, LegError, LegId, OpenError};
+use underpass_proto::{Role, Time};
+
+use crate::channel::{Channel, ChannelError};
+use crate::clock;
+
+/// How a channel is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// Stream or datagrams.
+    pub kind: ChannelKind,
+    /// Priority.
+    pub class: Class,
+    /// Whether its bytes may be compressed. Must be off where secrets and what an attacker chooses
+    /// could share the channel.
+    pub compress: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions { kind: ChannelKind::Stream, class: Class::Normal, compress: false }
+    }
+}
+
+/// Where a leg's packets go to; told by the session when there may be some.
+pub(crate) trait LegPort: Send + Sync {
+    /// There may be packets to pull.
+    fn wake(&self);
+    /// The leg carries the session from now on. Called with the session locked.
+    fn activated(&self, _core: &core::Session) {}
+    /// The session has no more use for the leg: send what was pulled, then end it.
+    fn done(&self);
+}
+
+/// What wakes the tasks of one channel.
+#[derive(Default)]
+pub(crate) struct Wakers {
+    pub(crate) read: Option<Waker>,
+    pub(crate) write: Option<Waker>,
+    pub(crate) accepted: bool,
+    pub(crate) redial: Option<Redial>,
+    pub(crate) reader_gone: bool,
+    pub(crate) writer_gone: bool,
+}
+
+impl Wakers {
+    fn wake_all(&mut self) {
+        for waker in [self.read.take(), self.write.take()].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+pub(crate) struct State {
+    pub(crate) core: core::Session,
+    pub(crate) channels: HashMap<ChannelId, Wakers>,
+    legs: HashMap<LegId, Arc<dyn LegPort>>,
+    incoming: VecDeque<OpenedChannel>,
+    closed: Option<Closed>,
+    established: bool,
+    active: Option<LegId>,
+    suspect: Option<LegId>,
+    /// The time for which the timer task is set.
+    armed: Option<Time>,
+}
+
+#[derive(Debug)]
+struct OpenedChannel {
+    channel: ChannelId,
+    kind: ChannelKind,
+    class: Class,
+    encoding: Encoding,
+    service: String,
+}
+
+pub(crate) struct Inner {
+    state: Mutex<State>,
+    next_leg: AtomicU64,
+    /// The timer must be set anew.
+    timer: Notify,
+    /// A channel was opened by the peer, or the session ended.
+    accept: Notify,
+    /// Something about legs, credit or the end has changed.
+    changed: Notify,
+}
+
+/// One end of a session; clones are the same session.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// What a session was seen to do.
+#[derive(Clone, Debug)]
+pub struct SessionStatus {
+    /// Its name.
+    pub id: SessionId,
+    /// Smoothed round trip between the endpoints, once measured.
+    pub rtt: Option<Duration>,
+    /// Bytes per second that the path was seen to deliver; 0 before it was measured.
+    pub rate: u64,
+    /// How many times it went on over another leg.
+    pub resumes: u64,
+    /// For how long no leg has been there.
+    pub detached_for: Option<Duration>,
+    /// Bytes sent and not acknowledged.
+    pub unacknowledged: u64,
+    /// Bytes received and not read by the application.
+    pub unread: u64,
+    /// Open channels.
+    pub channels: usize,
+    /// How it ended, if it did.
+    pub closed: Option<Closed>,
+}
+
+impl Session {
+    /// Takes over a session of the pure core, whose first leg is `port`.
+    pub(crate) fn new(core: core::Session, leg: LegId, port: Arc<dyn LegPort>) -> Session {
+        let state = State {
+            core,
+            channels: HashMap::new(),
+            legs: HashMap::from([(leg, port)]),
+            incoming: VecDeque::new(),
+            closed: None,
+            established: false,
+            active: None,
+            suspect: None,
+            armed: None,
+        };
+        let inner = Arc::new(Inner {
+            state: Mutex::new(state),
+            next_leg: AtomicU64::new(leg.0 + 1),
+            timer: Notify::new(),
+            accept: Notify::new(),
+            changed: Notify::new(),
+        });
+        let session = Session { inner };
+        tokio::spawn(run_timer(session.clone()));
+        session.with(|_, _| ());
+        session
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in another holder leaves nothing half done that would matter more than going on.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the state machine, then acts on what came of it.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut State, Time) -> R) -> R {
+        let mut state = self.lock();
+        let now = clock::now();
+        let result = act(&mut state, now);
+        self.settle(&mut state);
+        result
+    }
+
+    /// The part of the driving contract that follows every input.
+    fn settle(&self, state: &mut State) {
+        self.drain_events(state);
+        for port in state.legs.values() {
+            port.wake();
+        }
+    }
+
+    fn drain_events(&self, state: &mut State) {
+        while let Some(event) = state.core.poll_event() {
+            self.handle_event(state, event);
+        }
+        let due = state.core.poll_timeout();
+        if let Some(due) = due {
+            if state.armed.is_none_or(|armed| due < armed) {
+                state.armed = Some(due);
+                self.inner.timer.notify_one();
+            }
+        }
+    }
+
+    fn handle_event(&self, state: &mut State, event: Event) {
+        match event {
+            Event::Established => {
+                state.established = true;
+                self.inner.changed.notify_waiters();
+            }
+            Event::LegActive { leg } => {
+                state.active = Some(leg);
+                state.suspect = None;
+                if let Some(port) = state.legs.get(&leg) {
+                    port.activated(&state.core);
+                }
+                self.inner.changed.notify_waiters();
+            }
+            Event::LegSuspect { leg } => {
+                state.suspect = Some(leg);
+                self.inner.changed.notify_waiters();
+            }
+            Event::LegDone { leg, .. } => {
+                if let Some(port) = state.legs.remove(&leg) {
+                    port.done();
+                }
+            }
+            Event::Detached => {
+                state.active = None;
+                self.inner.changed.notify_waiters();
+            }
+            Event::Opened { channel, kind, class, encoding, service } => {
+                state.incoming.push_back(OpenedChannel { channel, kind, class, encoding, service });
+                self.inner.accept.notify_one();
+            }
+            Event::Accepted { channel } => {
+                if let Some(wakers) = state.channels.get_mut(&channel) {
+                    wakers.accepted = true;
+                    wakers.read.take().into_iter().for_each(Waker::wake);
+                }
+            }
+            Event::Readable { channel } => {
+                if let Some(waker) =
+                    state.channels.get_mut(&channel).and_then(|wakers| wakers.read.take())
+                {
+                    waker.wake();
+                }
+            }
+            Event::Writable { channel } => {
+                if let Some(waker) =
+                    state.channels.get_mut(&channel).and_then(|wakers| wakers.write.take())
+                {
+                    waker.wake();
+                }
+            }
+            Event::Redial { channel, offset, service } => self.redial(state, channel, offset, service),
+            Event::ChannelsAvailable => self.inner.changed.notify_waiters(),
+            Event::Closed(closed) => {
+                state.closed = Some(closed);
+                state.channels.values_mut().for_each(Wakers::wake_all);
+                self.inner.accept.notify_waiters();
+                self.inner.accept.notify_one();
+                self.inner.changed.notify_waiters();
+            }
+        }
+    }
+
+    /// Takes a packet that came in on a leg.
+    pub(crate) fn handle_packet(&self, leg: LegId, packet: Packet) -> Result<(), LegError> {
+        self.with(|state, now| state.core.handle_packet(now, leg, packet, &mut rand::rng()))
+    }
+
+    /// A number for a new leg.
+    pub(crate) fn new_leg_id(&self) -> LegId {
+        LegId(self.inner.next_leg.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Adds a leg whose packets go to `port`; the initiator begins to resume on it.
+    pub(crate) fn add_leg(&self, leg: LegId, port: Arc<dyn LegPort>) {
+        self.with(|state, now| {
+            state.legs.insert(leg, port);
+            if state.core.role() == Role::Initiator {
+                state.core.start_resume(now, leg, &mut rand::rng());
+            }
+        });
+    }
+
+    /// A leg is gone.
+    pub(crate) fn leg_lost(&self, leg: LegId) {
+        self.with(|state, now| {
+            state.legs.remove(&leg);
+            state.core.leg_lost(now, leg);
+        });
+    }
+
+    pub(crate) fn handle_dropped(&self, leg: LegId, first: u64, count: u64) {
+        self.with(|state, now| state.core.handle_dropped(now, leg, first, count));
+    }
+
+    /// Hands out packets for a leg until `take` says that it has enough. False when there are no more.
+    pub(crate) fn pull(&self, leg: LegId, mut take: impl FnMut(bytes::Bytes) -> bool) -> bool {
+        let mut state = self.lock();
+        let now = clock::now();
+        let mut more = true;
+        loop {
+            match state.core.poll_transmit(now, leg) {
+                Some(packet) if take(packet) => {}
+                Some(_) => break,
+                None => {
+                    more = false;
+                    break;
+                }
+            }
+        }
+        // What was pulled may have made room for writers and set timers; the leg itself is awake.
+        self.drain_events(&mut state);
+        more
+    }
+
+    /// The session's name.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.lock().core.id()
+    }
+
+    /// This side's role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.lock().core.role()
+    }
+
+    /// What it was seen to do.
+    #[must_use]
+    pub fn status(&self) -> SessionStatus {
+        let state = self.lock();
+        let core = &state.core;
+        SessionStatus {
+            id: core.id(),
+            rtt: core.rtt(),
+            rate: core.delivery_rate(),
+            resumes: core.resumes(),
+            detached_for: core.detached_since().map(|since| clock::now().since(since)),
+            unacknowledged: core.unacknowledged(),
+            unread: core.unread(),
+            channels: core.channel_count(),
+            closed: state.closed.clone(),
+        }
+    }
+
+    /// Opens a channel to a service of the peer; waits while the peer allows no more channels. Data
+    /// may be written at once; [`Channel::accepted`] tells whether the service answered.
+    ///
+    /// # Errors
+    /// The session has ended.
+    pub async fn open(&self, service: &str, options: OpenOptions) -> Result<Channel, ChannelError> {
+        let encoding = if options.compress { Encoding::Blocks } else { Encoding::Raw };
+        loop {
+            let changed = self.inner.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let opened = self.with(|state, now| {
+                let id = state.core.open(now, options.kind, options.class, encoding, service)?;
+                state.channels.insert(id, Wakers::default());
+                Ok((id, state.core.peer_params().encodings))
+            });
+            match opened {
+                Ok((id, codecs)) => return Ok(Channel::new(self.clone(), id, encoding, codecs)),
+                Err(OpenError::Closed) => return Err(self.closed_error()),
+                Err(OpenError::TooMany) => changed.await,
+            }
+        }
+    }
+
+    /// The next channel that the peer opens; `None` once the session has ended.
+    ///
+    /// Cancel safe: a channel that was not returned is returned by the next call.
+    pub async fn accept(&self) -> Option<Incoming> {
+        loop {
+            let notified = self.inner.accept.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            {
+                let mut state = self.lock();
+                if let Some(opened) = state.incoming.pop_front() {
+                    state.channels.insert(opened.channel, Wakers::default());
+                    let codecs = state.core.peer_params().encodings;
+                    drop(state);
+                    return Some(Incoming { session: self.clone(), opened, codecs, answered: false });
+                }
+                if state.closed.is_some() {
+                    return None;
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// Ends the session; the peer and everybody who uses a channel is told.
+    pub fn close(&self, code: Code, reason: &str) {
+        self.with(|state, now| state.core.close(now, code.number(), reason));
+    }
+
+    /// How the session ended, once it did.
+    pub async fn closed(&self) -> Closed {
+        self.wait(|state| state.closed.clone()).await
+    }
+
+    /// Whether it ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
+    /// Seals what follows with newer keys, both ways.
+    pub fn update_keys(&self) {
+        self.with(|state, _| state.core.update_keys());
+    }
+
+    /// Waits until `check` finds what it looks for.
+    async fn wait<R>(&self, mut check: impl FnMut(&mut State) -> Option<R>) -> R {
+        loop {
+            let changed = self.inner.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = check(&mut self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until the peer has proven that it holds the session. False if it ended before.
+    pub(crate) async fn established(&self) -> bool {
+        self.wait(|state| {
+            if state.established {
+                return Some(true);
+            }
+            state.closed.as_ref().map(|_| false)
+        })
+        .await
+    }
+
+    /// Waits until the session wants another leg: it has none, or it doubts the one it has. `None`
+    /// once it ended.
+    pub(crate) async fn wants_leg(&self) -> Option<WantsLeg> {
+        self.wait(|state| {
+            if state.closed.is_some() {
+                return Some(None);
+            }
+            if state.core.detached_since().is_some() {
+                return Some(Some(WantsLeg::Detached));
+            }
+            state.suspect.filter(|leg| state.active == Some(*leg)).map(|leg| Some(WantsLeg::Suspect(leg)))
+        })
+        .await
+    }
+
+    /// Waits until `leg` carries the session (true), or is gone or the session ended (false).
+    pub(crate) async fn leg_active(&self, leg: LegId) -> bool {
+        self.wait(|state| {
+            if state.active == Some(leg) {
+                return Some(true);
+            }
+            (state.closed.is_some() || !state.legs.contains_key(&leg)).then_some(false)
+        })
+        .await
+    }
+
+    /// Something about the legs changed without an event of the core.
+    pub(crate) fn note_change(&self) {
+        self.inner.changed.notify_waiters();
+    }
+
+    pub(crate) fn closed_error(&self) -> ChannelError {
+        match &self.lock().closed {
+            Some(closed) => ChannelError::SessionClosed(closed.clone()),
+            None => ChannelError::Closed,
+        }
+    }
+
+    fn redial(&self, state: &mut State, channel: ChannelId, offset: u64, service: String) {
+        if let Some(wakers) = state.channels.get_mut(&channel) {
+            wakers.redial = Some(Redial { offset, service });
+            wakers.read.take().into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// The peer's wish that a channel goes on with another host service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redial {
+    /// The first byte of the peer's stream that is meant for the new host service.
+    pub offset: u64,
+    /// The new service.
+    pub service: String,
+}
+
+/// Why a session wants another leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WantsLeg {
+    /// None is left.
+    Detached,
+    /// This one does not answer.
+    Suspect(LegId),
+}
+
+/// A channel that the peer opened and that nobody answered yet. Dropping it refuses it.
+#[derive(Debug)]
+pub struct Incoming {
+    session: Session,
+    opened: OpenedChannel,
+    codecs: u8,
+    answered: bool,
+}
+
+impl Incoming {
+    /// The service that the peer wants.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.opened.service
+    }
+
+    /// Stream or datagrams.
+    #[must_use]
+    pub fn kind(&self) -> ChannelKind {
+        self.opened.kind
+    }
+
+    /// The priority that the peer gave it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.opened.class
+    }
+
+    /// The service answers: the peer is told.
+    #[must_use]
+    pub fn accept(mut self) -> Channel {
+        self.answered = true;
+        let id = self.opened.channel;
+        self.session.with(|state, _| state.core.accept(id));
+        Channel::new(self.session.clone(), id, self.opened.encoding, self.codecs)
+    }
+
+    /// The service does not answer, and why.
+    pub fn refuse(mut self, code: Code) {
+        self.answer_no(code);
+    }
+
+    fn answer_no(&mut self, code: Code) {
+        self.answered = true;
+        let id = self.opened.channel;
+        self.session.with(|state, _| {
+            state.core.reset(id, code.number());
+            state.core.stop(id, code.number());
+            state.channels.remove(&id);
+        });
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.answer_no(Code::Cancelled);
+        }
+    }
+}
+
+/// Acts on the session's timeouts until it has ended.
+async fn run_timer(session: Session) {
+    loop {
+        let due = {
+            let mut state = session.lock();
+            if state.core.is_closed() {
+                return;
+            }
+            state.armed = state.core.poll_timeout();
+            state.armed
+        };
+        let set_anew = session.inner.timer.notified();
+        match due {
+            None => set_anew.await,
+            Some(due) => {
+                if tokio::time::timeout_at(clock::instant(due), set_anew).await.is_err() {
+                    session.with(|state, now| {
+                        state.armed = None;
+                        state.core.handle_timeout(now);
+                    });
+                }
+            }
+        }
+    }
+}

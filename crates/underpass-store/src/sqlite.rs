@@ -1,0 +1,233 @@
+//! The store in one SQLite file.
+//!
+//! Write-ahead log, so that readers never wait; writers of this process queue for one connection
+//! and start with `BEGIN IMMEDIATE`, so that a transaction that has begun to read is never told
+//! too late that somebody else wrote. Other processes are waited for (`BUSY_TIMEOUT`).
+//!
+//! Statements use `$1` placeholders and no word that only SQLite knows, where it can be helped.
+
+mod enrolment;
+mod events;
+mod faults;
+mod machines;
+mod open;
+mod services;
+mod users;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use crate::{
+    Access, AccessEntry, AccessError, AppendError, CodeDigest, Enrolled, Event, EventFilter,
+    EventRetention, Fault, Invitation, InvitationId, InviteError, Machine, MachineId, MachineKey,
+    Name, NewEvent, NewInvitation, NewMachine, NewService, PublishError, Published, RedeemError,
+    ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, Store,
+    StoreFuture, UnixMillis, User, UserChangeError, UserId, UserState, Who,
+};
+use faults::OrFault;
+pub use open::OpenError;
+
+/// A [`Store`] in one SQLite file, which several processes of one machine may share.
+///
+/// The file must be on a local disk: SQLite's write-ahead log does not work over network file
+/// systems.
+pub struct SqliteStore(Database);
+
+/// The connections to the file. Its methods, one file per family, are those of [`Store`].
+struct Database {
+    /// Connections that cannot write.
+    read: SqlitePool,
+    /// The one connection that writes.
+    write: SqlitePool,
+    /// The file, as faults name it.
+    place: Arc<str>,
+}
+
+impl Database {
+    /// Begins a transaction that holds the right to write from the start.
+    async fn begin_write(&self) -> Result<Transaction<'static, Sqlite>, Fault> {
+        self.write
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .or_fault(self)
+    }
+
+    /// Commits what [`Self::begin_write`] began.
+    async fn commit(&self, transaction: Transaction<'static, Sqlite>) -> Result<(), Fault> {
+        transaction.commit().await.or_fault(self)
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SqliteStore").field(&self.0.place).finish()
+    }
+}
+
+impl Store for SqliteStore {
+    fn has_administrator(&self) -> StoreFuture<'_, bool> {
+        Box::pin(self.0.has_administrator())
+    }
+
+    fn set_setup_code(
+        &self,
+        digest: CodeDigest,
+        at: UnixMillis,
+    ) -> StoreFuture<'_, (), SetupCodeError> {
+        Box::pin(self.0.set_setup_code(digest, at))
+    }
+
+    fn redeem_setup_code<'a>(
+        &'a self,
+        digest: CodeDigest,
+        user: &'a Name,
+        machine: &'a NewMachine,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, RedeemError> {
+        Box::pin(self.0.redeem_setup_code(digest, user, machine, at))
+    }
+
+    fn invite<'a>(
+        &'a self,
+        invitation: &'a NewInvitation,
+    ) -> StoreFuture<'a, Invitation, InviteError> {
+        Box::pin(self.0.invite(invitation))
+    }
+
+    fn invitations(&self) -> StoreFuture<'_, Vec<Invitation>> {
+        Box::pin(self.0.invitations())
+    }
+
+    fn cancel_invitation(&self, id: InvitationId) -> StoreFuture<'_, bool> {
+        Box::pin(self.0.cancel_invitation(id))
+    }
+
+    fn redeem_invitation<'a>(
+        &'a self,
+        digest: CodeDigest,
+        machine: &'a NewMachine,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, RedeemError> {
+        Box::pin(self.0.redeem_invitation(digest, machine, at))
+    }
+
+    fn prune_invitations(&self, before: UnixMillis) -> StoreFuture<'_, u64> {
+        Box::pin(self.0.prune_invitations(before))
+    }
+
+    fn user(&self, id: UserId) -> StoreFuture<'_, Option<User>> {
+        Box::pin(self.0.user(id))
+    }
+
+    fn user_by_name<'a>(&'a self, name: &'a Name) -> StoreFuture<'a, Option<User>> {
+        Box::pin(self.0.user_by_name(name))
+    }
+
+    fn users(&self) -> StoreFuture<'_, Vec<User>> {
+        Box::pin(self.0.users())
+    }
+
+    fn set_user_role(&self, id: UserId, role: Role) -> StoreFuture<'_, User, UserChangeError> {
+        Box::pin(self.0.set_user_role(id, role))
+    }
+
+    fn set_user_state(
+        &self,
+        id: UserId,
+        state: UserState,
+    ) -> StoreFuture<'_, User, UserChangeError> {
+        Box::pin(self.0.set_user_state(id, state))
+    }
+
+    fn machine(&self, id: MachineId) -> StoreFuture<'_, Option<Machine>> {
+        Box::pin(self.0.machine(id))
+    }
+
+    fn machine_by_key<'a>(&'a self, key: &'a MachineKey) -> StoreFuture<'a, Option<Enrolled>> {
+        Box::pin(self.0.machine_by_key(key))
+    }
+
+    fn machines(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<Machine>> {
+        Box::pin(self.0.machines(user))
+    }
+
+    fn revoke_machine(&self, id: MachineId) -> StoreFuture<'_, Machine, RevokeError> {
+        Box::pin(self.0.revoke_machine(id))
+    }
+
+    fn note_machine_seen(&self, id: MachineId, at: UnixMillis) -> StoreFuture<'_, ()> {
+        Box::pin(self.0.note_machine_seen(id, at))
+    }
+
+    fn publish_service<'a>(
+        &'a self,
+        service: &'a NewService,
+    ) -> StoreFuture<'a, Published, PublishError> {
+        Box::pin(self.0.publish_service(service))
+    }
+
+    fn withdraw_service(&self, id: ServiceId) -> StoreFuture<'_, bool> {
+        Box::pin(self.0.withdraw_service(id))
+    }
+
+    fn service(&self, id: ServiceId) -> StoreFuture<'_, Option<Service>> {
+        Box::pin(self.0.service(id))
+    }
+
+    fn services(&self, owner: Option<UserId>) -> StoreFuture<'_, Vec<Service>> {
+        Box::pin(self.0.services(owner))
+    }
+
+    fn services_for(&self, caller: UserId) -> StoreFuture<'_, Vec<Service>> {
+        Box::pin(self.0.services_for(caller))
+    }
+
+    fn resolve_service<'a>(
+        &'a self,
+        caller: UserId,
+        reference: &'a ServiceRef,
+    ) -> StoreFuture<'a, Service, ResolveError> {
+        Box::pin(self.0.resolve_service(caller, reference))
+    }
+
+    fn may_use(&self, caller: UserId, service: ServiceId) -> StoreFuture<'_, bool> {
+        Box::pin(self.0.may_use(caller, service))
+    }
+
+    fn set_access<'a>(
+        &'a self,
+        service: ServiceId,
+        who: &'a Who,
+        access: Access,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, (), AccessError> {
+        Box::pin(self.0.set_access(service, who, access, at))
+    }
+
+    fn access_list(&self, service: ServiceId) -> StoreFuture<'_, Vec<AccessEntry>> {
+        Box::pin(self.0.access_list(service))
+    }
+
+    fn append_events<'a>(&'a self, events: &'a [NewEvent]) -> StoreFuture<'a, (), AppendError> {
+        Box::pin(self.0.append_events(events))
+    }
+
+    fn events<'a>(&'a self, filter: &'a EventFilter) -> StoreFuture<'a, Vec<Event>> {
+        Box::pin(self.0.events(filter))
+    }
+
+    fn prune_events(&self, keep: EventRetention) -> StoreFuture<'_, u64> {
+        Box::pin(self.0.prune_events(keep))
+    }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        // Readers first: the last connection to close is the one that can fold the log in.
+        Box::pin(async {
+            self.0.read.close().await;
+            self.0.write.close().await;
+        })
+    }
+}

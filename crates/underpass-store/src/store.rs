@@ -1,0 +1,217 @@
+//! The trait that a relay asks and tells.
+
+use std::fmt;
+use std::pin::Pin;
+
+use crate::{
+    Access, AccessEntry, AccessError, AppendError, CodeDigest, Enrolled, Event, EventFilter,
+    EventRetention, Fault, Invitation, InvitationId, InviteError, Machine, MachineId, MachineKey,
+    Name, NewEvent, NewInvitation, NewMachine, NewService, PublishError, Published, RedeemError,
+    ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, UnixMillis,
+    User, UserChangeError, UserId, UserState, Who,
+};
+
+/// What every method of [`Store`] returns: boxed, so that a relay can hold an `Arc<dyn Store>`
+/// and choose its database at run time.
+///
+/// Dropping the future before it is ready leaves the operation either wholly done or not done.
+pub type StoreFuture<'a, T, E = Fault> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+
+/// What a relay remembers.
+///
+/// Each method is one transaction, visible to other processes on the same database once it has
+/// returned, and safe on the disk by then. Lists come in order of name unless said otherwise.
+///
+/// The store decides what must hold whoever asks (single use, one owner, the last administrator,
+/// access lists). Who may ask for what is the caller's to decide.
+///
+/// Every method can fail with a [`Fault`]; the sections on errors name the refusals only.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    // First administrator.
+
+    /// Whether an active administrator exists: what tells a relay in use from a fresh one.
+    fn has_administrator(&self) -> StoreFuture<'_, bool>;
+
+    /// Makes `digest` the one setup code; an earlier one is worth nothing from now on.
+    ///
+    /// # Errors
+    /// [`SetupCodeError::AdministratorExists`].
+    fn set_setup_code(
+        &self,
+        digest: CodeDigest,
+        at: UnixMillis,
+    ) -> StoreFuture<'_, (), SetupCodeError>;
+
+    /// Spends the setup code: creates `user` as administrator, with `machine`.
+    ///
+    /// The same machine key with the same code gets the same answer again, so that a lost answer
+    /// locks nobody out.
+    ///
+    /// # Errors
+    /// Every case of [`RedeemError`] but those about invitations.
+    fn redeem_setup_code<'a>(
+        &'a self,
+        digest: CodeDigest,
+        user: &'a Name,
+        machine: &'a NewMachine,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, RedeemError>;
+
+    // Invitations.
+
+    /// Makes an invitation, good once, until it expires.
+    ///
+    /// # Errors
+    /// Every case of [`InviteError`].
+    fn invite<'a>(
+        &'a self,
+        invitation: &'a NewInvitation,
+    ) -> StoreFuture<'a, Invitation, InviteError>;
+
+    /// All invitations, used and expired ones too, the newest first.
+    fn invitations(&self) -> StoreFuture<'_, Vec<Invitation>>;
+
+    /// Withdraws an invitation that is not used yet. Returns whether there was one.
+    fn cancel_invitation(&self, id: InvitationId) -> StoreFuture<'_, bool>;
+
+    /// Spends an invitation: enrols `machine` under the invited user, who is created as
+    /// [`Role::User`] if there is none of that name.
+    ///
+    /// The same machine key with the same code gets the same answer again, so that a lost answer
+    /// locks nobody out.
+    ///
+    /// # Errors
+    /// Every case of [`RedeemError`] but those about setup codes.
+    fn redeem_invitation<'a>(
+        &'a self,
+        digest: CodeDigest,
+        machine: &'a NewMachine,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, RedeemError>;
+
+    /// Forgets invitations that expired before `before`, used or not. Returns how many.
+    fn prune_invitations(&self, before: UnixMillis) -> StoreFuture<'_, u64>;
+
+    // Users.
+
+    /// The user of that number.
+    fn user(&self, id: UserId) -> StoreFuture<'_, Option<User>>;
+
+    /// The user of that name.
+    fn user_by_name<'a>(&'a self, name: &'a Name) -> StoreFuture<'a, Option<User>>;
+
+    /// All users.
+    fn users(&self) -> StoreFuture<'_, Vec<User>>;
+
+    /// Gives a user another role. Returns the user as they are now.
+    ///
+    /// # Errors
+    /// [`UserChangeError::NoSuchUser`], [`UserChangeError::LastAdministrator`].
+    fn set_user_role(&self, id: UserId, role: Role) -> StoreFuture<'_, User, UserChangeError>;
+
+    /// Disables or enables a user. Returns the user as they are now.
+    ///
+    /// # Errors
+    /// [`UserChangeError::NoSuchUser`], [`UserChangeError::LastAdministrator`].
+    fn set_user_state(
+        &self,
+        id: UserId,
+        state: UserState,
+    ) -> StoreFuture<'_, User, UserChangeError>;
+
+    // Machines.
+
+    /// The machine of that number.
+    fn machine(&self, id: MachineId) -> StoreFuture<'_, Option<Machine>>;
+
+    /// Whom a key stands for, revoked and disabled ones too: ask [`Enrolled::is_admitted`].
+    fn machine_by_key<'a>(&'a self, key: &'a MachineKey) -> StoreFuture<'a, Option<Enrolled>>;
+
+    /// The machines of one user, or of all, revoked ones too.
+    fn machines(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<Machine>>;
+
+    /// Refuses a machine's key from now on, for good. Returns the machine as it is now.
+    ///
+    /// # Errors
+    /// [`RevokeError::NoSuchMachine`].
+    fn revoke_machine(&self, id: MachineId) -> StoreFuture<'_, Machine, RevokeError>;
+
+    /// Notes that a machine was seen at `at`, unless it was seen later than that already.
+    fn note_machine_seen(&self, id: MachineId, at: UnixMillis) -> StoreFuture<'_, ()>;
+
+    // Services.
+
+    /// Publishes a service, or again: then it keeps its key, its access list and its age, and
+    /// takes the new settings. A service of a revoked machine passes to the owner's new one.
+    ///
+    /// # Errors
+    /// Every case of [`PublishError`].
+    fn publish_service<'a>(
+        &'a self,
+        service: &'a NewService,
+    ) -> StoreFuture<'a, Published, PublishError>;
+
+    /// Forgets a service and its access list. Returns whether there was one.
+    fn withdraw_service(&self, id: ServiceId) -> StoreFuture<'_, bool>;
+
+    /// The service of that number.
+    fn service(&self, id: ServiceId) -> StoreFuture<'_, Option<Service>>;
+
+    /// The services of one owner, or of all.
+    fn services(&self, owner: Option<UserId>) -> StoreFuture<'_, Vec<Service>>;
+
+    /// The services that `caller` may use, their own included.
+    fn services_for(&self, caller: UserId) -> StoreFuture<'_, Vec<Service>>;
+
+    /// The service that `reference` means to `caller`, if they may use it.
+    ///
+    /// `SERVICE` alone means the caller's own service of that name, else the only one of that
+    /// name that the caller may use.
+    ///
+    /// # Errors
+    /// Every case of [`ResolveError`].
+    fn resolve_service<'a>(
+        &'a self,
+        caller: UserId,
+        reference: &'a ServiceRef,
+    ) -> StoreFuture<'a, Service, ResolveError>;
+
+    /// Whether `caller` may use a service now. The owner always may, others as the access list
+    /// says; nobody may while caller or owner is disabled or the publishing machine is revoked.
+    fn may_use(&self, caller: UserId, service: ServiceId) -> StoreFuture<'_, bool>;
+
+    /// Sets the entry of `who` in a service's access list.
+    ///
+    /// # Errors
+    /// [`AccessError::NoSuchService`], [`AccessError::NoSuchUser`].
+    fn set_access<'a>(
+        &'a self,
+        service: ServiceId,
+        who: &'a Who,
+        access: Access,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, (), AccessError>;
+
+    /// A service's access list, everyone first; empty for an unknown service.
+    fn access_list(&self, service: ServiceId) -> StoreFuture<'_, Vec<AccessEntry>>;
+
+    // Events.
+
+    /// Appends events in the order given: all of them, or none.
+    ///
+    /// # Errors
+    /// [`AppendError::TooLong`], [`AppendError::NotJson`].
+    fn append_events<'a>(&'a self, events: &'a [NewEvent]) -> StoreFuture<'a, (), AppendError>;
+
+    /// Lists events, the newest first.
+    fn events<'a>(&'a self, filter: &'a EventFilter) -> StoreFuture<'a, Vec<Event>>;
+
+    /// Forgets old events. Returns how many. Works in steps, so that others can write meanwhile;
+    /// when it fails between steps, what was forgotten stays so.
+    fn prune_events(&self, keep: EventRetention) -> StoreFuture<'_, u64>;
+
+    /// Writes out what is pending and lets go of the database. Every later call fails with
+    /// [`FaultKind::Closed`](crate::FaultKind::Closed). Not needed for safety: a killed process
+    /// loses nothing that a method had returned.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
