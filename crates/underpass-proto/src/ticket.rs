@@ -3,8 +3,9 @@
 use std::fmt;
 
 /// 32 random bytes that are good for one resume. Whoever holds them may ask for the session
-/// (and then has to prove that they know its keys), so they are never shown.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// (and then has to prove that they know its keys), so they are never shown, and
+/// compared only by their digests.
+#[derive(Clone)]
 pub struct Ticket([u8; 32]);
 
 impl Ticket {
