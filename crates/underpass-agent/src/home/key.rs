@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use underpass_endpoint::StaticKey;
+use underpass_seal::StaticKey;
 use zeroize::Zeroizing;
 
 use super::{HomeError, file};

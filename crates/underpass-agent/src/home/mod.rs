@@ -20,7 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use underpass_endpoint::{Fingerprint, StaticKey};
+use underpass_seal::{Fingerprint, StaticKey};
 
 pub use peers::{KnownPeers, PeerChanged, PinOrigin, PinnedPeer};
 pub use relays::{KnownRelay, KnownRelays, TlsCheck};

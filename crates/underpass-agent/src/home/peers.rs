@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use underpass_endpoint::Fingerprint;
+use underpass_seal::Fingerprint;
 
 use super::HomeError;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use underpass_endpoint::Fingerprint;
+use underpass_seal::Fingerprint;
 
 use super::HomeError;
 
@@ -116,7 +116,7 @@ impl KnownRelays {
         })?;
         let relays = document.relay.into_iter().map(|entry| {
             let key = entry.key.get_ref().parse();
-            let key = key.map_err(|error: underpass_endpoint::ParseFingerprintError| {
+            let key = key.map_err(|error: underpass_seal::ParseFingerprintError| {
                 wrong(entry.key.span().start, error.to_string())
             })?;
             let tls = match &entry.certificate {
