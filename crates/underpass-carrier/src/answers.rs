@@ -108,10 +108,8 @@ impl Answers {
             return self.again(number).map(Ask::Answer);
         }
         // The first one opens the carrier and shows that answers come through.
-        let due = number == 0
-            || self.waiting_len > 0
-            || (self.end_asked && !self.end_fixed)
-            || self.end_fixed;
+        // After the end nothing more will come that a poll could wait for.
+        let due = number == 0 || self.waiting_len > 0 || self.end_asked;
         if number == self.next && due {
             return Ok(Ask::Answer(self.fix(now)));
         }

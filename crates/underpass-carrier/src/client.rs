@@ -158,6 +158,17 @@ impl Client {
         Ok(HttpConnection { sender, stop, info })
     }
 
+    /// A new connection, kept for the first request; what is known about it.
+    pub(crate) async fn open_idle(&self) -> Result<CarrierInfo, CarrierError> {
+        let connection = self.open().await?;
+        let info = connection.info.clone();
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
+        Ok(info)
+    }
+
     /// A request about one part of this carrier.
     pub(crate) fn request(
         &self,

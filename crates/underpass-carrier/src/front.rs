@@ -354,6 +354,13 @@ pub(crate) struct HalfMade {
 }
 
 impl HalfMade {
+    /// As [`HalfMade::introduce`], and cancels `gone` if it comes to nothing.
+    pub(crate) async fn introduce_or(self, carrier: Carrier, gone: CancellationToken) {
+        if !self.introduce(carrier).await {
+            gone.cancel();
+        }
+    }
+
     /// Waits for the carrier's first byte and hands it out. False if that takes too long, the
     /// carrier ends, or nobody takes it; it is dropped then.
     pub(crate) async fn introduce(self, carrier: Carrier) -> bool {

@@ -61,7 +61,13 @@ impl std::fmt::Debug for Kind {
 }
 
 /// Every kind of carrier, the one to prefer first.
-pub static KINDS: &[Kind] = &[crate::upgrade::KIND, crate::ws::KIND];
+pub static KINDS: &[Kind] = &[
+    crate::upgrade::KIND,
+    crate::ws::KIND,
+    crate::stream::KIND,
+    crate::posts::KIND,
+    crate::poll::KIND,
+];
 
 /// The kind of this name.
 #[must_use]

@@ -42,14 +42,18 @@ struct State {
 /// What sink and body share.
 pub(crate) struct Pipe {
     state: Mutex<State>,
-    /// Cancelled when the body ends before its stream does: the connection is gone.
     lost: CancellationToken,
 }
 
 /// A pipe, with one empty filling span in it so that the first body byte leaves at once. `connection`
-/// is cancelled when the sink is dropped before its end. With `answer_due`, closing waits until
-/// [`Pipe::answered`] tells that the other side has everything.
-pub(crate) fn pipe(connection: CancellationToken, answer_due: bool) -> (PipeSink, PipeBody) {
+/// is cancelled when the sink is dropped before its end, `lost` when nothing can be sent any more
+/// although the end was not. With `answer_due`, closing waits until [`Pipe::answered`] tells that the
+/// other side has everything.
+pub(crate) fn pipe(
+    connection: CancellationToken,
+    lost: CancellationToken,
+    answer_due: bool,
+) -> (PipeSink, PipeBody) {
     let pipe = Arc::new(Pipe {
         state: Mutex::new(State {
             chunks: VecDeque::new(),
@@ -62,13 +66,13 @@ pub(crate) fn pipe(connection: CancellationToken, answer_due: bool) -> (PipeSink
             sink_waker: None,
             body_waker: None,
         }),
-        lost: CancellationToken::new(),
+        lost,
     });
     let sink = PipeSink {
         pipe: Arc::clone(&pipe),
         connection,
     };
-    (sink, PipeBody { pipe })
+    (sink, PipeBody { pipe, kept: None })
 }
 
 impl Pipe {
@@ -96,11 +100,6 @@ impl Pipe {
             drop(state);
             self.fail(CarrierError::protocol("answered before the end was sent"));
         }
-    }
-
-    /// Cancelled when nothing can be sent any more although the end was not.
-    pub(crate) fn lost(&self) -> CancellationToken {
-        self.lost.clone()
     }
 }
 
@@ -189,6 +188,8 @@ impl Drop for PipeSink {
         if state.end == End::Open {
             state.given_up = true;
             wake(&mut state.body_waker);
+        }
+        if state.end == End::Open || state.answer_due {
             // A connection that the other side does not read from would never look at its body.
             self.connection.cancel();
         }
@@ -198,9 +199,17 @@ impl Drop for PipeSink {
 /// The end that the HTTP layer reads from.
 pub(crate) struct PipeBody {
     pipe: Arc<Pipe>,
+    /// What is to live as long as the body.
+    kept: Option<Box<dyn Send>>,
 }
 
 impl PipeBody {
+    /// Keeps `guard` until the body is over, in whatever way.
+    pub(crate) fn keep(mut self, guard: impl Send + 'static) -> Self {
+        self.kept = Some(Box::new(guard));
+        self
+    }
+
     pub(crate) fn poll_frame(
         &self,
         cx: &mut Context<'_>,
@@ -271,7 +280,8 @@ mod tests {
 
     #[test]
     fn spans_come_out_in_order_and_the_end_last() {
-        let (mut sink, body) = pipe(CancellationToken::new(), false);
+        let lost = CancellationToken::new();
+        let (mut sink, body) = pipe(CancellationToken::new(), lost.clone(), false);
         assert_eq!(next(&body), Some(span::empty_fill().to_vec()));
         let mut queue = VecDeque::from([Bytes::from_static(b"ab"), Bytes::from_static(b"c")]);
         assert!(sink.poll_send(&mut noop(), &mut queue).is_ready());
@@ -286,12 +296,12 @@ mod tests {
         assert!(matches!(body.poll_frame(&mut noop()), Poll::Ready(None)));
         assert!(sink.poll_close(&mut noop()).is_ready());
         drop(body);
-        assert!(!sink.pipe().lost().is_cancelled());
+        assert!(!lost.is_cancelled());
     }
 
     #[test]
     fn a_full_pipe_takes_no_more() {
-        let (mut sink, body) = pipe(CancellationToken::new(), false);
+        let (mut sink, body) = pipe(CancellationToken::new(), CancellationToken::new(), false);
         next(&body);
         let mut queue = VecDeque::from([Bytes::from(vec![0; 3 * CAPACITY])]);
         assert!(sink.poll_send(&mut noop(), &mut queue).is_ready());
@@ -304,15 +314,15 @@ mod tests {
     #[test]
     fn a_sink_dropped_early_breaks_the_body_and_a_body_dropped_early_the_sink() {
         let connection = CancellationToken::new();
-        let (sink, body) = pipe(connection.clone(), false);
+        let (sink, body) = pipe(connection.clone(), CancellationToken::new(), false);
         next(&body);
         drop(sink);
         let frame = body.poll_frame(&mut noop());
         assert!(matches!(frame, Poll::Ready(Some(Err(_)))));
         assert!(connection.is_cancelled());
 
-        let (mut sink, body) = pipe(CancellationToken::new(), false);
-        let lost = sink.pipe().lost();
+        let lost = CancellationToken::new();
+        let (mut sink, body) = pipe(CancellationToken::new(), lost.clone(), false);
         drop(body);
         assert!(lost.is_cancelled());
         let mut queue = VecDeque::from([Bytes::from_static(b"x")]);
@@ -322,7 +332,7 @@ mod tests {
 
     #[test]
     fn an_answer_before_the_end_is_an_error() {
-        let (mut sink, body) = pipe(CancellationToken::new(), true);
+        let (mut sink, body) = pipe(CancellationToken::new(), CancellationToken::new(), true);
         next(&body);
         sink.pipe().answered();
         let closed = sink.poll_close(&mut noop());

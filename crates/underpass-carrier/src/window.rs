@@ -102,8 +102,10 @@ impl Window {
 
     /// Bodies behind a gap may overlap each other, so their sum is bounded too.
     fn may_hold(&self, offset: u64, len: u64) -> bool {
-        self.held.contains_key(&offset)
-            || (self.held.len() < Self::MAX_HELD && self.held_bytes() + len <= self.capacity)
+        let known = self.held.get(&offset).map(|body| body.len() as u64);
+        let more = len.saturating_sub(known.unwrap_or(0));
+        (known.is_some() || self.held.len() < Self::MAX_HELD)
+            && self.held_bytes() + more <= self.capacity
     }
 
     fn last_held(&self) -> u64 {

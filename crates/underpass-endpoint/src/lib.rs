@@ -1,1 +1,31 @@
 //! Drives Underpass sessions over legs.
+//!
+//! `underpass-proto` decides, this crate moves: it puts the pure session behind a lock, turns its
+//! events into wake-ups, pumps packets through carriers ([`link`]), and makes new legs when old ones
+//! die. Agents use [`Attachment`], relays use [`Acceptor`]; both get [`Session`]s and [`Channel`]s.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod acceptor;
+mod attachment;
+mod channel;
+mod clock;
+mod connect;
+mod control;
+pub mod dial;
+pub mod link;
+mod outgoing;
+mod packets;
+mod routes;
+mod session;
+pub mod splice;
+
+pub use acceptor::{AcceptError, Accepted, Acceptor};
+pub use attachment::{AttachError, AttachSettings, AttachStatus, Attachment};
+pub use channel::{Channel, ChannelError, ChannelReader, ChannelWriter};
+pub use connect::{ConnectError, PeerTrust};
+pub use control::{Control, ControlError};
+pub use link::{Link, LinkEnd, RouteSource, Router, SourceId};
+pub use outgoing::Outgoing;
+pub use routes::PeerInfo;
+pub use session::{Incoming, OpenOptions, Redial, Session, SessionStatus};

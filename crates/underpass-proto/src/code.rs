@@ -22,8 +22,8 @@ pub struct Explanation {
     pub retry: bool,
     /// What a program sees that knows only operating system errors.
     pub io: ErrorKind,
-    /// The exit code of the command line: 1 failed, 3 denied, 4 not found, 5 unreachable,
-    /// 7 ended by a manager.
+    /// The exit code of the command line: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found,
+    /// 5 unreachable, 7 ended by a manager.
     pub exit: u8,
 }
 
@@ -187,7 +187,7 @@ codes! {
     0x1b NoMachine NO_MACHINE "UP-NO-MACHINE", NotFound, retry false, exit 4:
         "there is no such machine",
         "the name is misspelt, or the machine is not enrolled",
-        "list the machines with: underpass users machines";
+        "list users and machines with: underpass users";
     0x1c StaleResume STALE_RESUME "UP-STALE", ConnectionAborted, retry true, exit 1:
         "the session has gone on since this attempt to resume it was made",
         "an older copy of the attempt arrived late or was replayed",

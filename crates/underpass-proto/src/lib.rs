@@ -23,6 +23,8 @@ pub mod code;
 pub mod compress;
 pub mod control;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
 pub mod names;
 pub mod packet;

@@ -17,25 +17,25 @@ use underpass_carrier::{
 };
 
 /// No wait in a test lasts longer; reached only by a bug.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub const SCHEMES: [Scheme; 2] = [Scheme::Http, Scheme::Https];
+pub(crate) const SCHEMES: [Scheme; 2] = [Scheme::Http, Scheme::Https];
 
 /// A server that listens with and without TLS.
-pub struct Rig {
-    pub server: Server,
-    pub identity: TlsIdentity,
-    pub client: ClientSettings,
+pub(crate) struct Rig {
+    pub(crate) server: Server,
+    pub(crate) identity: TlsIdentity,
+    pub(crate) client: ClientSettings,
     prefix: String,
     _folder: TempDir,
 }
 
 impl Rig {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(ServerSettings::default()).await
     }
 
-    pub async fn with(settings: ServerSettings) -> Self {
+    pub(crate) async fn with(settings: ServerSettings) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let names = ["localhost".to_owned()];
         let identity = TlsIdentity::self_signed(folder.path(), &names).expect("identity");
@@ -58,13 +58,13 @@ impl Rig {
         }
     }
 
-    pub fn port(&self, scheme: Scheme) -> u16 {
+    pub(crate) fn port(&self, scheme: Scheme) -> u16 {
         let mut all = self.server.addresses().iter();
         let (_, address) = all.find(|(s, _)| *s == scheme).expect("listens on both");
         address.port()
     }
 
-    pub fn url(&self, scheme: Scheme) -> RelayUrl {
+    pub(crate) fn url(&self, scheme: Scheme) -> RelayUrl {
         let text = format!(
             "{}://127.0.0.1:{}{}",
             scheme.as_str(),
@@ -75,12 +75,16 @@ impl Rig {
     }
 
     /// A carrier, both its ends; the client's greeting, which the server waits for, is read.
-    pub async fn pair(&mut self, kind: &'static Kind, scheme: Scheme) -> (Carrier, Carrier) {
+    pub(crate) async fn pair(&mut self, kind: &'static Kind, scheme: Scheme) -> (Carrier, Carrier) {
         let url = self.url(scheme);
         self.pair_to(kind, &url).await
     }
 
-    pub async fn pair_to(&mut self, kind: &'static Kind, url: &RelayUrl) -> (Carrier, Carrier) {
+    pub(crate) async fn pair_to(
+        &mut self,
+        kind: &'static Kind,
+        url: &RelayUrl,
+    ) -> (Carrier, Carrier) {
         let client = connect(url, kind, &self.client);
         let mut client = within(client)
             .await
@@ -92,18 +96,18 @@ impl Rig {
     }
 }
 
-pub async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("in time")
 }
 
 /// Hands over all of `bytes` and flushes.
-pub async fn send(carrier: &mut Carrier, bytes: &[u8]) -> Result<(), CarrierError> {
+pub(crate) async fn send(carrier: &mut Carrier, bytes: &[u8]) -> Result<(), CarrierError> {
     let mut queue = VecDeque::from([Bytes::copy_from_slice(bytes)]);
     send_queue(&mut *carrier.sink, &mut queue).await?;
     within(poll_fn(|cx| carrier.sink.poll_flush(cx))).await
 }
 
-pub async fn send_queue(
+pub(crate) async fn send_queue(
     sink: &mut dyn Sink,
     queue: &mut VecDeque<Bytes>,
 ) -> Result<(), CarrierError> {
@@ -113,15 +117,15 @@ pub async fn send_queue(
     Ok(())
 }
 
-pub async fn close(carrier: &mut Carrier) -> Result<(), CarrierError> {
+pub(crate) async fn close(carrier: &mut Carrier) -> Result<(), CarrierError> {
     within(poll_fn(|cx| carrier.sink.poll_close(cx))).await
 }
 
-pub async fn recv(source: &mut dyn Source) -> Option<Result<Bytes, CarrierError>> {
+pub(crate) async fn recv(source: &mut dyn Source) -> Option<Result<Bytes, CarrierError>> {
     within(poll_fn(|cx| source.poll_recv(cx))).await
 }
 
-pub async fn recv_exactly(carrier: &mut Carrier, count: usize) -> Vec<u8> {
+pub(crate) async fn recv_exactly(carrier: &mut Carrier, count: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < count {
         let chunk = recv(&mut *carrier.source).await.expect("not the end");
@@ -132,7 +136,7 @@ pub async fn recv_exactly(carrier: &mut Carrier, count: usize) -> Vec<u8> {
 }
 
 /// Reads up to the clean end.
-pub async fn recv_to_end(carrier: &mut Carrier) -> Result<Vec<u8>, CarrierError> {
+pub(crate) async fn recv_to_end(carrier: &mut Carrier) -> Result<Vec<u8>, CarrierError> {
     let mut all = Vec::new();
     while let Some(chunk) = recv(&mut *carrier.source).await {
         all.extend_from_slice(&chunk?);
@@ -141,7 +145,7 @@ pub async fn recv_to_end(carrier: &mut Carrier) -> Result<Vec<u8>, CarrierError>
 }
 
 /// The error that a carrier ends with, whatever came before.
-pub async fn recv_error(carrier: &mut Carrier) -> CarrierError {
+pub(crate) async fn recv_error(carrier: &mut Carrier) -> CarrierError {
     loop {
         match recv(&mut *carrier.source).await {
             Some(Ok(_)) => {}
@@ -152,20 +156,20 @@ pub async fn recv_error(carrier: &mut Carrier) -> CarrierError {
 }
 
 /// Pseudo-random bytes in chunks of all sizes, the same for the same seed.
-pub struct Stream {
+pub(crate) struct Stream {
     random: ChaCha8Rng,
     left: usize,
 }
 
 impl Stream {
-    pub fn new(seed: u64, len: usize) -> Self {
+    pub(crate) fn new(seed: u64, len: usize) -> Self {
         Self {
             random: ChaCha8Rng::seed_from_u64(seed),
             left: len,
         }
     }
 
-    pub fn next_chunk(&mut self) -> Option<Bytes> {
+    pub(crate) fn next_chunk(&mut self) -> Option<Bytes> {
         if self.left == 0 {
             return None;
         }
@@ -183,7 +187,10 @@ impl Stream {
 }
 
 /// Sends a whole stream and closes.
-pub async fn send_stream(sink: &mut dyn Sink, mut stream: Stream) -> Result<(), CarrierError> {
+pub(crate) async fn send_stream(
+    sink: &mut dyn Sink,
+    mut stream: Stream,
+) -> Result<(), CarrierError> {
     let mut queue = VecDeque::new();
     while let Some(chunk) = stream.next_chunk() {
         queue.push_back(chunk);
@@ -196,7 +203,7 @@ pub async fn send_stream(sink: &mut dyn Sink, mut stream: Stream) -> Result<(), 
 }
 
 /// Reads to the clean end and compares with the stream byte for byte.
-pub async fn check_stream(source: &mut dyn Source, mut stream: Stream) {
+pub(crate) async fn check_stream(source: &mut dyn Source, mut stream: Stream) {
     let mut expected = Bytes::new();
     let mut read = 0;
     while let Some(chunk) = recv(source).await {

@@ -222,4 +222,47 @@ mod tests {
             assert_eq!(message.request(), (!unasked).then_some(5), "{kind:?}");
         }
     }
+
+    #[test]
+    fn a_hostile_list_takes_bounded_memory() {
+        // Rows of empty names, each with as many empty names again as are allowed.
+        let empty = ServiceRow {
+            name: String::new(),
+            owner: String::new(),
+            full_name: String::new(),
+            description: String::new(),
+            present: false,
+            mine: false,
+            publisher: [0; 32],
+            allowed: vec![String::new(); MAX_ALLOWED],
+        };
+        let count = (MAX_CONTROL - 16) / empty.fields_len();
+        let message = Control::from(ServiceRows {
+            request: 1,
+            rows: vec![empty; count],
+            more: false,
+        });
+        let mut buf = Vec::new();
+        message.put_framed(&mut buf).unwrap();
+        assert!(buf.len() > MAX_CONTROL - 400);
+        let mut decoder = ControlDecoder::new(Speaker::Relay);
+        decoder.push(&buf);
+        let Ok(Some(Control::ServiceRows(ServiceRows { rows, .. }))) = decoder.next() else {
+            panic!("rows expected");
+        };
+        let names = rows.iter().map(|row| row.allowed.capacity()).sum::<usize>();
+        let memory = names * size_of::<String>() + rows.capacity() * size_of::<ServiceRow>();
+        assert!(memory < 4 << 20, "{memory} bytes");
+    }
+
+    #[test]
+    fn a_claimed_count_is_no_list() {
+        let what = "UserRows.rows";
+        let mut none = bytes::Bytes::from_static(b"\x27\x01\x50\x00");
+        let error = crate::DecodeError::Truncated { what };
+        assert_eq!(Control::decode(&mut none), Err(error));
+        let mut many = bytes::Bytes::from_static(b"\x27\x01\x50\x01");
+        let error = crate::DecodeError::TooLong { what, limit: 4096 };
+        assert_eq!(Control::decode(&mut many), Err(error));
+    }
 }

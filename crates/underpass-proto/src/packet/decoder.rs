@@ -69,6 +69,13 @@ fn read_prefix(bytes: &[u8]) -> Result<Prefix, PacketError> {
     })
 }
 
+/// How much to hold for a packet of `total` bytes of which at most `arrived` are there: all
+/// of it, so that it is gathered without moving, unless so few have come that the length may
+/// be nothing but a claim.
+fn room(total: usize, arrived: usize) -> usize {
+    total.min(arrived.saturating_mul(8).max(256))
+}
+
 impl PacketDecoder {
     /// A decoder at the start of a stream.
     pub fn new() -> Self {
@@ -140,7 +147,7 @@ impl PacketDecoder {
             }
             prefix => {
                 if let Prefix::Known { total, .. } = prefix {
-                    self.partial.reserve(total);
+                    self.partial.reserve(room(total, chunk.len()));
                 }
                 self.partial.extend_from_slice(chunk);
                 chunk.clear();
@@ -163,8 +170,10 @@ impl PacketDecoder {
                     return Ok(Some(Packet { kind, body }));
                 }
                 Prefix::Known { total, .. } => {
-                    self.partial.reserve(total - self.partial.len());
-                    total - self.partial.len()
+                    let arrived = self.partial.len();
+                    self.partial
+                        .reserve(room(total, arrived + chunk.len()) - arrived);
+                    total - arrived
                 }
                 // Byte by byte, so that what follows the length stays in the chunk.
                 Prefix::Unclear => 1,
@@ -231,6 +240,25 @@ mod tests {
             );
         }
         assert!(decoder.is_between_packets());
+    }
+
+    #[test]
+    fn a_claimed_length_alone_takes_no_memory() {
+        let mut decoder = PacketDecoder::new();
+        let mut bytes = Vec::new();
+        packet(PacketKind::Reliable, vec![7; 60_000]).encode(&mut bytes);
+        let mut fed = 0;
+        for len in [5, 1, 100, 3_000, 20_000] {
+            decoder.push(Bytes::copy_from_slice(&bytes[fed..fed + len]));
+            fed += len;
+            assert_eq!(decoder.next(), Ok(None));
+            let limit = (fed * 8).max(256) + 64;
+            assert!(
+                decoder.partial.capacity() <= limit,
+                "{} bytes",
+                decoder.partial.capacity()
+            );
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub use record::RecordHeader;
 #[cfg(test)]
 pub(crate) use body::samples;
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::varint;
@@ -67,12 +69,19 @@ wire_enum! {
 }
 
 /// One packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Packet {
     /// What it is.
     pub kind: PacketKind,
     /// What follows the kind; not parsed.
     pub body: Bytes,
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, body } = self;
+        write!(f, "{kind:?}({} bytes)", body.len())
+    }
 }
 
 impl Packet {

@@ -45,6 +45,12 @@ impl Session {
         self.received.repeat(now);
     }
 
+    /// Whether a leg carries the session at this time.
+    #[must_use]
+    pub fn is_active(&self, leg: LegId) -> bool {
+        self.legs.get(&leg).is_some_and(Leg::is_active)
+    }
+
     pub(super) fn active_leg(&self) -> Option<(LegId, &Leg)> {
         self.legs
             .iter()

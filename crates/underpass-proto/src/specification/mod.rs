@@ -9,6 +9,8 @@
     reason = "tests read documents; the protocol reads nothing"
 )]
 
+mod corpus;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

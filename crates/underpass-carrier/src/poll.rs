@@ -1,0 +1,463 @@
+//! `poll`: numbered GETs that the relay holds until it has bytes, numbered POSTs the other way.
+//!
+//! Slow, and all but unstoppable: every request has a complete answer, each one a path of its own,
+//! and each can be repeated by whoever lost it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+use http::{Method, StatusCode};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::answers::{Answer, Answers, Ask, DEPTH};
+use crate::body::FlowBody;
+use crate::client::{Client, refused};
+use crate::error::CarrierError;
+use crate::front::{Exchange, Refusal, Reply};
+use crate::guard::Guarded;
+use crate::inbox::{Inbox, InboxSource, Presence, supervise, take_post};
+use crate::kind::{Abilities, Kind};
+use crate::posting::{Lease, PostSink, Retries, may_pass};
+use crate::request::Part;
+use crate::span::{Decoder, Event, SpanBuf};
+use crate::{Carrier, Sink, Source};
+
+/// The longest answer that a client reads: far more than a relay of ours sends.
+const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// How long a poll is held where the client does not say.
+const DEFAULT_HOLD: Duration = Duration::from_secs(25);
+
+/// This carrier's entry in the table.
+pub(crate) const KIND: Kind = Kind {
+    name: "poll",
+    abilities: Abilities {
+        two_way_streaming: false,
+        needs_upgrade: false,
+        needs_response_streaming: false,
+        needs_request_streaming: false,
+        survives_holding_proxy: true,
+        survives_repeated_requests: true,
+        largest_body: Some(1_000_000),
+        connections: 6,
+    },
+    connect: |client| Box::pin(connect(client)),
+    serve: |exchange| Box::pin(serve(exchange)),
+};
+
+async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
+    let info = client.open_idle().await?;
+    let what = "the answer to the first poll";
+    let opening = client.within_limit(what, ask(&client, 0)).await?;
+    let lease = Lease::new(Arc::clone(&client));
+    let (items, received) = mpsc::channel(1);
+    let polling = poll_on(Arc::clone(&client), Arc::clone(&lease), items);
+    let mut first = opening.data;
+    if opening.end {
+        return Err(CarrierError::protocol(
+            "the relay ended the carrier at once",
+        ));
+    }
+    let source = PollSource {
+        received,
+        ready: std::mem::take(&mut first),
+        ended: false,
+        _polling: AbortOnDropHandle::new(tokio::spawn(polling)),
+        _lease: Arc::clone(&lease),
+    };
+    let dead = lease.dead.clone();
+    Ok(Carrier {
+        sink: Box::new(PostSink::new(client, lease)),
+        source: Box::new(Guarded::new(source, dead)),
+        info,
+    })
+}
+
+/// What one answer carried.
+#[derive(Debug, PartialEq, Eq)]
+struct Received {
+    data: VecDeque<Bytes>,
+    end: bool,
+}
+
+/// Reads an answer, which must be the one to poll `number`: boxes on the way mix answers up, or
+/// invent some.
+fn read_answer(body: Bytes, number: u64) -> Result<Received, CarrierError> {
+    let mut decoder = Decoder::default();
+    decoder.push(body);
+    if decoder.next_event()? != Some(Event::Number(number)) {
+        return Err(CarrierError::protocol("the answer is to another poll"));
+    }
+    let mut received = Received {
+        data: VecDeque::new(),
+        end: false,
+    };
+    while let Some(event) = decoder.next_event()? {
+        match event {
+            Event::Data(bytes) => received.data.push_back(bytes),
+            Event::End => received.end = true,
+            Event::Fill => {}
+            Event::Number(_) => return Err(CarrierError::protocol("two answers in one")),
+        }
+    }
+    if !decoder.between_spans() {
+        return Err(CarrierError::protocol("the answer stops inside a span"));
+    }
+    Ok(received)
+}
+
+/// Asks poll `number` until its answer has come whole, or trying is of no more use.
+async fn ask(client: &Client, number: u64) -> Result<Received, CarrierError> {
+    let mut retries = Retries::default();
+    loop {
+        let error = match ask_once(client, number).await {
+            Ok((StatusCode::OK, body)) => return read_answer(body, number),
+            Ok((status, _)) if may_pass(status) => refused(status, "a poll"),
+            Ok((status, _)) => return Err(refused(status, "a poll")),
+            Err(error) => error,
+        };
+        retries.pause(error).await?;
+    }
+}
+
+async fn ask_once(client: &Client, number: u64) -> Result<(StatusCode, Bytes), CarrierError> {
+    let hold = client.settings.poll_hold;
+    let part = Part::Poll(number);
+    let asked = (number == 0).then_some(hold);
+    let request = client.request_with(Method::GET, part, asked, FlowBody::empty())?;
+    let after = hold * 2 + client.settings.connect_timeout;
+    let answer = client.exchange(request, LONGEST_ANSWER);
+    tokio::time::timeout(after, answer)
+        .await
+        .unwrap_or(Err(CarrierError::TimedOut {
+            what: "the answer to a poll",
+            after,
+        }))
+}
+
+/// Keeps [`DEPTH`] polls under way and hands their answers on in order. Slows down when nobody takes
+/// them.
+async fn poll_on(
+    client: Arc<Client>,
+    lease: Arc<Lease>,
+    items: mpsc::Sender<Result<Received, CarrierError>>,
+) {
+    let mut next = 1;
+    let mut asked = FuturesOrdered::new();
+    loop {
+        while asked.len() < DEPTH as usize {
+            let (client, number) = (Arc::clone(&client), next);
+            let asking = tokio::spawn(async move { ask(&client, number).await });
+            asked.push_back(AbortOnDropHandle::new(asking));
+            next += 1;
+        }
+        let answer = tokio::select! {
+            answer = asked.next() => answer,
+            () = lease.dead.cancelled() => return,
+        };
+        let answer = match answer {
+            Some(Ok(answer)) => answer,
+            // The runtime is being shut down.
+            Some(Err(_)) | None => return,
+        };
+        let last = answer.as_ref().map_or(true, |received| received.end);
+        let failed = answer.is_err();
+        if items.send(answer).await.is_err() || last {
+            if failed {
+                lease.dead.cancel();
+            }
+            return;
+        }
+    }
+}
+
+/// The client's receiving half.
+struct PollSource {
+    received: mpsc::Receiver<Result<Received, CarrierError>>,
+    ready: VecDeque<Bytes>,
+    ended: bool,
+    _polling: AbortOnDropHandle<()>,
+    _lease: Arc<Lease>,
+}
+
+impl Source for PollSource {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CarrierError>>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(bytes)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            match ready!(self.received.poll_recv(cx)) {
+                Some(Ok(Received { data, end })) => {
+                    self.ready = data;
+                    self.ended = end;
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    let error = CarrierError::broken("polling has stopped");
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+}
+
+/// What the server knows of a carrier of this kind.
+struct Entry {
+    inbox: Arc<Inbox>,
+    presence: Arc<Presence>,
+    gone: CancellationToken,
+    outbox: Arc<Outbox>,
+    hold: Duration,
+}
+
+/// The bytes on their way out, shared by the session's sink and the polls that are held.
+struct Outbox {
+    state: Mutex<(Answers, Option<Waker>)>,
+    /// Told when a held poll may have an answer.
+    changed: Notify,
+    began: Instant,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, (Answers, Option<Waker>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to poll `number`, or none while it is to be held.
+    fn ask(&self, number: u64, expired: bool) -> Result<Option<Answer>, Refusal> {
+        let now = self.began.elapsed();
+        let mut state = self.lock();
+        let (answers, waker) = &mut *state;
+        let answer = match answers.ask(number, now) {
+            Ok(Ask::Answer(answer)) => Some(answer),
+            Ok(Ask::Wait) if expired => {
+                answers.expire(number, now).map_err(|_| Refusal::NotFound)?
+            }
+            Ok(Ask::Wait) => None,
+            Err(error) => {
+                tracing::debug!(number, %error, "refused a poll");
+                return Err(Refusal::NotFound);
+            }
+        };
+        if answer.is_some() {
+            if let Some(waker) = waker.take() {
+                waker.wake();
+            }
+            drop(state);
+            // The poll behind this one may be the next in turn.
+            self.changed.notify_waiters();
+        }
+        Ok(answer)
+    }
+
+    /// Holds poll `number` until there is an answer. One whose turn does not come (because the poll
+    /// before it was lost) is told to come again after twice its time.
+    async fn answer(&self, number: u64, hold: Duration) -> Result<Answer, Refusal> {
+        let began = Instant::now();
+        let mut expired = false;
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(answer) = self.ask(number, expired)? {
+                return Ok(answer);
+            }
+            let until = if expired {
+                began + hold * 2
+            } else {
+                began + hold
+            };
+            if tokio::time::timeout_at(until, changed).await.is_err() {
+                if expired {
+                    return Err(Refusal::Busy);
+                }
+                expired = true;
+            }
+        }
+    }
+}
+
+/// The server's sending half.
+struct AnswerSink {
+    outbox: Arc<Outbox>,
+    gone: CancellationToken,
+    closing: bool,
+}
+
+impl AnswerSink {
+    fn alive(&self) -> Result<MutexGuard<'_, (Answers, Option<Waker>)>, CarrierError> {
+        let state = self.outbox.lock();
+        // An end that stands in an answer counts, whatever happens to the carrier afterwards.
+        if self.gone.is_cancelled() && !state.0.is_finished() {
+            return Err(CarrierError::broken("the carrier was given up"));
+        }
+        Ok(state)
+    }
+}
+
+impl Sink for AnswerSink {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        queue: &mut VecDeque<Bytes>,
+    ) -> Poll<Result<(), CarrierError>> {
+        if self.closing {
+            return Poll::Ready(Err(CarrierError::Closed));
+        }
+        let mut state = self.alive()?;
+        let taken = state.0.offer(queue);
+        if taken == 0 && !queue.is_empty() {
+            state.1 = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(state);
+        self.outbox.changed.notify_waiters();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
+        let mut state = self.alive()?;
+        if state.0.is_flushed() {
+            return Poll::Ready(Ok(()));
+        }
+        state.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
+        self.closing = true;
+        let mut state = self.alive()?;
+        if state.0.is_finished() {
+            return Poll::Ready(Ok(()));
+        }
+        state.0.finish();
+        state.1 = Some(cx.waker().clone());
+        drop(state);
+        self.outbox.changed.notify_waiters();
+        Poll::Pending
+    }
+}
+
+impl Drop for AnswerSink {
+    fn drop(&mut self) {
+        if !self.closing {
+            self.gone.cancel();
+        }
+        let mut state = self.outbox.lock();
+        state.1 = None;
+    }
+}
+
+async fn serve(exchange: Exchange) -> Reply {
+    match (exchange.request.method(), exchange.part) {
+        (&Method::GET, Part::Poll(number)) => {
+            let entry = match exchange.find::<Entry>() {
+                Ok(entry) => entry,
+                Err(_) if number == 0 => begin(&exchange)?,
+                Err(refusal) => return Err(refusal),
+            };
+            let _present = entry.presence.enter()?;
+            let answer = tokio::select! {
+                answer = entry.outbox.answer(number, entry.hold) => answer?,
+                () = entry.gone.cancelled() => return Err(Refusal::NotFound),
+            };
+            Ok(exchange.respond_with(SpanBuf::bare(answer.chunks)))
+        }
+        (&Method::POST, Part::Post { offset, end }) => {
+            let entry = exchange.find::<Entry>()?;
+            let _present = entry.presence.enter()?;
+            let (inbox, gone) = (Arc::clone(&entry.inbox), entry.gone.clone());
+            take_post(exchange, inbox, gone, (offset, end)).await
+        }
+        (&Method::DELETE, Part::Whole) => {
+            exchange.find::<Entry>()?.gone.cancel();
+            Ok(exchange.respond(StatusCode::NO_CONTENT, |_| ()))
+        }
+        _ => Err(Refusal::NotFound),
+    }
+}
+
+fn begin(exchange: &Exchange) -> Result<Arc<Entry>, Refusal> {
+    let half_made = exchange.begin()?;
+    let settings = &exchange.front.settings;
+    let hold = exchange.hold.unwrap_or(DEFAULT_HOLD);
+    let entry = Arc::new(Entry {
+        inbox: Inbox::new(settings.receive_window),
+        presence: Presence::new(),
+        gone: CancellationToken::new(),
+        outbox: Arc::new(Outbox {
+            state: Mutex::new((Answers::new(settings.largest_answer), None)),
+            changed: Notify::new(),
+            began: Instant::now(),
+        }),
+        hold: hold.min(settings.longest_hold),
+    });
+    let slot = exchange.register(&entry).ok_or(Refusal::NotFound)?;
+    let carrier = Carrier {
+        sink: Box::new(AnswerSink {
+            outbox: Arc::clone(&entry.outbox),
+            gone: entry.gone.clone(),
+            closing: false,
+        }),
+        source: Box::new(InboxSource::new(&entry.inbox)),
+        info: exchange.info(KIND.name),
+    };
+    exchange.spawn(half_made.introduce_or(carrier, entry.gone.clone()));
+    exchange.spawn(supervise(
+        slot,
+        Arc::clone(&entry.inbox),
+        Arc::clone(&entry.presence),
+        entry.gone.clone(),
+        settings.silence,
+    ));
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span;
+
+    fn body(parts: &[&[u8]]) -> Bytes {
+        parts.concat().into()
+    }
+
+    #[test]
+    fn an_answer_is_read_whole() {
+        let number = span::number_span(5);
+        let header = span::data_header(3);
+        let all = body(&[&number, &header, b"abc", &span::end_span()]);
+        let received = read_answer(all, 5).expect("valid");
+        assert_eq!(received.data, [Bytes::from_static(b"abc")]);
+        assert!(received.end);
+        let empty = read_answer(body(&[&number]), 5).expect("valid");
+        assert!(empty.data.is_empty() && !empty.end);
+    }
+
+    #[test]
+    fn an_answer_that_a_box_made_up_or_mixed_up_is_refused() {
+        let header = span::data_header(3);
+        for wrong in [
+            body(&[]),
+            body(&[b"<html>please log in</html>"]),
+            body(&[&header, b"abc"]),
+            body(&[&span::number_span(4), &header, b"abc"]),
+            body(&[&span::number_span(5), &header, b"ab"]),
+            body(&[&span::number_span(5), &span::number_span(5)]),
+            body(&[&span::number_span(5), &header[..3]]),
+        ] {
+            let error = read_answer(wrong.clone(), 5).expect_err("must be refused");
+            assert_eq!(error.code(), "protocol", "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The relay's side of attaching: takes carriers, makes and resumes hop sessions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use underpass_carrier::{Carrier, CarrierError};
+use underpass_proto::code::Code;
+use underpass_proto::handshake::{Accepting, ConnectError};
+use underpass_proto::packet::{HelloTarget, Packet, PacketKind, Resume, SessionId};
+use underpass_proto::session::{Config, LegError, LegId};
+use underpass_seal::{PublicKey, StaticKey};
+
+use crate::clock;
+use crate::link::{HopPort, Link, LinkEnd, Router};
+use crate::packets::PacketCarrier;
+use crate::session::Session;
+
+/// A carrier that says nothing, or does not finish its handshake, is dropped after so long.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Handshakes at once: each costs some milliseconds of computing.
+const MAX_HANDSHAKES: usize = 256;
+
+/// Why a carrier did not become a link.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// What came in was no beginning, or nothing came in.
+    #[error("{0}")]
+    Link(#[from] LinkEnd),
+    /// The key agreement failed.
+    #[error("{0}")]
+    Handshake(#[from] ConnectError),
+    /// The session is not here any more, or the request to resume it is not good.
+    #[error("no session to resume ({0})")]
+    Resume(Code),
+}
+
+impl From<CarrierError> for AcceptError {
+    fn from(error: CarrierError) -> Self {
+        AcceptError::Link(error.into())
+    }
+}
+
+/// What became of a carrier.
+pub enum Accepted {
+    /// A new hop session with the machine of this key.
+    New {
+        /// The link.
+        link: Arc<Link>,
+        /// The new session.
+        session: Session,
+        /// Whose it is, proven.
+        peer: PublicKey,
+    },
+    /// A session that was here goes on over a further link, once its peer has proven itself.
+    Resumed {
+        /// The link.
+        link: Arc<Link>,
+        /// The session.
+        session: Session,
+    },
+}
+
+/// Takes carriers in and knows the hop sessions that can be resumed.
+pub struct Acceptor {
+    identity: Arc<StaticKey>,
+    config: Config,
+    router: Arc<dyn Router>,
+    sessions: Arc<Mutex<HashMap<SessionId, Session>>>,
+    handshakes: Semaphore,
+}
+
+impl Acceptor {
+    /// An acceptor with the relay's own key. `config` is used for every hop session.
+    #[must_use]
+    pub fn new(identity: Arc<StaticKey>, config: Config, router: Arc<dyn Router>) -> Acceptor {
+        Acceptor {
+            identity,
+            config,
+            router,
+            sessions: Arc::default(),
+            handshakes: Semaphore::new(MAX_HANDSHAKES),
+        }
+    }
+
+    /// How many hop sessions there are, attached or detached.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        lock(&self.sessions).len()
+    }
+
+    /// Runs the handshake, or resumes, on a carrier that has just come in. Limited in time; the other
+    /// side is told why it was refused.
+    ///
+    /// # Errors
+    /// See [`AcceptError`]; the carrier is gone.
+    pub async fn accept(&self, carrier: Carrier) -> Result<Accepted, AcceptError> {
+        let mut packets = PacketCarrier::new(carrier);
+        let first = packets.receive(HANDSHAKE_LIMIT).await?;
+        match first.kind {
+            PacketKind::Hello => self.handshake(packets, first).await,
+            PacketKind::Resume => self.resume(packets, first).await,
+            kind => {
+                packets.refuse(Code::ProtocolViolation.number()).await;
+                Err(LinkEnd::Leg(LegError::Unexpected(format!("{kind:?}"))).into())
+            }
+        }
+    }
+
+    async fn handshake(
+        &self,
+        mut packets: PacketCarrier,
+        hello: Packet,
+    ) -> Result<Accepted, AcceptError> {
+        let Ok(_turn) = self.handshakes.try_acquire() else {
+            packets.refuse(Code::Busy.number()).await;
+            return Err(AcceptError::Resume(Code::Busy));
+        };
+        let begun = Accepting::start(
+            self.config.clone(),
+            &self.identity,
+            HelloTarget::Relay,
+            &[],
+            hello.body,
+            &mut rand::rng(),
+        );
+        let (accepting, answer) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                packets.refuse(error.code()).await;
+                return Err(error.into());
+            }
+        };
+        packets.send(&answer).await?;
+        let finish = packets.receive(HANDSHAKE_LIMIT).await?;
+        let leg = LegId(0);
+        let (core, peer) = match accepting.handle_finish(finish, leg, clock::now()) {
+            Ok(finished) => finished,
+            Err(error) => {
+                packets.refuse(error.code()).await;
+                return Err(error.into());
+            }
+        };
+        let id = core.id();
+        let port = HopPort::new();
+        let session = Session::new(core, leg, port.clone());
+        if lock(&self.sessions).contains_key(&id) {
+            // Names are the initiator's choice: nobody takes the place of another's session.
+            session.close(Code::Exists, "a session with this name exists");
+        } else {
+            self.keep(id, session.clone());
+        }
+        let link = self.start_link(packets, &session, leg, &port);
+        Ok(Accepted::New {
+            link,
+            session,
+            peer,
+        })
+    }
+
+    /// Keeps the session resumable until it ends.
+    fn keep(&self, id: SessionId, session: Session) {
+        lock(&self.sessions).insert(id, session.clone());
+        let sessions = self.sessions.clone();
+        tokio::spawn(async move {
+            session.closed().await;
+            lock(&sessions).remove(&id);
+        });
+    }
+
+    async fn resume(&self, packets: PacketCarrier, first: Packet) -> Result<Accepted, AcceptError> {
+        let name = match Resume::decode(first.body.clone()) {
+            Ok(resume) => resume.session,
+            Err(error) => {
+                packets.refuse(Code::ProtocolViolation.number()).await;
+                return Err(LinkEnd::from(error).into());
+            }
+        };
+        let known = lock(&self.sessions).get(&name).cloned();
+        let Some(session) = known else {
+            packets.refuse(Code::UnknownSession.number()).await;
+            return Err(AcceptError::Resume(Code::UnknownSession));
+        };
+        let leg = session.new_leg_id();
+        let port = HopPort::new();
+        session.add_leg(leg, port.clone());
+        if let Err(error) = session.handle_packet(leg, first) {
+            session.leg_lost(leg);
+            let code = match error {
+                LegError::Refused(code) => code,
+                _ => Code::ProtocolViolation.number(),
+            };
+            packets.refuse(code).await;
+            return Err(AcceptError::Resume(
+                Code::from_number(code).unwrap_or(Code::Internal),
+            ));
+        }
+        let link = self.start_link(packets, &session, leg, &port);
+        tokio::spawn(drop_unproven(session.clone(), link.clone()));
+        Ok(Accepted::Resumed { link, session })
+    }
+
+    fn start_link(
+        &self,
+        packets: PacketCarrier,
+        session: &Session,
+        leg: LegId,
+        port: &Arc<HopPort>,
+    ) -> Arc<Link> {
+        let router = self.router.clone();
+        Link::start(
+            packets.carrier,
+            packets.decoder,
+            session.clone(),
+            leg,
+            port,
+            router,
+        )
+    }
+}
+
+/// Whoever asked to resume must prove in time that it got the answer.
+async fn drop_unproven(session: Session, link: Arc<Link>) {
+    let proven = tokio::time::timeout(HANDSHAKE_LIMIT, session.leg_active(link.id())).await;
+    if proven != Ok(true) {
+        link.close();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,618 @@
+//! An agent's standing with one relay: a hop session that outlives its carriers, and is made anew
+//! when the relay has forgotten it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use tokio::sync::watch;
+use underpass_carrier::{CarrierInfo, ClientSettings, Kind, RelayUrl};
+use underpass_proto::code::Code;
+use underpass_proto::handshake::{ConnectError, Connecting};
+use underpass_proto::packet::HelloTarget;
+use underpass_proto::session::{Closed, ClosedBy, Config, LegId};
+use underpass_seal::{Fingerprint, PublicKey, StaticKey};
+
+use crate::clock;
+use crate::control::Control;
+use crate::link::{HopPort, Link, LinkEnd};
+use crate::packets::PacketCarrier;
+use crate::routes::{AgentRouter, Routes};
+use crate::session::{Session, SessionStatus, WantsLeg};
+
+/// The relay must answer in the handshake, or to a request to resume, within this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Waits between attempts grow from this to that, each by a random part shorter.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// A carrier that lasted so long was a good one: the next attempt follows at once.
+const GOOD_LIFE: Duration = Duration::from_secs(5);
+
+/// How an agent attaches.
+#[derive(Clone, Debug)]
+pub struct AttachSettings {
+    /// The relay's address.
+    pub relay: RelayUrl,
+    /// The relay's key, if it is known beforehand; otherwise the first one seen is taken and can be
+    /// asked for by [`Attachment::relay_key`].
+    pub relay_key: Option<Fingerprint>,
+    /// Carriers in the order in which they are tried.
+    pub carriers: Vec<&'static Kind>,
+    /// How carriers are made.
+    pub client: ClientSettings,
+    /// Settings of every session that this agent takes part in.
+    pub session: Config,
+}
+
+/// Why the relay could not be attached to.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No carrier could be made, or none carried anything. One line per carrier that was tried.
+    #[error("no carrier reaches {relay}: {}", .tried.join("; "))]
+    Unreachable {
+        /// The relay.
+        relay: String,
+        /// Carrier and reason.
+        tried: Vec<String>,
+    },
+    /// The relay shows another key than the one that is pinned.
+    #[error(
+        "the relay's key is {seen}, but {expected} is expected: this is another relay, or somebody \
+         stands in between"
+    )]
+    RelayKey {
+        /// What is pinned.
+        expected: Fingerprint,
+        /// What was shown.
+        seen: Fingerprint,
+    },
+    /// The relay refused, in a way that trying again does not change.
+    #[error("the relay refused: {text}")]
+    Refused {
+        /// From the table of codes.
+        code: u64,
+        /// In words.
+        text: String,
+    },
+    /// A manager ended the attachment, or this side did.
+    #[error("the attachment was ended: {0}")]
+    Ended(String),
+}
+
+impl AttachError {
+    /// The reason from the table of codes.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            AttachError::Unreachable { .. } => Code::Unreachable,
+            AttachError::RelayKey { .. } => Code::KeyMismatch,
+            AttachError::Refused { code, .. } => Code::from_number(*code).unwrap_or(Code::Internal),
+            AttachError::Ended(_) => Code::Ended,
+        }
+    }
+}
+
+/// What an attachment was seen to do.
+#[derive(Clone, Debug)]
+pub struct AttachStatus {
+    /// The relay's address.
+    pub relay: String,
+    /// The relay's key.
+    pub relay_key: Fingerprint,
+    /// The carrier in use, while there is one.
+    pub carrier: Option<CarrierInfo>,
+    /// For how long the carrier has been in use, or has been missing.
+    pub since: Duration,
+    /// Times that the path was lost and made anew.
+    pub drops: u64,
+    /// How long it took the last time.
+    pub last_resume: Option<Duration>,
+    /// Why the last attempt failed, while there is no carrier.
+    pub waiting_for: Option<String>,
+    /// The hop's session.
+    pub session: SessionStatus,
+}
+
+#[derive(Debug)]
+struct Story {
+    since: Instant,
+    drops: u64,
+    last_resume: Option<Duration>,
+    waiting_for: Option<String>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) settings: AttachSettings,
+    pub(crate) identity: Arc<StaticKey>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) relay_key: PublicKey,
+    link: watch::Sender<Option<Arc<Link>>>,
+    session: watch::Sender<Session>,
+    story: Mutex<Story>,
+    ended: watch::Sender<Option<AttachError>>,
+}
+
+/// A standing attachment; clones are the same one.
+#[derive(Clone)]
+pub struct Attachment {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachment")
+            .field("relay", &self.inner.settings.relay)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A hop session that has just been made.
+struct NewHop {
+    session: Session,
+    link: Arc<Link>,
+    relay: PublicKey,
+}
+
+impl Attachment {
+    /// Attaches to a relay, trying the carriers in order. From then on the attachment keeps itself
+    /// alive until [`Attachment::detach`], or until a manager ends it.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub async fn attach(
+        settings: AttachSettings,
+        identity: Arc<StaticKey>,
+    ) -> Result<Attachment, AttachError> {
+        let routes = Arc::new(Routes::default());
+        let hop = connect(&settings, &identity, &routes, None, None).await?;
+        let inner = Arc::new(Inner {
+            settings,
+            identity,
+            routes,
+            relay_key: hop.relay,
+            link: watch::Sender::new(Some(hop.link)),
+            session: watch::Sender::new(hop.session),
+            story: Mutex::new(Story {
+                since: Instant::now(),
+                drops: 0,
+                last_resume: None,
+                waiting_for: None,
+            }),
+            ended: watch::Sender::new(None),
+        });
+        tokio::spawn(keep_attached(inner.clone()));
+        Ok(Attachment { inner })
+    }
+
+    /// The relay's key, as it proved it.
+    #[must_use]
+    pub fn relay_key(&self) -> PublicKey {
+        self.inner.relay_key
+    }
+
+    /// The hop's session. It changes when the relay had forgotten the old one.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        self.inner.session.borrow().clone()
+    }
+
+    /// Waits until the hop's session is another one than `old`: what was registered at the relay must
+    /// be registered again. False once the attachment has ended.
+    pub async fn session_changed(&self, old: &Session) -> bool {
+        let mut sessions = self.inner.session.subscribe();
+        let mut ended = self.inner.ended.subscribe();
+        let id = old.id();
+        tokio::select! {
+            changed = sessions.wait_for(|session| session.id() != id) => changed.is_ok(),
+            _ = ended.wait_for(Option::is_some) => false,
+        }
+    }
+
+    /// Requests to the relay.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(self.clone())
+    }
+
+    /// What it was seen to do.
+    #[must_use]
+    pub fn status(&self) -> AttachStatus {
+        let link = self.inner.link.borrow().clone();
+        let story = self.inner.story();
+        AttachStatus {
+            relay: self.inner.settings.relay.to_string(),
+            relay_key: self.inner.relay_key.fingerprint(),
+            carrier: link
+                .filter(|link| !link.is_ended())
+                .map(|link| link.info().clone()),
+            since: story.since.elapsed(),
+            drops: story.drops,
+            last_resume: story.last_resume,
+            waiting_for: story.waiting_for.clone(),
+            session: self.session().status(),
+        }
+    }
+
+    /// The link in use, waiting for one if there is none.
+    pub(crate) async fn link(&self) -> Result<Arc<Link>, AttachError> {
+        let mut links = self.inner.link.subscribe();
+        let mut ended = self.inner.ended.subscribe();
+        tokio::select! {
+            link = links.wait_for(|link| link.as_ref().is_some_and(|link| !link.is_ended())) => {
+                match link.ok().and_then(|link| link.clone()) {
+                    Some(link) => Ok(link),
+                    None => Err(AttachError::Ended("the program is ending".into())),
+                }
+            }
+            _ = ended.wait_for(Option::is_some) => Err(self.end_reason()),
+        }
+    }
+
+    fn end_reason(&self) -> AttachError {
+        let ended = self.inner.ended.borrow().clone();
+        ended.unwrap_or_else(|| AttachError::Ended("ended".into()))
+    }
+
+    /// Why the attachment ended, once it did.
+    pub async fn ended(&self) -> AttachError {
+        let mut ended = self.inner.ended.subscribe();
+        let _ = ended.wait_for(Option::is_some).await;
+        self.end_reason()
+    }
+
+    /// Ends the attachment in order: the relay is told, sessions that pass through it are not.
+    pub async fn detach(&self) {
+        let session = self.session();
+        self.inner
+            .ended
+            .send_replace(Some(AttachError::Ended("detached".into())));
+        session.close(Code::NoError, "the agent detached");
+        let link = self.inner.link.borrow().clone();
+        if let Some(link) = link {
+            link.close();
+            let _ = tokio::time::timeout(Duration::from_secs(3), link.ended()).await;
+        }
+    }
+}
+
+impl Inner {
+    fn story(&self) -> MutexGuard<'_, Story> {
+        self.story.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost(&self) {
+        let mut story = self.story();
+        story.drops += 1;
+        story.since = Instant::now();
+    }
+
+    fn restored(&self, link: Arc<Link>) {
+        {
+            let mut story = self.story();
+            story.last_resume = Some(story.since.elapsed());
+            story.since = Instant::now();
+            story.waiting_for = None;
+            tracing::info!(
+                carrier = link.info().carrier,
+                drops = story.drops,
+                "attached again after {:.1?}",
+                story.last_resume.unwrap_or_default(),
+            );
+        }
+        self.link.send_replace(Some(link));
+    }
+}
+
+/// Makes legs for the hop's session as long as the attachment lasts.
+async fn keep_attached(inner: Arc<Inner>) {
+    let mut ended = inner.ended.subscribe();
+    tokio::select! {
+        () = keep_going(&inner) => {}
+        _ = ended.wait_for(Option::is_some) => {}
+    }
+}
+
+async fn keep_going(inner: &Arc<Inner>) {
+    let mut wait = Backoff::new();
+    loop {
+        let session = inner.session.borrow().clone();
+        let Some(reason) = session.wants_leg().await else {
+            if !remake(inner, &session, &mut wait).await {
+                return;
+            }
+            continue;
+        };
+        if inner.link.borrow().is_some() && reason == WantsLeg::Detached {
+            inner.lost();
+            inner.link.send_replace(None);
+            tracing::info!("the path to the relay is lost, making another");
+        }
+        let started = Instant::now();
+        match resume(inner, &session).await {
+            Ok(link) => {
+                if reason != WantsLeg::Detached {
+                    inner.lost();
+                }
+                inner.restored(link);
+                wait.attempt_lasted(started.elapsed());
+            }
+            Err(error) => {
+                tracing::debug!("could not resume: {error}");
+                inner.story().waiting_for = Some(error.to_string());
+                if let AttachError::Refused { .. } = error {
+                    // The relay does not know the session any more: there is nothing to resume.
+                    session.close(Code::UnknownSession, "the relay does not know the session");
+                    continue;
+                }
+                wait.sleep().await;
+            }
+        }
+    }
+}
+
+/// The relay has forgotten the hop's session, or closed it: a new one takes its place. False when a
+/// manager does not want that, or the relay is another one.
+async fn remake(inner: &Arc<Inner>, old: &Session, wait: &mut Backoff) -> bool {
+    let closed = old.closed().await;
+    inner.link.send_replace(None);
+    if ended_for_good(&closed) {
+        inner.ended.send_replace(Some(AttachError::Refused {
+            code: closed.code,
+            text: closed.reason,
+        }));
+        return false;
+    }
+    tracing::info!(
+        "the relay ended the attachment ({}), attaching anew",
+        closed.reason
+    );
+    loop {
+        wait.sleep().await;
+        let pin = Some(inner.relay_key.fingerprint());
+        match connect(&inner.settings, &inner.identity, &inner.routes, None, pin).await {
+            Ok(hop) => {
+                inner.session.send_replace(hop.session);
+                inner.restored(hop.link);
+                return true;
+            }
+            Err(error @ AttachError::RelayKey { .. }) => {
+                tracing::error!("{error}");
+                inner.ended.send_replace(Some(error));
+                return false;
+            }
+            Err(error) => inner.story().waiting_for = Some(error.to_string()),
+        }
+    }
+}
+
+/// Whether the relay closed the session so that attaching again is no use.
+fn ended_for_good(closed: &Closed) -> bool {
+    closed.by == ClosedBy::Peer
+        && matches!(
+            Code::from_number(closed.code),
+            Some(Code::Ended | Code::VersionUnsupported)
+        )
+}
+
+/// Goes on with the hop's session over a new carrier.
+async fn resume(inner: &Inner, session: &Session) -> Result<Arc<Link>, AttachError> {
+    let hop = connect(
+        &inner.settings,
+        &inner.identity,
+        &inner.routes,
+        Some(session),
+        None,
+    )
+    .await?;
+    Ok(hop.link)
+}
+
+/// Tries the carriers in order: a new session, or `session` resumed.
+async fn connect(
+    settings: &AttachSettings,
+    identity: &StaticKey,
+    routes: &Arc<Routes>,
+    session: Option<&Session>,
+    pin: Option<Fingerprint>,
+) -> Result<NewHop, AttachError> {
+    let mut tried = Vec::new();
+    let pin = pin.or(settings.relay_key);
+    for kind in &settings.carriers {
+        let made = underpass_carrier::connect(&settings.relay, kind, &settings.client).await;
+        let outcome = match made {
+            Ok(carrier) => {
+                let packets = PacketCarrier::new(carrier);
+                match session {
+                    Some(session) => resume_on(packets, session, routes).await,
+                    None => handshake_on(packets, settings, identity, routes, pin).await,
+                }
+            }
+            Err(error) => Err(Failed::Path(error.to_string())),
+        };
+        match outcome {
+            Ok(hop) => return Ok(hop),
+            Err(Failed::Path(reason)) => tried.push(format!("{}: {reason}", kind.name)),
+            Err(Failed::Final(error)) => return Err(error),
+        }
+    }
+    Err(AttachError::Unreachable {
+        relay: settings.relay.to_string(),
+        tried,
+    })
+}
+
+/// Why one carrier did not do.
+enum Failed {
+    /// Another carrier may do better.
+    Path(String),
+    /// The relay was reached; another carrier would not change its answer.
+    Final(AttachError),
+}
+
+impl From<LinkEnd> for Failed {
+    fn from(end: LinkEnd) -> Self {
+        match end {
+            LinkEnd::Refused { code, text } => Failed::Final(AttachError::Refused { code, text }),
+            end => Failed::Path(end.to_string()),
+        }
+    }
+}
+
+impl From<ConnectError> for Failed {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Refused { code, text } => {
+                Failed::Final(AttachError::Refused { code, text })
+            }
+            error @ ConnectError::Version { .. } => Failed::Final(AttachError::Refused {
+                code: error.code(),
+                text: error.to_string(),
+            }),
+            error => Failed::Path(error.to_string()),
+        }
+    }
+}
+
+async fn handshake_on(
+    mut packets: PacketCarrier,
+    settings: &AttachSettings,
+    identity: &StaticKey,
+    routes: &Arc<Routes>,
+    pin: Option<Fingerprint>,
+) -> Result<NewHop, Failed> {
+    let config = settings.session.clone();
+    let target = HelloTarget::Relay;
+    let (connecting, hello) = Connecting::start(config, identity, target, &[], &mut rand::rng())?;
+    send(&mut packets, &hello).await?;
+    let answer = packets.receive(ANSWER_LIMIT).await?;
+    let answered = connecting.handle_answer(answer)?;
+    let relay = answered.peer;
+    if let Some(expected) = pin.filter(|pin| *pin != relay.fingerprint()) {
+        let seen = relay.fingerprint();
+        return Err(Failed::Final(AttachError::RelayKey { expected, seen }));
+    }
+    let leg = LegId(0);
+    let (core, finish) = answered.finish(leg, clock::now())?;
+    send(&mut packets, &finish).await?;
+    let port = HopPort::new();
+    let session = Session::new(core, leg, port.clone());
+    let link = start_link(packets, &session, leg, &port, routes);
+    let established = tokio::time::timeout(ANSWER_LIMIT, async {
+        tokio::select! {
+            true = session.established() => Ok(()),
+            end = link.ended() => Err(end),
+        }
+    });
+    match established.await {
+        Ok(Ok(())) => Ok(NewHop {
+            session,
+            link,
+            relay,
+        }),
+        Ok(Err(end)) => {
+            session.close(Code::Cancelled, "the handshake did not come to its end");
+            Err(end.into())
+        }
+        Err(_) => {
+            session.close(Code::Cancelled, "the handshake did not come to its end");
+            link.close();
+            Err(Failed::Path(
+                "the relay did not go on after the handshake".into(),
+            ))
+        }
+    }
+}
+
+async fn send(
+    packets: &mut PacketCarrier,
+    packet: &underpass_proto::packet::Packet,
+) -> Result<(), Failed> {
+    let sending = tokio::time::timeout(ANSWER_LIMIT, packets.send(packet)).await;
+    match sending {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failed::Path(error.to_string())),
+        Err(_) => Err(Failed::Path("the carrier takes nothing".into())),
+    }
+}
+
+async fn resume_on(
+    packets: PacketCarrier,
+    session: &Session,
+    routes: &Arc<Routes>,
+) -> Result<NewHop, Failed> {
+    let leg = session.new_leg_id();
+    let port = HopPort::new();
+    session.add_leg(leg, port.clone());
+    let link = start_link(packets, session, leg, &port, routes);
+    let resumed = tokio::time::timeout(ANSWER_LIMIT, async {
+        tokio::select! {
+            true = session.leg_active(leg) => Ok(()),
+            end = link.ended() => Err(end),
+        }
+    });
+    match resumed.await {
+        Ok(Ok(())) => {
+            let relay = PublicKey([0; 32]);
+            Ok(NewHop {
+                session: session.clone(),
+                link,
+                relay,
+            })
+        }
+        Ok(Err(end)) => Err(end.into()),
+        Err(_) => {
+            session.leg_lost(leg);
+            link.close();
+            Err(Failed::Path(
+                "the relay did not answer the request to resume".into(),
+            ))
+        }
+    }
+}
+
+fn start_link(
+    packets: PacketCarrier,
+    session: &Session,
+    leg: LegId,
+    port: &Arc<HopPort>,
+    routes: &Arc<Routes>,
+) -> Arc<Link> {
+    let router = Arc::new(AgentRouter(routes.clone()));
+    Link::start(
+        packets.carrier,
+        packets.decoder,
+        session.clone(),
+        leg,
+        port,
+        router,
+    )
+}
+
+/// Waits between attempts: longer each time, with a random part so that many agents that lost the
+/// same relay do not come back in one wave.
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Backoff { next: FIRST_WAIT }
+    }
+
+    /// Something worked for so long: after a good life the next wait is short again.
+    fn attempt_lasted(&mut self, lasted: Duration) {
+        if lasted < GOOD_LIFE {
+            self.next = FIRST_WAIT;
+        }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.next = FIRST_WAIT;
+    }
+
+    pub(crate) async fn sleep(&mut self) {
+        let part = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(self.next.mul_f64(part)).await;
+        self.next = (self.next * 2).min(LONGEST_WAIT);
+    }
+}

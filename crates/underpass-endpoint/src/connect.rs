@@ -1,0 +1,265 @@
+//! Sessions from end to end, through a relay that only forwards them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use underpass_proto::code::{self, Code};
+use underpass_proto::handshake::{self, Accepting, Connecting};
+use underpass_proto::packet::{HelloTarget, Packet};
+use underpass_proto::session::LegId;
+use underpass_seal::PublicKey;
+
+use crate::attachment::{AttachError, Attachment, Backoff, Inner};
+use crate::clock;
+use crate::routes::{NewRoute, PeerInfo, RouteEvent};
+use crate::session::Session;
+
+/// The peer must answer within this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(25);
+/// A further leg must carry the session within this.
+const RESUME_LIMIT: Duration = Duration::from_secs(25);
+/// So many refusals in a row, each saying that the session is unknown, end it: one may come from a
+/// publisher that is just being replaced.
+const MAX_UNKNOWN: u32 = 3;
+
+/// Why there is no session with the peer.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The relay or the peer refused, or the peer is not there.
+    #[error("{text}")]
+    Refused {
+        /// From the table of codes.
+        code: u64,
+        /// In words.
+        text: String,
+    },
+    /// The key agreement failed.
+    #[error("{0}")]
+    Handshake(#[from] handshake::ConnectError),
+    /// The peer's key is not the one that is trusted.
+    #[error("{0}")]
+    NotTrusted(String),
+    /// The peer did not answer.
+    #[error("the peer did not answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// There is no attachment to a relay any more.
+    #[error("{0}")]
+    Attach(#[from] AttachError),
+}
+
+impl ConnectError {
+    /// The reason from the table of codes.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            ConnectError::Refused { code, .. } => {
+                Code::from_number(*code).unwrap_or(Code::Internal)
+            }
+            ConnectError::Handshake(error) => {
+                Code::from_number(error.code()).unwrap_or(Code::Internal)
+            }
+            ConnectError::NotTrusted(_) => Code::KeyMismatch,
+            ConnectError::TimedOut(_) => Code::TimedOut,
+            ConnectError::Attach(error) => error.code(),
+        }
+    }
+}
+
+/// Decides whether a peer is who it should be, by the key that it proved.
+pub trait PeerTrust: Send + Sync {
+    /// Whether the publisher of `service` may have this key.
+    ///
+    /// # Errors
+    /// What is wrong, in words for the user: which key was expected, which was seen, what to do.
+    fn check(&self, service: &str, peer: &PublicKey) -> Result<(), String>;
+}
+
+impl Attachment {
+    /// Makes an end-to-end session with the publisher of a service. It keeps itself alive: whenever
+    /// its path breaks another one is made, for as long as both sides keep it.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(
+        &self,
+        service: &str,
+        trust: &dyn PeerTrust,
+    ) -> Result<Session, ConnectError> {
+        loop {
+            let link = self.link().await?;
+            let relay = self.relay_key().fingerprint();
+            let (connecting, hello) = Connecting::start(
+                self.inner.settings.session.clone(),
+                &self.inner.identity,
+                HelloTarget::Endpoint,
+                relay.as_bytes(),
+                &mut rand::rng(),
+            )?;
+            let mut route = self.inner.routes.open(&link, service, &hello);
+            let answer = tokio::select! {
+                answer = next_packet(&mut route) => answer?,
+                // The path broke: nothing was said yet, so begin again.
+                _ = link.ended() => continue,
+            };
+            let answered = connecting.handle_answer(answer)?;
+            if let Err(reason) = trust.check(service, &answered.peer) {
+                route.refuse(Code::KeyMismatch.number());
+                return Err(ConnectError::NotTrusted(reason));
+            }
+            let leg = LegId(0);
+            let (core, finish) = answered.finish(leg, clock::now())?;
+            route.send(&finish);
+            let session = route.into_leg(leg, |port| Session::new(core, leg, port));
+            tokio::spawn(keep_alive(
+                self.clone(),
+                session.clone(),
+                service.to_owned(),
+            ));
+            return match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
+                Ok(true) => Ok(session),
+                _ => {
+                    session.close(Code::TimedOut, "the peer did not go on after the handshake");
+                    Err(ConnectError::TimedOut(ANSWER_LIMIT))
+                }
+            };
+        }
+    }
+
+    /// Takes sessions that others make to services published over this attachment; `on_session` gets
+    /// each one once its peer has proven the key that the relay named. Later calls change nothing.
+    pub fn serve(&self, on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static) {
+        let weak = Arc::downgrade(&self.inner);
+        let on_session = Arc::new(on_session);
+        self.inner
+            .routes
+            .set_on_hello(Box::new(move |route, peer, hello| {
+                let Some(inner) = weak.upgrade() else { return };
+                let on_session = on_session.clone();
+                tokio::spawn(async move {
+                    match accept(&inner, route, &peer, hello).await {
+                        Ok(session) => {
+                            inner.routes.keep(session.clone());
+                            on_session(session, peer);
+                        }
+                        Err(error) => tracing::warn!(user = peer.user, "no session: {error}"),
+                    }
+                });
+            }));
+    }
+}
+
+async fn accept(
+    inner: &Inner,
+    mut route: NewRoute,
+    peer: &PeerInfo,
+    hello: Packet,
+) -> Result<Session, ConnectError> {
+    let relay = inner.relay_key.fingerprint();
+    let begun = Accepting::start(
+        inner.settings.session.clone(),
+        &inner.identity,
+        HelloTarget::Endpoint,
+        relay.as_bytes(),
+        hello.body,
+        &mut rand::rng(),
+    );
+    let (accepting, answer) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            route.refuse(error.code());
+            return Err(error.into());
+        }
+    };
+    route.send(&answer);
+    let finish = next_packet(&mut route).await?;
+    let leg = LegId(0);
+    let (core, key) = match accepting.handle_finish(finish, leg, clock::now()) {
+        Ok(finished) => finished,
+        Err(error) => {
+            route.refuse(error.code());
+            return Err(error.into());
+        }
+    };
+    if key != peer.machine {
+        route.refuse(Code::KeyMismatch.number());
+        return Err(ConnectError::NotTrusted(format!(
+            "the relay announced the machine {}, but {} answered",
+            peer.machine.fingerprint(),
+            key.fingerprint(),
+        )));
+    }
+    if inner.routes.sessions().contains_key(&core.id()) {
+        route.refuse(Code::Exists.number());
+        let text = code::describe(Code::Exists.number());
+        return Err(ConnectError::Refused {
+            code: Code::Exists.number(),
+            text,
+        });
+    }
+    Ok(route.into_leg(leg, |port| Session::new(core, leg, port)))
+}
+
+async fn next_packet(route: &mut NewRoute) -> Result<Packet, ConnectError> {
+    match tokio::time::timeout(ANSWER_LIMIT, route.events.recv()).await {
+        Ok(Some(RouteEvent::Packet(packet))) => Ok(packet),
+        Ok(Some(RouteEvent::Gone { code, text })) => Err(ConnectError::Refused { code, text }),
+        Ok(None) => Err(ConnectError::Refused {
+            code: Code::ServiceAway.number(),
+            text: "the path broke in the middle of the handshake".into(),
+        }),
+        Err(_) => {
+            route.refuse(Code::TimedOut.number());
+            Err(ConnectError::TimedOut(ANSWER_LIMIT))
+        }
+    }
+}
+
+/// Makes a new path for a session that this agent began, whenever it needs one.
+async fn keep_alive(attachment: Attachment, session: Session, service: String) {
+    let mut wait = Backoff::new();
+    let mut unknown = 0;
+    while session.wants_leg().await.is_some() {
+        let link = match attachment.link().await {
+            Ok(link) => link,
+            Err(error) => {
+                session.close(error.code(), &error.to_string());
+                return;
+            }
+        };
+        let port = attachment.inner.routes.resume(&link, &service, &session);
+        let active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())).await;
+        if active == Ok(true) {
+            unknown = 0;
+            wait.reset();
+            continue;
+        }
+        session.leg_lost(port.id());
+        match port.gone_because() {
+            Some((code, text)) if is_unknown(code) => {
+                unknown += 1;
+                if unknown >= MAX_UNKNOWN {
+                    session.close(Code::UnknownSession, &text);
+                    return;
+                }
+            }
+            Some((code, text)) if is_final(code) => {
+                session.close(Code::from_number(code).unwrap_or(Code::Internal), &text);
+                return;
+            }
+            _ => {}
+        }
+        wait.sleep().await;
+    }
+}
+
+fn is_unknown(code: u64) -> bool {
+    matches!(Code::from_number(code), Some(Code::UnknownSession))
+}
+
+/// What no further attempt can change.
+fn is_final(code: u64) -> bool {
+    matches!(
+        Code::from_number(code),
+        Some(Code::Denied | Code::Ended | Code::KeyMismatch | Code::NotEnrolled)
+    )
+}

@@ -1,0 +1,472 @@
+//! One carrier in use between an agent and a relay, and the tasks that keep it moving.
+//!
+//! A link carries the packets of the hop's own session, and routed packets of other sessions beside
+//! them. The writer pulls: packets are made, and routing headers sealed, only when the carrier can
+//! take them, so what has priority goes first even a moment before.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use slab::Slab;
+use tokio::sync::Notify;
+use underpass_carrier::{Carrier, CarrierError, CarrierInfo, Sink, Source};
+use underpass_proto::packet::{Packet, PacketDecoder, PacketError, PacketKind, Refused};
+use underpass_proto::route::{self, RouteHeader};
+use underpass_proto::session::{self as core, LegError, LegId};
+use underpass_proto::{DecodeError, Role, Speaker};
+use underpass_seal::{OpeningKey, Space, TAG_LEN};
+
+use crate::outgoing::{HeaderSealer, Outgoing};
+use crate::session::{LegPort, Session};
+
+/// How long an orderly end may take until the carrier is dropped.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+
+/// Why a link is no more.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LinkEnd {
+    /// The carrier broke.
+    #[error("{0}")]
+    Carrier(#[from] CarrierError),
+    /// The other side ended it in an orderly way.
+    #[error("the other side closed the connection")]
+    Closed,
+    /// This side ended it: it was replaced, or the program ends.
+    #[error("closed on this side")]
+    Done,
+    /// What came in is no packet.
+    #[error("what came in is not Underpass: {0}")]
+    Packet(#[from] PacketError),
+    /// A packet's content is wrong.
+    #[error("a packet could not be read: {0}")]
+    Malformed(#[from] DecodeError),
+    /// The session gave the link up.
+    #[error("{0}")]
+    Leg(#[from] LegError),
+    /// A routing header that the other side did not seal.
+    #[error("a routing header was changed on its way, or forged")]
+    Forged,
+    /// The other side refused to go on with the session.
+    #[error("the other side refused: {text}")]
+    Refused {
+        /// From the table of codes.
+        code: u64,
+        /// In words.
+        text: String,
+    },
+}
+
+/// What is done with routed packets. The calls come one after the other from the link's reader and
+/// must not block.
+pub trait Router: Send + Sync + 'static {
+    /// A routed packet arrived: its header, opened, and its payload as it was.
+    fn routed(&self, link: &Arc<Link>, header: RouteHeader, payload: Bytes);
+    /// The link is no more, and neither are its routes.
+    fn link_down(&self, link: &Arc<Link>, why: &LinkEnd);
+}
+
+/// Something that has routed packets to send on a link.
+pub trait RouteSource: Send + Sync + 'static {
+    /// Adds packets until `out` is full or about 64 KiB were added, whichever is first. True when
+    /// there may be more.
+    fn pull(&self, link: &Link, out: &mut Outgoing) -> bool;
+}
+
+/// Names a source within its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SourceId(usize);
+
+struct Slot {
+    source: Arc<dyn RouteSource>,
+    waiting: bool,
+}
+
+#[derive(Default)]
+struct Sources {
+    slots: Slab<Slot>,
+    waiting: VecDeque<usize>,
+    /// Routed packets that go before those of the sources.
+    first: VecDeque<(RouteHeader, Bytes)>,
+    /// Handed over when the session activates the link.
+    sealer: Option<HeaderSealer>,
+}
+
+/// One carrier in use, with the hop's session.
+pub struct Link {
+    serial: u64,
+    id: LegId,
+    session: Session,
+    info: CarrierInfo,
+    speaks_to_us: Speaker,
+    sources: Mutex<Sources>,
+    opener: Mutex<Option<(OpeningKey, u64)>>,
+    router: Arc<dyn Router>,
+    writer: Arc<WriterSignal>,
+    ended: Mutex<Option<LinkEnd>>,
+    ended_signal: Notify,
+}
+
+/// Wakes the writer; flags so that many wake-ups cost one.
+struct WriterSignal {
+    notify: Notify,
+    session_waiting: AtomicBool,
+    closing: AtomicBool,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The hop session's view of its link.
+pub(crate) struct HopPort {
+    writer: Arc<WriterSignal>,
+    link: Mutex<std::sync::Weak<Link>>,
+}
+
+impl HopPort {
+    pub(crate) fn new() -> Arc<HopPort> {
+        Arc::new(HopPort {
+            writer: Arc::new(WriterSignal {
+                notify: Notify::new(),
+                session_waiting: AtomicBool::new(true),
+                closing: AtomicBool::new(false),
+            }),
+            link: Mutex::new(std::sync::Weak::new()),
+        })
+    }
+}
+
+impl LegPort for HopPort {
+    fn wake(&self) {
+        if !self.writer.session_waiting.swap(true, Ordering::AcqRel) {
+            self.writer.notify.notify_one();
+        }
+    }
+
+    fn activated(&self, core: &core::Session) {
+        if let Some(link) = lock(&self.link).upgrade() {
+            link.set_route_keys(core);
+        }
+    }
+
+    fn done(&self) {
+        self.writer.closing.store(true, Ordering::Release);
+        self.writer.notify.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Link {
+    /// Sets the link going: `session` has (or is about to have) the leg `id` with `port`. What was
+    /// read of the carrier after the handshake is in `decoder`.
+    pub(crate) fn start(
+        carrier: Carrier,
+        decoder: PacketDecoder,
+        session: Session,
+        id: LegId,
+        port: &Arc<HopPort>,
+        router: Arc<dyn Router>,
+    ) -> Arc<Link> {
+        let speaks_to_us = match session.role() {
+            Role::Initiator => Speaker::Relay,
+            Role::Responder => Speaker::Agent,
+        };
+        let link = Arc::new(Link {
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
+            id,
+            session: session.clone(),
+            info: carrier.info,
+            speaks_to_us,
+            sources: Mutex::default(),
+            opener: Mutex::new(None),
+            router,
+            writer: port.writer.clone(),
+            ended: Mutex::new(None),
+            ended_signal: Notify::new(),
+        });
+        *lock(&port.link) = Arc::downgrade(&link);
+        // The session may have activated the leg before the link was there to be told.
+        session.with_core(|core| {
+            if core.is_active(id) {
+                link.set_route_keys(core);
+            }
+        });
+        tokio::spawn(run(link.clone(), carrier.sink, carrier.source, decoder));
+        link
+    }
+
+    /// A number that no other link of this process has.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// The leg of the hop's session.
+    #[must_use]
+    pub fn id(&self) -> LegId {
+        self.id
+    }
+
+    /// The hop's session.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What is known about the carrier.
+    #[must_use]
+    pub fn info(&self) -> &CarrierInfo {
+        &self.info
+    }
+
+    /// Once per link: the headers are counted from then on.
+    fn set_route_keys(&self, core: &core::Session) {
+        let mut opener = lock(&self.opener);
+        if opener.is_some() {
+            return;
+        }
+        let (seal, open) = core.route_keys();
+        *opener = Some((open, 0));
+        lock(&self.sources).sealer = Some(HeaderSealer::new(seal));
+        self.writer.notify.notify_one();
+    }
+
+    /// Adds a source of routed packets; it is pulled after [`Link::wake`].
+    pub fn attach_source(&self, source: Arc<dyn RouteSource>) -> SourceId {
+        SourceId(lock(&self.sources).slots.insert(Slot {
+            source,
+            waiting: false,
+        }))
+    }
+
+    /// Removes a source.
+    pub fn detach_source(&self, id: SourceId) {
+        let mut sources = lock(&self.sources);
+        if sources.slots.try_remove(id.0).is_some() {
+            sources.waiting.retain(|waiting| *waiting != id.0);
+        }
+    }
+
+    /// A source has something to send.
+    pub fn wake(&self, id: SourceId) {
+        let mut sources = lock(&self.sources);
+        let Some(slot) = sources.slots.get_mut(id.0) else {
+            return;
+        };
+        if !std::mem::replace(&mut slot.waiting, true) {
+            sources.waiting.push_back(id.0);
+            drop(sources);
+            self.writer.notify.notify_one();
+        }
+    }
+
+    /// Sends a routing header without a payload, before what the sources have.
+    pub fn send_header(&self, header: RouteHeader) {
+        self.send_routed(header, Bytes::new());
+    }
+
+    /// Sends one routed packet before what the sources have; for the few packets of a handshake.
+    pub(crate) fn send_routed(&self, header: RouteHeader, payload: Bytes) {
+        lock(&self.sources).first.push_back((header, payload));
+        self.writer.notify.notify_one();
+    }
+
+    /// Ends the link in an orderly way: what is queued goes out first.
+    pub fn close(&self) {
+        self.writer.closing.store(true, Ordering::Release);
+        self.writer.notify.notify_one();
+    }
+
+    /// Why the link ended, once it did.
+    pub async fn ended(&self) -> LinkEnd {
+        loop {
+            let signal = self.ended_signal.notified();
+            tokio::pin!(signal);
+            signal.as_mut().enable();
+            if let Some(end) = lock(&self.ended).clone() {
+                return end;
+            }
+            signal.await;
+        }
+    }
+
+    /// Whether the link has ended.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        lock(&self.ended).is_some()
+    }
+
+    /// Fills `out` from the session and the sources in turn.
+    fn pull(&self, out: &mut Outgoing) {
+        if let Some(sealer) = lock(&self.sources).sealer.take() {
+            out.set_sealer(sealer);
+        }
+        if self.writer.session_waiting.swap(false, Ordering::AcqRel) {
+            let more = self.session.pull(self.id, |packet| {
+                out.push_packet(packet);
+                !out.is_full()
+            });
+            if more {
+                self.writer.session_waiting.store(true, Ordering::Release);
+            }
+        }
+        if !out.can_route() {
+            return;
+        }
+        let first = std::mem::take(&mut lock(&self.sources).first);
+        for (header, payload) in first {
+            out.push_routed(&header, payload);
+        }
+        while !out.is_full() {
+            let next = {
+                let mut sources = lock(&self.sources);
+                let Some(id) = sources.waiting.pop_front() else {
+                    break;
+                };
+                sources.slots.get_mut(id).map(|slot| {
+                    slot.waiting = false;
+                    (SourceId(id), slot.source.clone())
+                })
+            };
+            if let Some((id, source)) = next
+                && source.pull(self, out)
+            {
+                self.wake(id);
+            }
+        }
+    }
+
+    fn handle(self: &Arc<Self>, packet: Packet) -> Result<(), LinkEnd> {
+        match packet.kind {
+            PacketKind::Routed => self.handle_routed(packet.body),
+            PacketKind::Padding => Ok(()),
+            PacketKind::Refused => {
+                let refused = Refused::decode(packet.body)?;
+                Err(LinkEnd::Refused {
+                    code: refused.code,
+                    text: refused.text,
+                })
+            }
+            _ => Ok(self.session.handle_packet(self.id, packet)?),
+        }
+    }
+
+    fn handle_routed(self: &Arc<Self>, body: Bytes) -> Result<(), LinkEnd> {
+        let (sealed, payload) = route::split_routed(body)?;
+        let length = sealed.len().checked_sub(TAG_LEN).ok_or(LinkEnd::Forged)?;
+        let mut plain = vec![0; length];
+        {
+            let mut opener = lock(&self.opener);
+            let (key, count) = opener.as_mut().ok_or(LinkEnd::Forged)?;
+            let aad = (payload.len() as u64).to_be_bytes();
+            key.open_into(Space::Reliable, *count, &aad, &sealed, &mut plain)
+                .map_err(|_| LinkEnd::Forged)?;
+            *count += 1;
+        }
+        let header = RouteHeader::decode_whole(self.speaks_to_us, plain.into())?;
+        self.router.routed(self, header, payload);
+        Ok(())
+    }
+}
+
+/// Reads and writes until either has ended, then cleans up.
+async fn run(
+    link: Arc<Link>,
+    mut sink: Box<dyn Sink>,
+    mut source: Box<dyn Source>,
+    mut decoder: PacketDecoder,
+) {
+    let end = {
+        let reading = read(&link, source.as_mut(), &mut decoder);
+        let writing = write(&link, sink.as_mut());
+        tokio::pin!(reading, writing);
+        tokio::select! {
+            end = &mut reading => end,
+            end = &mut writing => end,
+        }
+    };
+    if let LinkEnd::Leg(LegError::Refused(code)) = &end {
+        refuse(sink.as_mut(), *code).await;
+    }
+    tracing::debug!(link = %link.id, carrier = link.info.carrier, "link ended: {end}");
+    *lock(&link.ended) = Some(end.clone());
+    link.ended_signal.notify_waiters();
+    link.router.link_down(&link, &end);
+    link.session.leg_lost(link.id);
+    link.session.note_change();
+}
+
+async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDecoder) -> LinkEnd {
+    loop {
+        loop {
+            match decoder.next() {
+                Ok(Some(packet)) => {
+                    if let Err(end) = link.handle(packet) {
+                        return end;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return error.into(),
+            }
+        }
+        match poll_fn(|cx| source.poll_recv(cx)).await {
+            Some(Ok(chunk)) => decoder.push(chunk),
+            Some(Err(error)) => return error.into(),
+            None => return LinkEnd::Closed,
+        }
+    }
+}
+
+async fn write(link: &Arc<Link>, sink: &mut dyn Sink) -> LinkEnd {
+    let mut out = Outgoing::default();
+    loop {
+        let notified = link.writer.notify.notified();
+        link.pull(&mut out);
+        if out.is_empty() {
+            if link.writer.closing.load(Ordering::Acquire) {
+                let closing = poll_fn(|cx| sink.poll_close(cx));
+                let _ = tokio::time::timeout(CLOSE_LIMIT, closing).await;
+                return LinkEnd::Done;
+            }
+            if let Err(error) = poll_fn(|cx| sink.poll_flush(cx)).await {
+                return error.into();
+            }
+            notified.await;
+            continue;
+        }
+        if let Err(error) = poll_fn(|cx| sink.poll_send(cx, &mut out.queue)).await {
+            return error.into();
+        }
+        out.recount();
+    }
+}
+
+/// Tells the other side why its session is not gone on with.
+async fn refuse(sink: &mut dyn Sink, code: u64) {
+    let text = underpass_proto::code::describe(code);
+    let packet = Refused { code, text }.to_packet();
+    let mut bytes = Vec::new();
+    packet.encode(&mut bytes);
+    let mut queue = VecDeque::from([Bytes::from(bytes)]);
+    let sending = async {
+        while !queue.is_empty() {
+            poll_fn(|cx| sink.poll_send(cx, &mut queue)).await?;
+        }
+        poll_fn(|cx| sink.poll_close(cx)).await
+    };
+    let _ = tokio::time::timeout(CLOSE_LIMIT, sending).await;
+}

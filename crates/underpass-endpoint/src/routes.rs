@@ -1,0 +1,552 @@
+//! The agent's side of routed packets: which route belongs to which session.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use underpass_proto::code::Code;
+use underpass_proto::packet::{Packet, PacketKind, Resume, SessionId};
+use underpass_proto::route::{self, RouteHeader};
+use underpass_proto::session::{LegError, LegId};
+use underpass_seal::PublicKey;
+
+use crate::link::{Link, LinkEnd, RouteSource, Router, SourceId};
+use crate::outgoing::Outgoing;
+use crate::session::{LegPort, Session};
+
+/// Bytes that one route adds to a link before the next one has its turn.
+const TURN: usize = 64 * 1024;
+/// Packets of a handshake that may wait to be looked at.
+const HANDSHAKE_PACKETS: usize = 8;
+
+/// Who is at the other end of a session that came in over a route, as far as the relay knows. The
+/// handshake must then show the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// The service that was asked for, as it was published.
+    pub service: String,
+    /// The user.
+    pub user: String,
+    /// The machine's key.
+    pub machine: PublicKey,
+}
+
+/// What happens on a route during the handshake.
+#[derive(Debug)]
+pub(crate) enum RouteEvent {
+    Packet(Packet),
+    Gone { code: u64, text: String },
+}
+
+enum Entry {
+    Handshake(mpsc::Sender<RouteEvent>),
+    Leg(Arc<RouteLeg>),
+}
+
+/// Handles a route that came in with a HELLO.
+pub(crate) type OnHello = dyn Fn(NewRoute, PeerInfo, Packet) + Send + Sync;
+
+#[derive(Default)]
+struct Table {
+    /// By the link's serial number and the route's number on it.
+    routes: HashMap<(u64, u32), Entry>,
+    next: u32,
+}
+
+/// All routes of an agent's attachment, over all its links.
+#[derive(Default)]
+pub(crate) struct Routes {
+    table: Mutex<Table>,
+    /// Sessions that others opened to this agent, to be resumed by name.
+    sessions: Mutex<HashMap<SessionId, Session>>,
+    on_hello: OnceLock<Box<OnHello>>,
+}
+
+/// A route on which a handshake is going on. Dropping it ends the route.
+pub(crate) struct NewRoute {
+    routes: Arc<Routes>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) route: u32,
+    pub(crate) events: mpsc::Receiver<RouteEvent>,
+    kept: bool,
+}
+
+impl NewRoute {
+    /// Sends one packet of the handshake.
+    pub(crate) fn send(&self, packet: &Packet) {
+        let header = route::Data { route: self.route }.into();
+        self.link.send_routed(header, unframed(packet));
+    }
+
+    /// The route becomes the leg of a session, made by `session` from its port. Packets that came in
+    /// meanwhile are handed over first.
+    pub(crate) fn into_leg(
+        mut self,
+        leg: LegId,
+        session: impl FnOnce(Arc<RouteLeg>) -> Session,
+    ) -> Session {
+        self.kept = true;
+        let port = RouteLeg::new(self.link.clone(), self.route, leg, None);
+        let session = session(port.clone());
+        port.begin(&session, &self.routes);
+        // From here on packets go to the session; those before it are in `events`.
+        self.routes
+            .insert(&self.link, self.route, Entry::Leg(port.clone()));
+        while let Ok(RouteEvent::Packet(packet)) = self.events.try_recv() {
+            port.receive(packet);
+        }
+        session
+    }
+
+    /// Ends the route and says why.
+    pub(crate) fn refuse(&self, code: u64) {
+        let text = underpass_proto::code::describe(code);
+        self.link.send_header(
+            route::Gone {
+                route: self.route,
+                code,
+                text,
+            }
+            .into(),
+        );
+    }
+}
+
+impl Drop for NewRoute {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.routes.remove(&self.link, self.route);
+        }
+    }
+}
+
+fn unframed(packet: &Packet) -> Bytes {
+    let mut bytes = Vec::with_capacity(1 + packet.body.len());
+    bytes.push(packet.kind.code());
+    bytes.extend_from_slice(&packet.body);
+    bytes.into()
+}
+
+impl Routes {
+    pub(crate) fn set_on_hello(&self, handler: Box<OnHello>) -> bool {
+        self.on_hello.set(handler).is_ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, link: &Link, route: u32, entry: Entry) {
+        self.lock().routes.insert((link.serial(), route), entry);
+    }
+
+    fn remove(&self, link: &Link, route: u32) {
+        self.lock().routes.remove(&(link.serial(), route));
+    }
+
+    /// A number for a route that this agent opens: even ones are ours.
+    fn new_number(&self, link: &Link) -> u32 {
+        let mut table = self.lock();
+        loop {
+            table.next = table.next.wrapping_add(2) & !1;
+            let number = table.next;
+            if !table.routes.contains_key(&(link.serial(), number)) {
+                return number;
+            }
+        }
+    }
+
+    /// Opens a route with the first packet of a handshake.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        service: &str,
+        hello: &Packet,
+    ) -> NewRoute {
+        let route = self.new_number(link);
+        let (sender, events) = mpsc::channel(HANDSHAKE_PACKETS);
+        self.insert(link, route, Entry::Handshake(sender));
+        let header = route::Open {
+            route,
+            service: service.to_owned(),
+        }
+        .into();
+        link.send_routed(header, unframed(hello));
+        NewRoute {
+            routes: self.clone(),
+            link: link.clone(),
+            route,
+            events,
+            kept: false,
+        }
+    }
+
+    /// Opens a route as a further leg of a session that this agent began: it resumes there.
+    pub(crate) fn resume(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        service: &str,
+        session: &Session,
+    ) -> Arc<RouteLeg> {
+        let route = self.new_number(link);
+        let leg = session.new_leg_id();
+        let port = RouteLeg::new(link.clone(), route, leg, Some(service.to_owned()));
+        self.insert(link, route, Entry::Leg(port.clone()));
+        port.begin(session, self);
+        session.add_leg(leg, port.clone());
+        port
+    }
+
+    /// Keeps a session that came in resumable until it ends.
+    pub(crate) fn keep(self: &Arc<Self>, session: Session) {
+        let id = session.id();
+        self.sessions().insert(id, session.clone());
+        let routes = self.clone();
+        tokio::spawn(async move {
+            session.closed().await;
+            routes.sessions().remove(&id);
+        });
+    }
+
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incoming(self: &Arc<Self>, link: &Arc<Link>, incoming: route::Incoming, payload: Bytes) {
+        let route = incoming.route;
+        let refuse = |code: u64| {
+            let text = underpass_proto::code::describe(code);
+            link.send_header(route::Gone { route, code, text }.into());
+        };
+        let Ok(packet) = Packet::parse_unframed(payload) else {
+            return refuse(Code::ProtocolViolation.number());
+        };
+        match packet.kind {
+            PacketKind::Hello => {
+                let Some(on_hello) = self.on_hello.get() else {
+                    return refuse(Code::NoService.number());
+                };
+                let (sender, events) = mpsc::channel(HANDSHAKE_PACKETS);
+                self.insert(link, route, Entry::Handshake(sender));
+                let new = NewRoute {
+                    routes: self.clone(),
+                    link: link.clone(),
+                    route,
+                    events,
+                    kept: false,
+                };
+                let peer = PeerInfo {
+                    service: incoming.service,
+                    user: incoming.user,
+                    machine: PublicKey(incoming.machine),
+                };
+                on_hello(new, peer, packet);
+            }
+            PacketKind::Resume => {
+                if let Err(code) = self.resume_incoming(link, route, packet) {
+                    refuse(code);
+                }
+            }
+            _ => refuse(Code::ProtocolViolation.number()),
+        }
+    }
+
+    fn resume_incoming(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        route: u32,
+        packet: Packet,
+    ) -> Result<(), u64> {
+        let resume =
+            Resume::decode(packet.body.clone()).map_err(|_| Code::ProtocolViolation.number())?;
+        let session = self
+            .sessions()
+            .get(&resume.session)
+            .cloned()
+            .ok_or(Code::UnknownSession.number())?;
+        let leg = session.new_leg_id();
+        let port = RouteLeg::new(link.clone(), route, leg, None);
+        port.begin(&session, self);
+        session.add_leg(leg, port.clone());
+        match session.handle_packet(leg, packet) {
+            Ok(()) => {
+                self.insert(link, route, Entry::Leg(port));
+                Ok(())
+            }
+            Err(error) => {
+                session.leg_lost(leg);
+                port.detach();
+                Err(match error {
+                    LegError::Refused(code) => code,
+                    _ => Code::ProtocolViolation.number(),
+                })
+            }
+        }
+    }
+
+    fn data(&self, link: &Arc<Link>, route: u32, payload: Bytes) {
+        let Ok(packet) = Packet::parse_unframed(payload) else {
+            return;
+        };
+        let leg = {
+            let table = self.lock();
+            match table.routes.get(&(link.serial(), route)) {
+                Some(Entry::Leg(leg)) => leg.clone(),
+                Some(Entry::Handshake(sender)) => {
+                    // More than a handshake needs is nobody's loss: the route ends by its time limit.
+                    let _ = sender.try_send(RouteEvent::Packet(packet));
+                    return;
+                }
+                None => return,
+            }
+        };
+        leg.receive(packet);
+    }
+
+    fn leg(&self, link: &Link, route: u32) -> Option<Arc<RouteLeg>> {
+        match self.lock().routes.get(&(link.serial(), route)) {
+            Some(Entry::Leg(leg)) => Some(leg.clone()),
+            _ => None,
+        }
+    }
+
+    fn gone(&self, link: &Link, gone: route::Gone) {
+        let entry = self.lock().routes.remove(&(link.serial(), gone.route));
+        match entry {
+            Some(Entry::Handshake(sender)) => {
+                let _ = sender.try_send(RouteEvent::Gone {
+                    code: gone.code,
+                    text: gone.text,
+                });
+            }
+            Some(Entry::Leg(leg)) => leg.gone(gone.code, gone.text),
+            None => {}
+        }
+    }
+}
+
+/// The router that an agent gives its links.
+pub(crate) struct AgentRouter(pub(crate) Arc<Routes>);
+
+impl Router for AgentRouter {
+    fn routed(&self, link: &Arc<Link>, header: RouteHeader, payload: Bytes) {
+        let routes = &self.0;
+        match header {
+            RouteHeader::Incoming(incoming) => routes.incoming(link, incoming, payload),
+            RouteHeader::Data(data) => routes.data(link, data.route, payload),
+            RouteHeader::Wait(wait) => {
+                if let Some(leg) = routes.leg(link, wait.route) {
+                    leg.pause(true);
+                }
+            }
+            RouteHeader::GoOn(go_on) => {
+                if let Some(leg) = routes.leg(link, go_on.route) {
+                    leg.pause(false);
+                }
+            }
+            RouteHeader::Dropped(dropped) => {
+                if let Some(leg) = routes.leg(link, dropped.route) {
+                    leg.dropped(dropped.first, dropped.count);
+                }
+            }
+            RouteHeader::Gone(gone) => routes.gone(link, gone),
+            // Only agents say this, and the link reads only what relays say.
+            RouteHeader::Open(_) => {}
+        }
+    }
+
+    fn link_down(&self, link: &Arc<Link>, why: &LinkEnd) {
+        let serial = link.serial();
+        let entries: Vec<Entry> = {
+            let mut table = self.0.lock();
+            let ours: Vec<(u64, u32)> = table
+                .routes
+                .keys()
+                .filter(|(on, _)| *on == serial)
+                .copied()
+                .collect();
+            ours.iter()
+                .filter_map(|key| table.routes.remove(key))
+                .collect()
+        };
+        for entry in entries {
+            if let Entry::Leg(leg) = entry {
+                leg.gone(Code::ServiceAway.number(), why.to_string());
+            }
+        }
+    }
+}
+
+/// A route as the leg of a session.
+pub(crate) struct RouteLeg {
+    link: Arc<Link>,
+    route: u32,
+    leg: LegId,
+    /// The first packet opens the route to this service.
+    opens: Mutex<Option<String>>,
+    bound: OnceLock<Bound>,
+    paused: AtomicBool,
+    finished: AtomicBool,
+    gone: Mutex<Option<(u64, String)>>,
+}
+
+struct Bound {
+    session: Session,
+    source: SourceId,
+    routes: Arc<Routes>,
+}
+
+impl RouteLeg {
+    fn new(link: Arc<Link>, route: u32, leg: LegId, opens: Option<String>) -> Arc<RouteLeg> {
+        Arc::new(RouteLeg {
+            link,
+            route,
+            leg,
+            opens: Mutex::new(opens),
+            bound: OnceLock::new(),
+            paused: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            gone: Mutex::new(None),
+        })
+    }
+
+    fn begin(self: &Arc<Self>, session: &Session, routes: &Arc<Routes>) {
+        let source = self.link.attach_source(self.clone());
+        let bound = Bound {
+            session: session.clone(),
+            source,
+            routes: routes.clone(),
+        };
+        let _ = self.bound.set(bound);
+        self.link.wake(source);
+    }
+
+    pub(crate) fn id(&self) -> LegId {
+        self.leg
+    }
+
+    /// Why the route ended, if it did.
+    pub(crate) fn gone_because(&self) -> Option<(u64, String)> {
+        self.gone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn receive(&self, packet: Packet) {
+        let Some(bound) = self.bound.get() else {
+            return;
+        };
+        if let Err(error) = bound.session.handle_packet(self.leg, packet) {
+            tracing::debug!(leg = %self.leg, "route given up: {error}");
+            let code = match error {
+                LegError::Refused(code) => code,
+                LegError::Corrupt => Code::CorruptPath.number(),
+                _ => Code::ProtocolViolation.number(),
+            };
+            let text = error.to_string();
+            self.link.send_header(
+                route::Gone {
+                    route: self.route,
+                    code,
+                    text: text.clone(),
+                }
+                .into(),
+            );
+            bound.routes.remove(&self.link, self.route);
+            self.gone(code, text);
+        }
+    }
+
+    fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+        if !paused {
+            self.wake();
+        }
+    }
+
+    fn dropped(&self, first: u64, count: u64) {
+        if let Some(bound) = self.bound.get() {
+            bound.session.handle_dropped(self.leg, first, count);
+        }
+    }
+
+    fn gone(&self, code: u64, text: String) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, text));
+        self.detach();
+        if let Some(bound) = self.bound.get() {
+            bound.session.leg_lost(self.leg);
+            bound.session.note_change();
+        }
+    }
+
+    fn detach(&self) {
+        if let Some(bound) = self.bound.get() {
+            self.link.detach_source(bound.source);
+        }
+    }
+
+    fn header(&self) -> RouteHeader {
+        let opens = self
+            .opens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match opens {
+            Some(service) => route::Open {
+                route: self.route,
+                service,
+            }
+            .into(),
+            None => route::Data { route: self.route }.into(),
+        }
+    }
+}
+
+impl RouteSource for RouteLeg {
+    fn pull(&self, link: &Link, out: &mut Outgoing) -> bool {
+        let Some(bound) = self.bound.get() else {
+            return false;
+        };
+        if self.paused.load(Ordering::Acquire) {
+            return false;
+        }
+        let end = out.len() + TURN;
+        let more = bound.session.pull(self.leg, |packet| {
+            out.push_routed(&self.header(), packet);
+            !out.is_full() && out.len() < end
+        });
+        if !more && self.finished.load(Ordering::Acquire) {
+            let code = Code::NoError.number();
+            link.send_header(
+                route::Gone {
+                    route: self.route,
+                    code,
+                    text: String::new(),
+                }
+                .into(),
+            );
+            bound.routes.remove(link, self.route);
+            self.detach();
+        }
+        more
+    }
+}
+
+impl LegPort for RouteLeg {
+    fn wake(&self) {
+        if let Some(bound) = self.bound.get()
+            && !self.paused.load(Ordering::Acquire)
+        {
+            self.link.wake(bound.source);
+        }
+    }
+
+    fn done(&self) {
+        self.finished.store(true, Ordering::Release);
+        self.paused.store(false, Ordering::Release);
+        self.wake();
+    }
+}
