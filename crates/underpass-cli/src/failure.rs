@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use underpass_agent::Code;
+use underpass_proto::Code;
 
 /// Reasons that lie with this command or this machine, in the manner of [`Code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,6 +59,11 @@ impl Output {
         rows.cells.iter().try_for_each(|cells| print(&in_one_line(cells)))
     }
 
+    /// Whether a person reads standard output.
+    pub fn for_people(self) -> bool {
+        self.terminal && !self.json
+    }
+
     /// Tells the user something that is no result.
     pub fn message(self, text: &str) {
         if !self.quiet {

@@ -7,6 +7,7 @@ mod trust;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use thiserror::Error;
 use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, Session};
@@ -21,6 +22,11 @@ use crate::status::{Board, SessionEntry, Shown};
 pub use listen::{ListenError, Listener};
 pub use stdio::{NcError, nc};
 pub use trust::PinnedTrust;
+
+/// How long a program that is done waits for what it wrote to arrive.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+/// Between looks at what is under way.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
 
 /// Why a service could not be opened.
 #[derive(Debug, Error)]
@@ -68,6 +74,17 @@ struct Inner {
     /// What the relay said about names; forgotten when it turns out to be wrong.
     resolved: Mutex<HashMap<String, Resolved>>,
     slots: Mutex<HashMap<PublicKey, Arc<Slot>>>,
+}
+
+/// Waits until nothing of what was written is under way, and only `staying` channels are left.
+async fn drained(session: &Session, staying: usize) {
+    loop {
+        let status = session.status();
+        if status.closed.is_some() || (status.channels <= staying && status.unacknowledged == 0) {
+            return;
+        }
+        tokio::time::sleep(DRAIN_STEP).await;
+    }
 }
 
 /// Where the session with one publisher is kept. Whoever makes it holds the lock, so that others wait
@@ -171,7 +188,29 @@ impl Connector {
         Ok(session)
     }
 
-    /// Ends all sessions, telling their peers.
+    /// Waits until everything that was written has arrived and all channels are done, for a few
+    /// seconds at the most; then ends all sessions.
+    pub async fn finish(&self) {
+        let slots: Vec<_> = {
+            let slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.values().cloned().collect()
+        };
+        // The session with the relay also carries the control channel, which stays.
+        let mut sessions = vec![(self.inner.standing.attachment().session(), 1)];
+        for slot in slots {
+            sessions.extend(slot.lock().await.as_ref().map(|(session, _)| (session.clone(), 0)));
+        }
+        let done = async {
+            for (session, staying) in &sessions {
+                drained(session, *staying).await;
+            }
+        };
+        // A path that is gone just now is worth a little waiting, and no more.
+        let _ = tokio::time::timeout(FINISH_LIMIT, done).await;
+        self.close().await;
+    }
+
+    /// Ends all sessions, telling their peers. What was not sent yet is not waited for.
     pub async fn close(&self) {
         let slots: Vec<_> = {
             let mut slots = self

@@ -32,7 +32,7 @@ groups! {
     /// Flags of all commands.
     Everywhere: Everywhere; true
     /// Flags of commands that only ask a relay something.
-    ToRelay: ToRelay, Path; false
+    ToRelay: ToRelay, Path; true
     /// Flags of `login`.
     OnLogin: Path, OnLogin; false
     /// Flags of `connect` and `nc`.

@@ -3,8 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use underpass_agent::carrier::{self, IdPlace, KINDS, Kind, RelayUrl, kind_by_name};
-use underpass_agent::{Class, http::HeaderValue};
+use underpass_carrier::{IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name};
+use http::HeaderValue;
+use underpass_proto::frame::Class;
 
 /// A length of time: `90s`, `10m`, `1h 30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ impl FromStr for Span {
 pub struct RelayChoice(pub Option<RelayUrl>);
 
 impl FromStr for RelayChoice {
-    type Err = carrier::RelayUrlError;
+    type Err = RelayUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
