@@ -24,6 +24,10 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(2);
 /// The same for a PING that asks what has become of the last records (or two round trips). Much
 /// longer than an acknowledgement may be held back.
 const PROBE_AFTER: Duration = Duration::from_millis(250);
+/// A suspect leg is asked again this often.
+const ASK_SUSPECT_AFTER: Duration = Duration::from_secs(5);
+/// PINGs that are remembered. Any answer also does for those before it.
+const MAX_ASKED: usize = 8;
 /// A leg that stays suspect for so long is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// The wait for a suspect is doubled at most so many times: a path that needs 32 seconds for one
@@ -67,16 +71,15 @@ pub(crate) struct Leg {
     opening: Option<(u64, Bytes)>,
     /// Packets handed out for this leg so far: the index of the next one.
     pub(crate) packets: u64,
-    /// Something genuine arrived.
-    last_heard: Time,
     last_sent: Time,
     /// The peer acknowledged or answered something that was sent on this leg.
     last_answer: Time,
-    asked: Option<Asked>,
+    /// The oldest first.
+    asked: VecDeque<Asked>,
     /// The token of the PING to be answered.
     pub(crate) pong_owed: Option<u64>,
-    /// What was answered last, and in which packet.
-    ponged: Option<(u64, u64)>,
+    /// What was answered last, in which packet, and when.
+    ponged: Option<(u64, u64, Time)>,
     pub(crate) ping_owed: bool,
     suspect_since: Option<Time>,
 }
@@ -89,10 +92,9 @@ impl Leg {
             first: VecDeque::new(),
             opening: None,
             packets,
-            last_heard: now,
             last_sent: now,
             last_answer: now,
-            asked: None,
+            asked: VecDeque::new(),
             pong_owed: None,
             ponged: None,
             ping_owed: false,
@@ -104,17 +106,12 @@ impl Leg {
     /// shows the peer that it works.
     pub(crate) fn activate(&mut self, now: Time) {
         self.state = LegState::Active;
-        self.last_heard = now;
         self.last_answer = now;
         self.ping_owed = true;
     }
 
     pub(crate) fn is_active(&self) -> bool {
         self.state == LegState::Active
-    }
-
-    pub(crate) fn heard(&mut self, now: Time) {
-        self.last_heard = now;
     }
 
     /// The peer acknowledged something new that was sent here.
@@ -137,21 +134,38 @@ impl Leg {
 
     pub(crate) fn pinged(&mut self, token: u64, now: Time) {
         self.ping_owed = false;
-        self.asked = Some(Asked {
+        if self.asked.len() == MAX_ASKED {
+            // The first one tells since when an answer is missing.
+            self.asked.remove(1);
+        }
+        self.asked.push_back(Asked {
             token,
             index: self.packets,
             at: now,
         });
     }
 
-    pub(crate) fn pong_sent(&mut self, token: u64) {
-        self.ponged = Some((token, self.packets));
+    pub(crate) fn pong_sent(&mut self, token: u64, now: Time) {
+        self.ponged = Some((token, self.packets, now));
+    }
+
+    /// The peer asks. One that asks again so soon seems not to get the answers; who makes the legs
+    /// (`maker`) has to find out.
+    pub(crate) fn handle_ping(&mut self, token: u64, now: Time, maker: bool) {
+        self.pong_owed = Some(token);
+        let again = self
+            .ponged
+            .is_some_and(|(_, _, at)| now.since(at) < SUSPECT_AFTER);
+        if maker && again && self.asked.is_empty() {
+            self.ping_owed = true;
+        }
     }
 
     /// The peer answered a PING. Returns the index of the packet that carried it: everything that
     /// was sent here before has arrived or is lost.
     pub(crate) fn ponged(&mut self, token: u64, now: Time) -> Option<u64> {
-        let asked = self.asked.take_if(|asked| asked.token == token)?;
+        let position = self.asked.iter().position(|a| a.token == token)?;
+        let asked = self.asked.drain(..=position).next_back()?;
         self.path.on_rtt(now, now.since(asked.at));
         self.answered(now);
         Some(asked.index)
@@ -163,17 +177,19 @@ impl Leg {
         if let Some((_, packet)) = self.opening.take_if(|(index, _)| hit.contains(index)) {
             self.first.push_back(packet);
         }
-        if self.asked.take_if(|a| hit.contains(&a.index)).is_some() {
+        let before = self.asked.len();
+        self.asked.retain(|asked| !hit.contains(&asked.index));
+        if self.asked.len() < before {
             self.ping_owed = true;
         }
-        if let Some((token, _)) = self.ponged.take_if(|(_, index)| hit.contains(index)) {
+        if let Some((token, ..)) = self.ponged.take_if(|(_, index, _)| hit.contains(index)) {
             self.pong_owed.get_or_insert(token);
         }
     }
 
     /// Since when an answer is expected, given when the oldest record under way was sent.
     fn waiting_since(&self, oldest: Option<Time>) -> Option<Time> {
-        let asked = self.asked.map(|asked| asked.at);
+        let asked = self.asked.front().map(|asked| asked.at);
         let since = match (oldest, asked) {
             (Some(a), Some(b)) => a.min(b),
             (a, b) => a.or(b)?,
@@ -190,14 +206,22 @@ impl Leg {
         Some(self.waiting_since(oldest)? + wait)
     }
 
-    /// When the next PING is due: the last records wait for their acknowledgement, or all is quiet.
+    /// When the next PING is due: the last records wait for their acknowledgement, the last PING
+    /// for its answer, or all is quiet.
     fn ping_at(&self, oldest: Option<Time>, idle: Duration) -> Option<Time> {
-        if self.ping_owed || self.asked.is_some() {
+        if self.ping_owed {
             return None;
         }
-        let quiet = self.last_heard.min(self.last_sent) + idle;
-        let probe =
-            oldest.map(|sent| sent.max(self.last_answer) + PROBE_AFTER.max(self.path.rtt() * 2));
+        let wait = PROBE_AFTER.max(self.path.rtt() * 2);
+        if let Some(last) = self.asked.back() {
+            let again = match self.suspect_since {
+                Some(_) => ASK_SUSPECT_AFTER.max(wait),
+                None => wait,
+            };
+            return Some(last.at + again);
+        }
+        let quiet = self.last_answer.min(self.last_sent) + idle;
+        let probe = oldest.map(|sent| sent.max(self.last_answer) + wait);
         Some(probe.map_or(quiet, |probe| probe.min(quiet)))
     }
 
@@ -265,23 +289,25 @@ mod tests {
         assert_eq!(leg.handle_timeout(at(1250), oldest, IDLE, 0), Verdict::Fine);
         assert!(leg.ping_owed);
         leg.pinged(7, at(1250));
+        assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(1500)), "asks again");
+        leg.pinged(8, at(2900));
         assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(3000)));
         let verdict = leg.handle_timeout(at(3000), oldest, IDLE, 0);
         assert_eq!(verdict, Verdict::Suspect);
-        assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(63_000)));
+        assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(7900)));
         let verdict = leg.handle_timeout(at(63_000), oldest, IDLE, 0);
         assert_eq!(verdict, Verdict::Hopeless);
     }
 
     #[test]
-    fn an_answer_clears_the_suspicion_but_just_any_packet_does_not() {
+    fn only_an_answer_clears_the_suspicion() {
         let mut leg = leg();
         leg.pinged(7, at(1000));
-        leg.heard(at(2900));
         let verdict = leg.handle_timeout(at(3000), None, IDLE, 0);
         assert_eq!(verdict, Verdict::Suspect);
         assert_eq!(leg.ponged(8, at(3100)), None, "another token");
         assert_eq!(leg.ponged(7, at(3100)), Some(0));
+        assert!(std::mem::take(&mut leg.ping_owed), "it was asked again");
         assert_eq!(leg.timeout(None, IDLE, 0), Some(at(15_000)));
     }
 
@@ -289,6 +315,7 @@ mod tests {
     fn patience_doubles_the_wait() {
         let mut leg = leg();
         leg.pinged(1, at(0));
+        leg.ping_owed = true;
         assert_eq!(leg.timeout(None, IDLE, 1), Some(at(4000)));
         assert_eq!(leg.timeout(None, IDLE, 40), Some(at(32_000)));
     }
@@ -301,7 +328,7 @@ mod tests {
         leg.sent(at(0));
         leg.pinged(3, at(0));
         leg.sent(at(0));
-        leg.pong_sent(9);
+        leg.pong_sent(9, at(0));
         leg.sent(at(0));
         leg.dropped(1, 2);
         assert!(leg.ping_owed && leg.first.is_empty());

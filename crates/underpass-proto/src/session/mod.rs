@@ -90,7 +90,7 @@ pub struct Config {
     pub max_replay: u64,
     /// What all sessions of the process may hold for replay together.
     pub budget: Budget,
-    /// A leg on which either direction was quiet for so long is pinged.
+    /// A leg on which nothing was sent, or nothing answered, for so long is pinged.
     pub ping_after: Duration,
     /// Reliable and unreliable records sealed before the keys are renewed.
     pub records_per_epoch: u64,

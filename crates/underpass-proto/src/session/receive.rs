@@ -11,6 +11,7 @@ use super::{Event, LegId, Resumption, Session, State};
 use crate::code;
 use crate::frame::{self, Ack, Frame, Place};
 use crate::packet::{Confirm, Packet, PacketKind, RecordHeader, Resume, Resumed};
+use crate::role::Role;
 use crate::time::Time;
 
 /// Room for opened records is allocated in pieces of this many bytes, larger than one record.
@@ -126,9 +127,6 @@ impl Session {
                 Place::Unreliable,
             ),
         };
-        if let Some(state) = self.legs.get_mut(&leg) {
-            state.heard(now);
-        }
         if new {
             self.note_peer();
             self.handle_frames(now, leg, place, &mut plain);
@@ -214,8 +212,9 @@ impl Session {
         }
         match frame {
             Frame::Ping(ping) => {
+                let maker = self.role == Role::Initiator;
                 if let Some(state) = self.legs.get_mut(&leg) {
-                    state.pong_owed = Some(ping.token);
+                    state.handle_ping(ping.token, now, maker);
                 }
             }
             Frame::Pong(pong) => {

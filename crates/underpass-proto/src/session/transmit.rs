@@ -91,7 +91,7 @@ impl Session {
             return;
         };
         if let Some(token) = state.pong_owed.take() {
-            state.pong_sent(token);
+            state.pong_sent(token, now);
             Frame::Pong(frame::Pong { token }).encode(&mut self.outgoing);
         }
         if state.ping_owed {
