@@ -152,7 +152,11 @@ impl Acceptor {
             self.keep(id, session.clone());
         }
         let link = self.start_link(packets, &session, leg, &port);
-        Ok(Accepted::New { link, session, peer })
+        Ok(Accepted::New {
+            link,
+            session,
+            peer,
+        })
     }
 
     /// Keeps the session resumable until it ends.
@@ -188,7 +192,9 @@ impl Acceptor {
                 _ => Code::ProtocolViolation.number(),
             };
             packets.refuse(code).await;
-            return Err(AcceptError::Resume(Code::from_number(code).unwrap_or(Code::Internal)));
+            return Err(AcceptError::Resume(
+                Code::from_number(code).unwrap_or(Code::Internal),
+            ));
         }
         let link = self.start_link(packets, &session, leg, &port);
         tokio::spawn(drop_unproven(session.clone(), link.clone()));
@@ -203,7 +209,14 @@ impl Acceptor {
         port: &Arc<HopPort>,
     ) -> Arc<Link> {
         let router = self.router.clone();
-        Link::start(packets.carrier, packets.decoder, session.clone(), leg, port, router)
+        Link::start(
+            packets.carrier,
+            packets.decoder,
+            session.clone(),
+            leg,
+            port,
+            router,
+        )
     }
 }
 

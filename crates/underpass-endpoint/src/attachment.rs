@@ -140,7 +140,9 @@ pub struct Attachment {
 
 impl std::fmt::Debug for Attachment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attachment").field("relay", &self.inner.settings.relay).finish_non_exhaustive()
+        f.debug_struct("Attachment")
+            .field("relay", &self.inner.settings.relay)
+            .finish_non_exhaustive()
     }
 }
 
@@ -220,7 +222,9 @@ impl Attachment {
         AttachStatus {
             relay: self.inner.settings.relay.to_string(),
             relay_key: self.inner.relay_key.fingerprint(),
-            carrier: link.filter(|link| !link.is_ended()).map(|link| link.info().clone()),
+            carrier: link
+                .filter(|link| !link.is_ended())
+                .map(|link| link.info().clone()),
             since: story.since.elapsed(),
             drops: story.drops,
             last_resume: story.last_resume,
@@ -259,7 +263,9 @@ impl Attachment {
     /// Ends the attachment in order: the relay is told, sessions that pass through it are not.
     pub async fn detach(&self) {
         let session = self.session();
-        self.inner.ended.send_replace(Some(AttachError::Ended("detached".into())));
+        self.inner
+            .ended
+            .send_replace(Some(AttachError::Ended("detached".into())));
         session.close(Code::NoError, "the agent detached");
         let link = self.inner.link.borrow().clone();
         if let Some(link) = link {
@@ -356,7 +362,10 @@ async fn remake(inner: &Arc<Inner>, old: &Session, wait: &mut Backoff) -> bool {
         }));
         return false;
     }
-    tracing::info!("the relay ended the attachment ({}), attaching anew", closed.reason);
+    tracing::info!(
+        "the relay ended the attachment ({}), attaching anew",
+        closed.reason
+    );
     loop {
         wait.sleep().await;
         let pin = Some(inner.relay_key.fingerprint());
@@ -379,13 +388,22 @@ async fn remake(inner: &Arc<Inner>, old: &Session, wait: &mut Backoff) -> bool {
 /// Whether the relay closed the session so that attaching again is no use.
 fn ended_for_good(closed: &Closed) -> bool {
     closed.by == ClosedBy::Peer
-        && matches!(Code::from_number(closed.code), Some(Code::Ended | Code::VersionUnsupported))
+        && matches!(
+            Code::from_number(closed.code),
+            Some(Code::Ended | Code::VersionUnsupported)
+        )
 }
 
 /// Goes on with the hop's session over a new carrier.
 async fn resume(inner: &Inner, session: &Session) -> Result<Arc<Link>, AttachError> {
-    let hop =
-        connect(&inner.settings, &inner.identity, &inner.routes, Some(session), None).await?;
+    let hop = connect(
+        &inner.settings,
+        &inner.identity,
+        &inner.routes,
+        Some(session),
+        None,
+    )
+    .await?;
     Ok(hop.link)
 }
 
@@ -417,7 +435,10 @@ async fn connect(
             Err(Failed::Final(error)) => return Err(error),
         }
     }
-    Err(AttachError::Unreachable { relay: settings.relay.to_string(), tried })
+    Err(AttachError::Unreachable {
+        relay: settings.relay.to_string(),
+        tried,
+    })
 }
 
 /// Why one carrier did not do.
@@ -461,8 +482,7 @@ async fn handshake_on(
 ) -> Result<NewHop, Failed> {
     let config = settings.session.clone();
     let target = HelloTarget::Relay;
-    let (connecting, hello) =
-        Connecting::start(config, identity, target, &[], &mut rand::rng())?;
+    let (connecting, hello) = Connecting::start(config, identity, target, &[], &mut rand::rng())?;
     send(&mut packets, &hello).await?;
     let answer = packets.receive(ANSWER_LIMIT).await?;
     let answered = connecting.handle_answer(answer)?;
@@ -484,7 +504,11 @@ async fn handshake_on(
         }
     });
     match established.await {
-        Ok(Ok(())) => Ok(NewHop { session, link, relay }),
+        Ok(Ok(())) => Ok(NewHop {
+            session,
+            link,
+            relay,
+        }),
         Ok(Err(end)) => {
             session.close(Code::Cancelled, "the handshake did not come to its end");
             Err(end.into())
@@ -492,7 +516,9 @@ async fn handshake_on(
         Err(_) => {
             session.close(Code::Cancelled, "the handshake did not come to its end");
             link.close();
-            Err(Failed::Path("the relay did not go on after the handshake".into()))
+            Err(Failed::Path(
+                "the relay did not go on after the handshake".into(),
+            ))
         }
     }
 }
@@ -527,13 +553,19 @@ async fn resume_on(
     match resumed.await {
         Ok(Ok(())) => {
             let relay = PublicKey([0; 32]);
-            Ok(NewHop { session: session.clone(), link, relay })
+            Ok(NewHop {
+                session: session.clone(),
+                link,
+                relay,
+            })
         }
         Ok(Err(end)) => Err(end.into()),
         Err(_) => {
             session.leg_lost(leg);
             link.close();
-            Err(Failed::Path("the relay did not answer the request to resume".into()))
+            Err(Failed::Path(
+                "the relay did not answer the request to resume".into(),
+            ))
         }
     }
 }
@@ -546,7 +578,14 @@ fn start_link(
     routes: &Arc<Routes>,
 ) -> Arc<Link> {
     let router = Arc::new(AgentRouter(routes.clone()));
-    Link::start(packets.carrier, packets.decoder, session.clone(), leg, port, router)
+    Link::start(
+        packets.carrier,
+        packets.decoder,
+        session.clone(),
+        leg,
+        port,
+        router,
+    )
 }
 
 /// Waits between attempts: longer each time, with a random part so that many agents that lost the

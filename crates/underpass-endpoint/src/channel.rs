@@ -50,7 +50,9 @@ impl ChannelError {
             ChannelError::Reset(code) | ChannelError::Stopped(code) => {
                 Code::from_number(*code).unwrap_or(Code::Internal)
             }
-            ChannelError::SessionClosed(closed) if closed.by == ClosedBy::Peer && closed.code == 0 => {
+            ChannelError::SessionClosed(closed)
+                if closed.by == ClosedBy::Peer && closed.code == 0 =>
+            {
                 Code::Ended
             }
             ChannelError::SessionClosed(closed) => {
@@ -109,13 +111,17 @@ pub struct ChannelWriter {
 
 impl std::fmt::Debug for ChannelReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChannelReader").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ChannelReader")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for ChannelWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChannelWriter").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ChannelWriter")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,7 +165,9 @@ impl Channel {
     /// written. What it sent before still arrives.
     pub fn redial(&self, service: &str) {
         let id = self.reader.id;
-        self.reader.session.with(|state, _| state.core.redial(id, service));
+        self.reader
+            .session
+            .with(|state, _| state.core.redial(id, service));
     }
 
     /// Both halves, to be used by different tasks.
@@ -173,7 +181,11 @@ impl ChannelReader {
     fn poll_accepted(&mut self, cx: &Context<'_>) -> Poll<Result<(), ChannelError>> {
         let id = self.id;
         let outcome = self.session.with(|state, _| {
-            if state.channels.get(&id).is_some_and(|wakers| wakers.accepted) {
+            if state
+                .channels
+                .get(&id)
+                .is_some_and(|wakers| wakers.accepted)
+            {
                 return Poll::Ready(Some(Ok(())));
             }
             match state.core.reset_code(id) {
@@ -207,14 +219,18 @@ impl ChannelReader {
             if !self.pending.is_empty() {
                 return Poll::Ready(Ok(Some(std::mem::take(&mut self.pending))));
             }
-            if let Some(decompressor) = &mut self.decompressor {
-                if let Some(block) = decompressor.next_block()? {
-                    self.pending = block;
-                    continue;
-                }
+            if let Some(decompressor) = &mut self.decompressor
+                && let Some(block) = decompressor.next_block()?
+            {
+                self.pending = block;
+                continue;
             }
             match ready!(self.poll_raw(cx))? {
-                None if self.decompressor.as_ref().is_some_and(|d| !d.is_between_blocks()) => {
+                None if self
+                    .decompressor
+                    .as_ref()
+                    .is_some_and(|d| !d.is_between_blocks()) =>
+                {
                     let text = "the channel ended in the middle of a compressed block";
                     return Poll::Ready(Err(ChannelError::Encoding(text.into())));
                 }
@@ -233,7 +249,20 @@ impl ChannelReader {
         }
         let id = self.id;
         let outcome = self.session.with(|state, _| {
-            let outcome = state.core.read(id, READ_CHUNK);
+            // Bytes behind a redial are for the next host service.
+            let redial = state
+                .channels
+                .get(&id)
+                .and_then(|wakers| wakers.redial.as_ref());
+            let most = match (redial, state.core.read_offset(id)) {
+                (Some(redial), Some(read)) => redial.offset.saturating_sub(read),
+                _ => READ_CHUNK as u64,
+            };
+            let most = usize::try_from(most).unwrap_or(READ_CHUNK).min(READ_CHUNK);
+            let outcome = match most {
+                0 => ReadOutcome::Blocked,
+                most => state.core.read(id, most),
+            };
             if outcome == ReadOutcome::Blocked {
                 register(state, id, cx.waker(), false);
             }
@@ -251,13 +280,20 @@ impl ChannelReader {
         })
     }
 
-    /// The peer's wish to go on with another host service, once it has made one; bytes below
-    /// [`Redial::offset`] are still for the old one. Pending for ever on channels without one.
+    /// The peer's wish to go on with another host service, once everything before it was read.
+    /// Pending for ever on channels without one.
     pub fn poll_redial(&mut self, cx: &Context<'_>) -> Poll<Redial> {
         let id = self.id;
         self.session.with(|state, _| {
-            let Some(wakers) = state.channels.get_mut(&id) else { return Poll::Pending };
-            match wakers.redial.take() {
+            let read = state.core.read_offset(id);
+            let Some(wakers) = state.channels.get_mut(&id) else {
+                return Poll::Pending;
+            };
+            let due = wakers
+                .redial
+                .as_ref()
+                .is_some_and(|redial| Some(redial.offset) == read);
+            match wakers.redial.take_if(|_| due) {
                 Some(redial) => Poll::Ready(redial),
                 None => {
                     wakers.read = Some(cx.waker().clone());
@@ -267,18 +303,18 @@ impl ChannelReader {
         })
     }
 
-    /// How many bytes of the peer's stream were taken from the session.
-    #[must_use]
-    pub fn offset(&self) -> Option<u64> {
+    /// The channel goes on with the new host service: the peer is told and sends on.
+    pub fn accept_redial(&mut self) {
         let id = self.id;
-        self.session.with(|state, _| state.core.read_offset(id))
+        self.session.with(|state, _| state.core.accept(id));
     }
 
     /// Wants no more, and tells the peer why.
     pub fn stop(&mut self, code: Code) {
         let id = self.id;
         self.ended = true;
-        self.session.with(|state, _| state.core.stop(id, code.number()));
+        self.session
+            .with(|state, _| state.core.stop(id, code.number()));
     }
 }
 
@@ -314,7 +350,9 @@ impl ChannelWriter {
     }
 
     fn encode(&mut self, data: &[u8]) -> usize {
-        let Some(compressor) = &mut self.compressor else { return 0 };
+        let Some(compressor) = &mut self.compressor else {
+            return 0;
+        };
         let rate = self.session.status().rate;
         let taken = compressor.block(data, rate, &mut self.encoded);
         self.pending = self.encoded.split().freeze();
@@ -389,7 +427,19 @@ impl ChannelWriter {
     pub fn reset(&mut self, code: Code) {
         let id = self.id;
         self.ended = true;
-        self.session.with(|state, _| state.core.reset(id, code.number()));
+        self.session
+            .with(|state, _| state.core.reset(id, code.number()));
+    }
+
+    /// As [`Channel::redial`].
+    ///
+    /// # Errors
+    /// As for writing.
+    pub async fn redial(&mut self, service: &str) -> Result<(), ChannelError> {
+        std::future::poll_fn(|cx| self.poll_pending(cx)).await?;
+        let id = self.id;
+        self.session.with(|state, _| state.core.redial(id, service));
+        Ok(())
     }
 
     /// Waits until the peer stops reading, with its code.
@@ -415,7 +465,11 @@ impl ChannelWriter {
 
 fn register(state: &mut State, id: ChannelId, waker: &Waker, writer: bool) {
     let wakers = state.channels.entry(id).or_default();
-    let slot = if writer { &mut wakers.write } else { &mut wakers.read };
+    let slot = if writer {
+        &mut wakers.write
+    } else {
+        &mut wakers.read
+    };
     *slot = Some(waker.clone());
 }
 
@@ -515,7 +569,9 @@ impl Drop for ChannelWriter {
 /// One half is gone; the second one takes the wakers with it.
 fn forget(session: &Session, id: ChannelId, writer: bool) {
     session.with(|state, _| {
-        let Some(wakers) = state.channels.get_mut(&id) else { return };
+        let Some(wakers) = state.channels.get_mut(&id) else {
+            return;
+        };
         if writer {
             wakers.writer_gone = true;
         } else {

@@ -52,7 +52,9 @@ impl ConnectError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            ConnectError::Refused { code, .. } => Code::from_number(*code).unwrap_or(Code::Internal),
+            ConnectError::Refused { code, .. } => {
+                Code::from_number(*code).unwrap_or(Code::Internal)
+            }
             ConnectError::Handshake(error) => {
                 Code::from_number(error.code()).unwrap_or(Code::Internal)
             }
@@ -108,7 +110,11 @@ impl Attachment {
             let (core, finish) = answered.finish(leg, clock::now())?;
             route.send(&finish);
             let session = route.into_leg(leg, |port| Session::new(core, leg, port));
-            tokio::spawn(keep_alive(self.clone(), session.clone(), service.to_owned()));
+            tokio::spawn(keep_alive(
+                self.clone(),
+                session.clone(),
+                service.to_owned(),
+            ));
             return match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
                 Ok(true) => Ok(session),
                 _ => {
@@ -124,19 +130,21 @@ impl Attachment {
     pub fn serve(&self, on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static) {
         let weak = Arc::downgrade(&self.inner);
         let on_session = Arc::new(on_session);
-        self.inner.routes.set_on_hello(Box::new(move |route, peer, hello| {
-            let Some(inner) = weak.upgrade() else { return };
-            let on_session = on_session.clone();
-            tokio::spawn(async move {
-                match accept(&inner, route, &peer, hello).await {
-                    Ok(session) => {
-                        inner.routes.keep(session.clone());
-                        on_session(session, peer);
+        self.inner
+            .routes
+            .set_on_hello(Box::new(move |route, peer, hello| {
+                let Some(inner) = weak.upgrade() else { return };
+                let on_session = on_session.clone();
+                tokio::spawn(async move {
+                    match accept(&inner, route, &peer, hello).await {
+                        Ok(session) => {
+                            inner.routes.keep(session.clone());
+                            on_session(session, peer);
+                        }
+                        Err(error) => tracing::warn!(user = peer.user, "no session: {error}"),
                     }
-                    Err(error) => tracing::warn!(user = peer.user, "no session: {error}"),
-                }
-            });
-        }));
+                });
+            }));
     }
 }
 
@@ -183,7 +191,10 @@ async fn accept(
     if inner.routes.sessions().contains_key(&core.id()) {
         route.refuse(Code::Exists.number());
         let text = code::describe(Code::Exists.number());
-        return Err(ConnectError::Refused { code: Code::Exists.number(), text });
+        return Err(ConnectError::Refused {
+            code: Code::Exists.number(),
+            text,
+        });
     }
     Ok(route.into_leg(leg, |port| Session::new(core, leg, port)))
 }

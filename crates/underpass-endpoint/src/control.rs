@@ -64,7 +64,10 @@ impl ControlError {
 impl From<ChannelError> for ControlError {
     fn from(error: ChannelError) -> Self {
         match error {
-            ChannelError::Reset(code) => ControlError::Failed { code, text: code::describe(code) },
+            ChannelError::Reset(code) => ControlError::Failed {
+                code,
+                text: code::describe(code),
+            },
             error => ControlError::Lost(error.to_string()),
         }
     }
@@ -127,7 +130,10 @@ impl Control {
                     return Err(ControlError::Lost("the control channel ended".into()));
                 };
                 if let Message::Failed(failed) = message {
-                    return Err(ControlError::Failed { code: failed.code, text: failed.text });
+                    return Err(ControlError::Failed {
+                        code: failed.code,
+                        text: failed.text,
+                    });
                 }
                 let more = has_more(&message);
                 messages.push(message);
@@ -148,7 +154,9 @@ impl Control {
         sender: mpsc::Sender<Message>,
     ) -> Result<Waiting, ControlError> {
         let mut bytes = BytesMut::new();
-        message.put_framed(&mut bytes).map_err(|error| ControlError::TooLong(error.to_string()))?;
+        message
+            .put_framed(&mut bytes)
+            .map_err(|error| ControlError::TooLong(error.to_string()))?;
         let mut open = self.shared.open.lock().await;
         let session = self.attachment.session();
         let usable = open.as_mut().is_some_and(|open| {
@@ -166,14 +174,22 @@ impl Control {
     }
 
     async fn open(&self, session: &Session) -> Result<Open, ControlError> {
-        let options = OpenOptions { class: Class::Interactive, ..OpenOptions::default() };
+        let options = OpenOptions {
+            class: Class::Interactive,
+            ..OpenOptions::default()
+        };
         let channel = session.open(CONTROL_SERVICE, options).await?;
         let (reader, writer) = channel.into_split();
         let waiting = Waiting::default();
         let (tell, broken) = oneshot::channel();
         let unasked = self.shared.unasked.clone();
         tokio::spawn(read_answers(reader, waiting.clone(), unasked, tell));
-        Ok(Open { session: session.id(), writer, waiting, broken })
+        Ok(Open {
+            session: session.id(),
+            writer,
+            waiting,
+            broken,
+        })
     }
 
     /// The next thing that the relay says unasked: that it is going, a notice, or the end.
@@ -241,5 +257,7 @@ async fn deliver(message: Message, waiting: &Waiting, unasked: &mpsc::Sender<Mes
 }
 
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -55,24 +55,37 @@ pub async fn dial(target: &str, limit: Duration) -> Result<TcpStream, DialError>
     let connecting = async {
         let addresses: Vec<_> = tokio::net::lookup_host(target)
             .await
-            .map_err(|source| DialError::Resolve { target: target.to_owned(), source })?
+            .map_err(|source| DialError::Resolve {
+                target: target.to_owned(),
+                source,
+            })?
             .collect();
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    stream.set_nodelay(true).map_err(|source| DialError::Connect {
-                        target: target.to_owned(),
-                        source,
-                    })?;
+                    stream
+                        .set_nodelay(true)
+                        .map_err(|source| DialError::Connect {
+                            target: target.to_owned(),
+                            source,
+                        })?;
                     return Ok(stream);
                 }
                 Err(error) => last = error,
             }
         }
-        Err(DialError::Connect { target: target.to_owned(), source: last })
+        Err(DialError::Connect {
+            target: target.to_owned(),
+            source: last,
+        })
     };
     tokio::time::timeout(limit, connecting)
         .await
-        .unwrap_or_else(|_| Err(DialError::TimedOut { target: target.to_owned(), after: limit }))
+        .unwrap_or_else(|_| {
+            Err(DialError::TimedOut {
+                target: target.to_owned(),
+                after: limit,
+            })
+        })
 }

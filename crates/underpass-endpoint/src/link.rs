@@ -121,7 +121,10 @@ struct WriterSignal {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("id", &self.id).field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -244,7 +247,10 @@ impl Link {
 
     /// Adds a source of routed packets; it is pulled after [`Link::wake`].
     pub fn attach_source(&self, source: Arc<dyn RouteSource>) -> SourceId {
-        SourceId(lock(&self.sources).slots.insert(Slot { source, waiting: false }))
+        SourceId(lock(&self.sources).slots.insert(Slot {
+            source,
+            waiting: false,
+        }))
     }
 
     /// Removes a source.
@@ -258,7 +264,9 @@ impl Link {
     /// A source has something to send.
     pub fn wake(&self, id: SourceId) {
         let mut sources = lock(&self.sources);
-        let Some(slot) = sources.slots.get_mut(id.0) else { return };
+        let Some(slot) = sources.slots.get_mut(id.0) else {
+            return;
+        };
         if !std::mem::replace(&mut slot.waiting, true) {
             sources.waiting.push_back(id.0);
             drop(sources);
@@ -332,16 +340,18 @@ impl Link {
         while !out.is_full() {
             let next = {
                 let mut sources = lock(&self.sources);
-                let Some(id) = sources.waiting.pop_front() else { break };
+                let Some(id) = sources.waiting.pop_front() else {
+                    break;
+                };
                 sources.slots.get_mut(id).map(|slot| {
                     slot.waiting = false;
                     (SourceId(id), slot.source.clone())
                 })
             };
-            if let Some((id, source)) = next {
-                if source.pull(self, out) {
-                    self.wake(id);
-                }
+            if let Some((id, source)) = next
+                && source.pull(self, out)
+            {
+                self.wake(id);
             }
         }
     }
@@ -352,7 +362,10 @@ impl Link {
             PacketKind::Padding => Ok(()),
             PacketKind::Refused => {
                 let refused = Refused::decode(packet.body)?;
-                Err(LinkEnd::Refused { code: refused.code, text: refused.text })
+                Err(LinkEnd::Refused {
+                    code: refused.code,
+                    text: refused.text,
+                })
             }
             _ => Ok(self.session.handle_packet(self.id, packet)?),
         }
@@ -404,10 +417,12 @@ async fn run(
 }
 
 async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDecoder) -> LinkEnd {
+    let mut silence = Silence::new();
     loop {
         loop {
             match decoder.next() {
                 Ok(Some(packet)) => {
+                    silence.heard(packet.kind);
                     if let Err(end) = link.handle(packet) {
                         return end;
                     }
@@ -416,11 +431,57 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
                 Err(error) => return error.into(),
             }
         }
-        match poll_fn(|cx| source.poll_recv(cx)).await {
+        let receiving = poll_fn(|cx| source.poll_recv(cx));
+        let received = match silence.unexpected_after() {
+            None => receiving.await,
+            Some(limit) => match tokio::time::timeout(limit, receiving).await {
+                Ok(received) => received,
+                Err(_) => {
+                    link.session.with(|state, _| state.core.ping(link.id));
+                    silence.asked();
+                    continue;
+                }
+            },
+        };
+        match received {
             Some(Ok(chunk)) => decoder.push(chunk),
             Some(Err(error)) => return error.into(),
             None => return LinkEnd::Closed,
         }
+    }
+}
+
+/// When a link that was busy falls silent, somebody should ask: who only receives has nothing under
+/// way that an acknowledgement would be missed for. The longer it stays silent the less often; an
+/// idle link is left to the session's own pings.
+struct Silence {
+    wait: Option<Duration>,
+}
+
+impl Silence {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LAST: Duration = Duration::from_secs(8);
+
+    fn new() -> Self {
+        Silence { wait: None }
+    }
+
+    /// Answers to our own questions are no traffic.
+    fn heard(&mut self, kind: PacketKind) {
+        if matches!(kind, PacketKind::Routed | PacketKind::Reliable) {
+            self.wait = Some(Self::FIRST);
+        }
+    }
+
+    fn unexpected_after(&self) -> Option<Duration> {
+        self.wait
+    }
+
+    fn asked(&mut self) {
+        self.wait = self
+            .wait
+            .map(|wait| wait * 2)
+            .filter(|wait| *wait <= Self::LAST);
     }
 }
 

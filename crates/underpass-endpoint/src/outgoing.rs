@@ -93,7 +93,9 @@ impl Outgoing {
     ///
     /// False when the link is not ready for routes; nothing was added.
     pub fn push_routed(&mut self, header: &RouteHeader, payload: Bytes) -> bool {
-        let Some(sealer) = &mut self.sealer else { return false };
+        let Some(sealer) = &mut self.sealer else {
+            return false;
+        };
         let sealed = header.encoded_len() + TAG_LEN;
         let sealed_prefix = underpass_proto::varint::size(sealed as u64);
         let body = sealed_prefix + sealed + payload.len();

@@ -18,7 +18,10 @@ pub(crate) struct PacketCarrier {
 
 impl PacketCarrier {
     pub(crate) fn new(carrier: Carrier) -> Self {
-        PacketCarrier { carrier, decoder: PacketDecoder::new() }
+        PacketCarrier {
+            carrier,
+            decoder: PacketDecoder::new(),
+        }
     }
 
     /// Sends a packet and waits until the carrier has it.
@@ -50,12 +53,19 @@ impl PacketCarrier {
         let what = "an answer in the handshake";
         tokio::time::timeout(limit, next)
             .await
-            .unwrap_or(Err(LinkEnd::Carrier(CarrierError::TimedOut { what, after: limit })))
+            .unwrap_or(Err(LinkEnd::Carrier(CarrierError::TimedOut {
+                what,
+                after: limit,
+            })))
     }
 
     /// Says no, and why, then ends the carrier.
     pub(crate) async fn refuse(mut self, code: u64) {
-        let packet = Refused { code, text: underpass_proto::code::describe(code) }.to_packet();
+        let packet = Refused {
+            code,
+            text: underpass_proto::code::describe(code),
+        }
+        .to_packet();
         let closing = async {
             self.send(&packet).await?;
             poll_fn(|cx| self.carrier.sink.poll_close(cx)).await

@@ -62,7 +62,6 @@ pub(crate) struct Routes {
     /// Sessions that others opened to this agent, to be resumed by name.
     sessions: Mutex<HashMap<SessionId, Session>>,
     on_hello: OnceLock<Box<OnHello>>,
-
 }
 
 /// A route on which a handshake is going on. Dropping it ends the route.
@@ -93,7 +92,8 @@ impl NewRoute {
         let session = session(port.clone());
         port.begin(&session, &self.routes);
         // From here on packets go to the session; those before it are in `events`.
-        self.routes.insert(&self.link, self.route, Entry::Leg(port.clone()));
+        self.routes
+            .insert(&self.link, self.route, Entry::Leg(port.clone()));
         while let Ok(RouteEvent::Packet(packet)) = self.events.try_recv() {
             port.receive(packet);
         }
@@ -103,7 +103,14 @@ impl NewRoute {
     /// Ends the route and says why.
     pub(crate) fn refuse(&self, code: u64) {
         let text = underpass_proto::code::describe(code);
-        self.link.send_header(route::Gone { route: self.route, code, text }.into());
+        self.link.send_header(
+            route::Gone {
+                route: self.route,
+                code,
+                text,
+            }
+            .into(),
+        );
     }
 }
 
@@ -152,13 +159,28 @@ impl Routes {
     }
 
     /// Opens a route with the first packet of a handshake.
-    pub(crate) fn open(self: &Arc<Self>, link: &Arc<Link>, service: &str, hello: &Packet) -> NewRoute {
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        service: &str,
+        hello: &Packet,
+    ) -> NewRoute {
         let route = self.new_number(link);
         let (sender, events) = mpsc::channel(HANDSHAKE_PACKETS);
         self.insert(link, route, Entry::Handshake(sender));
-        let header = route::Open { route, service: service.to_owned() }.into();
+        let header = route::Open {
+            route,
+            service: service.to_owned(),
+        }
+        .into();
         link.send_routed(header, unframed(hello));
-        NewRoute { routes: self.clone(), link: link.clone(), route, events, kept: false }
+        NewRoute {
+            routes: self.clone(),
+            link: link.clone(),
+            route,
+            events,
+            kept: false,
+        }
     }
 
     /// Opens a route as a further leg of a session that this agent began: it resumes there.
@@ -208,8 +230,13 @@ impl Routes {
                 };
                 let (sender, events) = mpsc::channel(HANDSHAKE_PACKETS);
                 self.insert(link, route, Entry::Handshake(sender));
-                let new =
-                    NewRoute { routes: self.clone(), link: link.clone(), route, events, kept: false };
+                let new = NewRoute {
+                    routes: self.clone(),
+                    link: link.clone(),
+                    route,
+                    events,
+                    kept: false,
+                };
                 let peer = PeerInfo {
                     service: incoming.service,
                     user: incoming.user,
@@ -232,8 +259,8 @@ impl Routes {
         route: u32,
         packet: Packet,
     ) -> Result<(), u64> {
-        let resume = Resume::decode(packet.body.clone())
-            .map_err(|_| Code::ProtocolViolation.number())?;
+        let resume =
+            Resume::decode(packet.body.clone()).map_err(|_| Code::ProtocolViolation.number())?;
         let session = self
             .sessions()
             .get(&resume.session)
@@ -260,7 +287,9 @@ impl Routes {
     }
 
     fn data(&self, link: &Arc<Link>, route: u32, payload: Bytes) {
-        let Ok(packet) = Packet::parse_unframed(payload) else { return };
+        let Ok(packet) = Packet::parse_unframed(payload) else {
+            return;
+        };
         let leg = {
             let table = self.lock();
             match table.routes.get(&(link.serial(), route)) {
@@ -287,7 +316,10 @@ impl Routes {
         let entry = self.lock().routes.remove(&(link.serial(), gone.route));
         match entry {
             Some(Entry::Handshake(sender)) => {
-                let _ = sender.try_send(RouteEvent::Gone { code: gone.code, text: gone.text });
+                let _ = sender.try_send(RouteEvent::Gone {
+                    code: gone.code,
+                    text: gone.text,
+                });
             }
             Some(Entry::Leg(leg)) => leg.gone(gone.code, gone.text),
             None => {}
@@ -329,9 +361,15 @@ impl Router for AgentRouter {
         let serial = link.serial();
         let entries: Vec<Entry> = {
             let mut table = self.0.lock();
-            let ours: Vec<(u64, u32)> =
-                table.routes.keys().filter(|(on, _)| *on == serial).copied().collect();
-            ours.iter().filter_map(|key| table.routes.remove(key)).collect()
+            let ours: Vec<(u64, u32)> = table
+                .routes
+                .keys()
+                .filter(|(on, _)| *on == serial)
+                .copied()
+                .collect();
+            ours.iter()
+                .filter_map(|key| table.routes.remove(key))
+                .collect()
         };
         for entry in entries {
             if let Entry::Leg(leg) = entry {
@@ -376,7 +414,11 @@ impl RouteLeg {
 
     fn begin(self: &Arc<Self>, session: &Session, routes: &Arc<Routes>) {
         let source = self.link.attach_source(self.clone());
-        let bound = Bound { session: session.clone(), source, routes: routes.clone() };
+        let bound = Bound {
+            session: session.clone(),
+            source,
+            routes: routes.clone(),
+        };
         let _ = self.bound.set(bound);
         self.link.wake(source);
     }
@@ -387,11 +429,16 @@ impl RouteLeg {
 
     /// Why the route ended, if it did.
     pub(crate) fn gone_because(&self) -> Option<(u64, String)> {
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.gone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn receive(&self, packet: Packet) {
-        let Some(bound) = self.bound.get() else { return };
+        let Some(bound) = self.bound.get() else {
+            return;
+        };
         if let Err(error) = bound.session.handle_packet(self.leg, packet) {
             tracing::debug!(leg = %self.leg, "route given up: {error}");
             let code = match error {
@@ -400,7 +447,14 @@ impl RouteLeg {
                 _ => Code::ProtocolViolation.number(),
             };
             let text = error.to_string();
-            self.link.send_header(route::Gone { route: self.route, code, text: text.clone() }.into());
+            self.link.send_header(
+                route::Gone {
+                    route: self.route,
+                    code,
+                    text: text.clone(),
+                }
+                .into(),
+            );
             bound.routes.remove(&self.link, self.route);
             self.gone(code, text);
         }
@@ -435,9 +489,17 @@ impl RouteLeg {
     }
 
     fn header(&self) -> RouteHeader {
-        let opens = self.opens.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let opens = self
+            .opens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match opens {
-            Some(service) => route::Open { route: self.route, service }.into(),
+            Some(service) => route::Open {
+                route: self.route,
+                service,
+            }
+            .into(),
             None => route::Data { route: self.route }.into(),
         }
     }
@@ -445,7 +507,9 @@ impl RouteLeg {
 
 impl RouteSource for RouteLeg {
     fn pull(&self, link: &Link, out: &mut Outgoing) -> bool {
-        let Some(bound) = self.bound.get() else { return false };
+        let Some(bound) = self.bound.get() else {
+            return false;
+        };
         if self.paused.load(Ordering::Acquire) {
             return false;
         }
@@ -456,7 +520,14 @@ impl RouteSource for RouteLeg {
         });
         if !more && self.finished.load(Ordering::Acquire) {
             let code = Code::NoError.number();
-            link.send_header(route::Gone { route: self.route, code, text: String::new() }.into());
+            link.send_header(
+                route::Gone {
+                    route: self.route,
+                    code,
+                    text: String::new(),
+                }
+                .into(),
+            );
             bound.routes.remove(link, self.route);
             self.detach();
         }
@@ -466,10 +537,10 @@ impl RouteSource for RouteLeg {
 
 impl LegPort for RouteLeg {
     fn wake(&self) {
-        if let Some(bound) = self.bound.get() {
-            if !self.paused.load(Ordering::Acquire) {
-                self.link.wake(bound.source);
-            }
+        if let Some(bound) = self.bound.get()
+            && !self.paused.load(Ordering::Acquire)
+        {
+            self.link.wake(bound.source);
         }
     }
 

@@ -30,7 +30,11 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { kind: ChannelKind::Stream, class: Class::Normal, compress: false }
+        OpenOptions {
+            kind: ChannelKind::Stream,
+            class: Class::Normal,
+            compress: false,
+        }
     }
 }
 
@@ -104,7 +108,9 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -160,7 +166,10 @@ impl Session {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in another holder leaves nothing half done that would matter more than going on.
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something with the state machine, then acts on what came of it.
@@ -190,11 +199,11 @@ impl Session {
             self.handle_event(state, event);
         }
         let due = state.core.poll_timeout();
-        if let Some(due) = due {
-            if state.armed.is_none_or(|armed| due < armed) {
-                state.armed = Some(due);
-                self.inner.timer.notify_one();
-            }
+        if let Some(due) = due
+            && state.armed.is_none_or(|armed| due < armed)
+        {
+            state.armed = Some(due);
+            self.inner.timer.notify_one();
         }
     }
 
@@ -225,8 +234,20 @@ impl Session {
                 state.active = None;
                 self.inner.changed.notify_waiters();
             }
-            Event::Opened { channel, kind, class, encoding, service } => {
-                state.incoming.push_back(OpenedChannel { channel, kind, class, encoding, service });
+            Event::Opened {
+                channel,
+                kind,
+                class,
+                encoding,
+                service,
+            } => {
+                state.incoming.push_back(OpenedChannel {
+                    channel,
+                    kind,
+                    class,
+                    encoding,
+                    service,
+                });
                 self.inner.accept.notify_one();
             }
             Event::Accepted { channel } => {
@@ -236,20 +257,28 @@ impl Session {
                 }
             }
             Event::Readable { channel } => {
-                if let Some(waker) =
-                    state.channels.get_mut(&channel).and_then(|wakers| wakers.read.take())
+                if let Some(waker) = state
+                    .channels
+                    .get_mut(&channel)
+                    .and_then(|wakers| wakers.read.take())
                 {
                     waker.wake();
                 }
             }
             Event::Writable { channel } => {
-                if let Some(waker) =
-                    state.channels.get_mut(&channel).and_then(|wakers| wakers.write.take())
+                if let Some(waker) = state
+                    .channels
+                    .get_mut(&channel)
+                    .and_then(|wakers| wakers.write.take())
                 {
                     waker.wake();
                 }
             }
-            Event::Redial { channel, offset, service } => self.redial(state, channel, offset, service),
+            Event::Redial {
+                channel,
+                offset,
+                service,
+            } => self.redial(state, channel, offset, service),
             Event::ChannelsAvailable => self.inner.changed.notify_waiters(),
             Event::Closed(closed) => {
                 state.closed = Some(closed);
@@ -345,13 +374,19 @@ impl Session {
     /// # Errors
     /// The session has ended.
     pub async fn open(&self, service: &str, options: OpenOptions) -> Result<Channel, ChannelError> {
-        let encoding = if options.compress { Encoding::Blocks } else { Encoding::Raw };
+        let encoding = if options.compress {
+            Encoding::Blocks
+        } else {
+            Encoding::Raw
+        };
         loop {
             let changed = self.inner.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let opened = self.with(|state, now| {
-                let id = state.core.open(now, options.kind, options.class, encoding, service)?;
+                let id = state
+                    .core
+                    .open(now, options.kind, options.class, encoding, service)?;
                 state.channels.insert(id, Wakers::default());
                 Ok((id, state.core.peer_params().encodings))
             });
@@ -377,7 +412,12 @@ impl Session {
                     state.channels.insert(opened.channel, Wakers::default());
                     let codecs = state.core.peer_params().encodings;
                     drop(state);
-                    return Some(Incoming { session: self.clone(), opened, codecs, answered: false });
+                    return Some(Incoming {
+                        session: self.clone(),
+                        opened,
+                        codecs,
+                        answered: false,
+                    });
                 }
                 if state.closed.is_some() {
                     return None;
@@ -442,7 +482,10 @@ impl Session {
             if state.core.detached_since().is_some() {
                 return Some(Some(WantsLeg::Detached));
             }
-            state.suspect.filter(|leg| state.active == Some(*leg)).map(|leg| Some(WantsLeg::Suspect(leg)))
+            state
+                .suspect
+                .filter(|leg| state.active == Some(*leg))
+                .map(|leg| Some(WantsLeg::Suspect(leg)))
         })
         .await
     }
@@ -572,7 +615,10 @@ async fn run_timer(session: Session) {
         match due {
             None => set_anew.await,
             Some(due) => {
-                if tokio::time::timeout_at(clock::instant(due), set_anew).await.is_err() {
+                if tokio::time::timeout_at(clock::instant(due), set_anew)
+                    .await
+                    .is_err()
+                {
                     session.with(|state, now| {
                         state.armed = None;
                         state.core.handle_timeout(now);

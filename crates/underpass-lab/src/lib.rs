@@ -1,1 +1,39 @@
 //! Networks, firewalls and faults for end-to-end tests of the Underpass binaries.
+//!
+//! A test states its networks in a few lines ([`Lab`], [`TwoFirewalls`]), starts real programs in them
+//! ([`Host::spawn`], [`Process`]), breaks the way between them ([`Link`], [`Firewall`], [`ImpairBox`]) and looks at what
+//! arrived. Everything is made from network namespaces and goes away with the values that stand for it. Nothing here
+//! depends on another crate of the workspace: what is tested is the binaries.
+//!
+//! Where namespaces cannot be made, a test that runs under [`tests!`] counts as skipped.
+
+pub mod built;
+mod capture;
+mod cutter;
+pub mod exec;
+mod firewall;
+pub mod harness;
+mod host;
+mod impair;
+mod link;
+mod namespace;
+mod process;
+pub mod search;
+pub mod server;
+mod topology;
+pub mod traffic;
+mod tunnel;
+
+pub use capture::{Capture, Recording};
+pub use cutter::{Cut, Cutter, Done, Pace, Plan};
+pub use exec::{Finished, wait_until};
+pub use firewall::{Firewall, Policy};
+pub use harness::Skip;
+pub use host::Host;
+pub use impair::{Counters, ImpairBox, Impairment};
+pub use link::Link;
+pub use namespace::{Namespace, available, left_behind};
+pub use process::{Memory, Process, Signal};
+
+pub use topology::{Cable, Lab, TwoFirewalls};
+pub use tunnel::{Agent, Entrance, Relay, RelayOptions};

@@ -2,6 +2,10 @@
 //!
 //! The tests compare. With `UNDERPASS_WRITE_SAMPLES=1` in the environment they write the files anew,
 //! which is right only after a deliberate change of the protocol.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests compare with committed files"
+)]
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -15,9 +15,14 @@ pub(crate) struct SendHalf {
     offset: u64,
     /// The peer takes bytes below this offset.
     limit: u64,
+    /// Nothing from this offset on goes out before the peer has REDIAL: it belongs to another
+    /// service.
+    barrier: Option<u64>,
     finished: bool,
     fin_sent: bool,
     reset: bool,
+    /// The application knows of the reset: it asked for it, or was told that the peer stopped.
+    told: bool,
 }
 
 impl SendHalf {
@@ -35,10 +40,6 @@ impl SendHalf {
 
     pub(crate) fn is_open(&self) -> bool {
         !self.finished && !self.reset
-    }
-
-    pub(crate) fn was_reset(&self) -> bool {
-        self.reset
     }
 
     /// Adds bytes; the caller has asked [`SendHalf::room`].
@@ -78,13 +79,23 @@ impl SendHalf {
 
     /// Bytes that may go out as far as this channel's window goes.
     pub(crate) fn sendable(&self) -> usize {
-        let credit = usize::try_from(self.limit.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let end = self.barrier.map_or(self.limit, |at| at.min(self.limit));
+        let credit = usize::try_from(end.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         self.buffered.min(credit)
     }
 
     /// Whether the end may be sent right after the next `bytes`.
     pub(crate) fn ends_after(&self, bytes: usize) -> bool {
-        self.finished && !self.fin_sent && !self.reset && bytes == self.buffered
+        self.finished
+            && !self.fin_sent
+            && !self.reset
+            && self.barrier.is_none()
+            && bytes == self.buffered
+    }
+
+    /// Holds back what lies behind `offset`, or nothing any more.
+    pub(crate) fn set_barrier(&mut self, offset: Option<u64>) {
+        self.barrier = offset;
     }
 
     /// Whether there is anything that may go out now.
@@ -115,8 +126,18 @@ impl SendHalf {
         self.fin_sent = true;
     }
 
+    /// The application knows that nothing will be sent any more.
+    pub(crate) fn set_told(&mut self) {
+        self.told = true;
+    }
+
     /// Nothing will ever be sent again.
     pub(crate) fn is_done(&self) -> bool {
         self.fin_sent || self.reset
+    }
+
+    /// The same, and the application has no more to ask here.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.fin_sent || (self.reset && (self.told || self.finished))
     }
 }

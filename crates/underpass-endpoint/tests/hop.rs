@@ -1,0 +1,249 @@
+//! A hop's session over real carriers on loopback: attached, cut, resumed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, mpsc};
+use underpass_carrier::{ClientSettings, KINDS, Listen, NotFound, Server, ServerSettings};
+use underpass_endpoint::link::{LinkEnd, Router};
+use underpass_endpoint::splice::splice_far;
+use underpass_endpoint::{
+    Accepted, Acceptor, AttachSettings, Attachment, Link, OpenOptions, Session,
+};
+use underpass_proto::code::Code;
+use underpass_proto::route::RouteHeader;
+use underpass_proto::session::Config;
+use underpass_seal::StaticKey;
+
+struct NoRoutes;
+
+impl Router for NoRoutes {
+    fn routed(&self, _: &Arc<Link>, _: RouteHeader, _: Bytes) {}
+    fn link_down(&self, _: &Arc<Link>, _: &LinkEnd) {}
+}
+
+/// A relay's front that hands out hop sessions; everything on `echo` comes back.
+async fn far_end() -> (SocketAddr, mpsc::Receiver<Session>) {
+    let listen = Listen {
+        address: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
+    };
+    let mut server = Server::bind(&[listen], ServerSettings::default(), Arc::new(NotFound))
+        .await
+        .unwrap();
+    let address = server.addresses()[0].1;
+    let (sender, sessions) = mpsc::channel(16);
+    let identity = Arc::new(StaticKey::generate());
+    let acceptor = Arc::new(Acceptor::new(
+        identity,
+        Config::default(),
+        Arc::new(NoRoutes),
+    ));
+    tokio::spawn(async move {
+        while let Some(carrier) = server.accept().await {
+            let (acceptor, sender) = (acceptor.clone(), sender.clone());
+            tokio::spawn(async move {
+                if let Ok(Accepted::New { session, .. }) = acceptor.accept(carrier).await {
+                    tokio::spawn(echo(session.clone()));
+                    sender.send(session).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, sessions)
+}
+
+async fn echo(session: Session) {
+    while let Some(incoming) = session.accept().await {
+        match incoming.service() {
+            "echo" => {
+                let (mut reader, mut writer) = incoming.accept().into_split();
+                tokio::spawn(async move {
+                    while let Ok(Some(chunk)) = reader.read_chunk().await {
+                        writer.write_chunk(chunk).await.unwrap();
+                    }
+                    writer.finish().await.unwrap();
+                });
+            }
+            _ => incoming.refuse(Code::Refused),
+        }
+    }
+}
+
+/// A TCP forwarder in between, whose connections can all be cut at once.
+async fn cuttable(target: SocketAddr) -> (SocketAddr, broadcast::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (cut, _) = broadcast::channel(4);
+    let cutter = cut.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut cut = cutter.subscribe();
+            tokio::spawn(async move {
+                let Ok(mut far) = TcpStream::connect(target).await else {
+                    return;
+                };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cut.recv() => {
+                        let _ = near.set_zero_linger();
+                        let _ = far.set_zero_linger();
+                    }
+                }
+            });
+        }
+    });
+    (address, cut)
+}
+
+async fn attach(address: SocketAddr, carrier: &str) -> Attachment {
+    let settings = AttachSettings {
+        relay: format!("http://{address}").parse().unwrap(),
+        relay_key: None,
+        carriers: KINDS.iter().filter(|kind| kind.name == carrier).collect(),
+        client: ClientSettings::default(),
+        session: Config::default(),
+    };
+    Attachment::attach(settings, Arc::new(StaticKey::generate()))
+        .await
+        .unwrap()
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|i| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0])
+        .collect()
+}
+
+async fn exchange(session: &Session, data: &[u8], compress: bool) {
+    let options = OpenOptions {
+        compress,
+        ..OpenOptions::default()
+    };
+    let channel = session.open("echo", options).await.unwrap();
+    let (mut reader, mut writer) = channel.into_split();
+    let writing = async {
+        writer.write_all(data).await.unwrap();
+        writer.shutdown().await.unwrap();
+    };
+    let mut back = Vec::new();
+    let reading = reader.read_to_end(&mut back);
+    let ((), read) = tokio::join!(writing, reading);
+    read.unwrap();
+    assert!(
+        back == data,
+        "{} of {} bytes came back",
+        back.len(),
+        data.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_come_back_over_every_carrier() {
+    for kind in KINDS {
+        let (address, _sessions) = far_end().await;
+        let attachment = attach(address, kind.name).await;
+        exchange(&attachment.session(), &pattern(5_000_000), false).await;
+        exchange(&attachment.session(), &pattern(3_000_000), true).await;
+        attachment.detach().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_channel_says_why() {
+    let (address, _sessions) = far_end().await;
+    let attachment = attach(address, "upgrade").await;
+    let mut channel = attachment
+        .session()
+        .open("nothing", OpenOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(channel.accepted().await.unwrap_err().code(), Code::Refused);
+    assert!(channel.read_to_end(&mut Vec::new()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cuts_cost_no_byte() {
+    for kind in KINDS {
+        let (address, _sessions) = far_end().await;
+        let (address, cut) = cuttable(address).await;
+        let attachment = attach(address, kind.name).await;
+        let session = attachment.session();
+        let data = pattern(24_000_000);
+        // A poll carrier outlives its connections: only cuts are counted, not legs.
+        let done = AtomicBool::new(false);
+        let cutting = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let _ = cut.send(());
+            }
+            done.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(cutting, async {
+            while !done.load(Ordering::Relaxed) {
+                exchange(&session, &data, false).await;
+            }
+        });
+        assert_eq!(attachment.session().id(), session.id(), "{}", kind.name);
+        attachment.detach().await;
+    }
+}
+
+/// Answers each connection with its name, then echoes.
+async fn named_service(name: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                tcp.write_all(name.as_bytes()).await.unwrap();
+                let (mut read, mut write) = tcp.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_moves_to_another_host_service_unnoticed() {
+    let (address, mut sessions) = far_end().await;
+    let attachment = attach(address, "upgrade").await;
+    let far = sessions.recv().await.unwrap();
+    let services = [named_service("one:").await, named_service("two:").await];
+    let near = attachment.session();
+    let dialled = services.clone();
+    let channel = far.open("back", OpenOptions::default()).await.unwrap();
+    let incoming = near.accept().await.unwrap();
+    let dial = async move |service: String| {
+        let target = if service == "two" {
+            &dialled[1]
+        } else {
+            return Err(Code::NoService);
+        };
+        TcpStream::connect(target).await.map_err(|_| Code::Refused)
+    };
+    let first = TcpStream::connect(&services[0]).await.unwrap();
+    let splicing = tokio::spawn(splice_far(incoming.accept(), first, dial));
+    let (mut reader, mut writer) = channel.into_split();
+    let mut expect = async |text: &str| {
+        let mut read = vec![0; text.len()];
+        reader.read_exact(&mut read).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&read), text);
+    };
+    expect("one:").await;
+    writer.write_all(b"before").await.unwrap();
+    expect("before").await;
+    writer.redial("two").await.unwrap();
+    writer.write_all(b"after").await.unwrap();
+    expect("two:after").await;
+    writer.redial("nowhere").await.unwrap();
+    let mut rest = Vec::new();
+    assert!(reader.read_to_end(&mut rest).await.is_err());
+    assert_eq!(splicing.await.unwrap().redials, 1);
+}

@@ -1,0 +1,18 @@
+//! Services and clients whose traffic shows every byte that is lost, doubled or changed.
+//!
+//! They are threads of the test on a host of the lab, so that a test gets their findings as values.
+
+mod client;
+mod latency;
+mod pattern;
+mod service;
+
+pub use client::{
+    Opened, connect, count_by_half_close, download, drip, echo, exchange, open_many, upload,
+};
+pub use latency::Latencies;
+pub use pattern::{Checker, Findings, Pattern};
+pub use service::{Service, Tally};
+
+/// Bytes read or written at once.
+pub(crate) const CHUNK: usize = 64 * 1024;

@@ -1,0 +1,243 @@
+//! Clients for tests. Each works on a connection that [`connect`] made, and fails rather than wait for ever.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::CHUNK;
+use super::latency::Latencies;
+use super::pattern::{Checker, Findings, Pattern};
+use crate::host::Host;
+
+/// Connects from `host` to `to`. `stall` is how long the connection, and later each read and write, may take before it
+/// counts as failed.
+///
+/// # Errors
+/// Those of connect(2).
+pub fn connect(host: &Host, to: SocketAddr, stall: Duration) -> Result<TcpStream> {
+    let stream = host
+        .inside(|| TcpStream::connect_timeout(&to, stall))?
+        .with_context(|| format!("connect from {} to {to}", host.name()))?;
+    stream.set_read_timeout(Some(stall))?;
+    stream.set_write_timeout(Some(stall))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends `length` bytes of the [`Pattern`] of `seed` to an echo service while reading them back, with a half-close at
+/// the end. `progress` counts what came back.
+///
+/// # Errors
+/// The connection failed before the end. What came until then is judged in the message.
+pub fn echo(stream: &TcpStream, seed: u64, length: u64, progress: &AtomicU64) -> Result<Findings> {
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| upload(stream, seed, length));
+        let findings = read_all(stream, seed, None, progress);
+        if findings.is_err() {
+            // The writer may wait for a reader that is gone.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        let written = writer
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let findings = findings?;
+        written.with_context(|| format!("send: {findings}"))?;
+        Ok(findings)
+    })
+}
+
+/// Sends `length` bytes of the [`Pattern`] of `seed`, then shuts the sending side.
+///
+/// # Errors
+/// Those of write(2).
+pub fn upload(mut stream: &TcpStream, seed: u64, length: u64) -> io::Result<()> {
+    let mut pattern = Pattern::new(seed);
+    let mut buffer = vec![0; CHUNK];
+    while pattern.position() < length {
+        let piece = (length - pattern.position()).min(CHUNK as u64) as usize;
+        pattern.fill(&mut buffer[..piece]);
+        stream.write_all(&buffer[..piece])?;
+    }
+    stream.shutdown(Shutdown::Write)
+}
+
+/// Reads the [`Pattern`] of `seed` until the peer closes, at most `bytes_per_second` when given.
+///
+/// # Errors
+/// The connection failed instead of ending. What came until then is judged in the message.
+pub fn download(stream: &TcpStream, seed: u64, bytes_per_second: Option<u64>) -> Result<Findings> {
+    read_all(stream, seed, bytes_per_second, &AtomicU64::new(0))
+}
+
+/// Sends `length` bytes in pieces of `piece` bytes with `gap` between them and keeps the connection open.
+///
+/// # Errors
+/// Those of write(2).
+pub fn drip(
+    mut stream: &TcpStream,
+    seed: u64,
+    length: u64,
+    piece: usize,
+    gap: Duration,
+) -> io::Result<()> {
+    let mut pattern = Pattern::new(seed);
+    let mut buffer = vec![0; piece];
+    while pattern.position() < length {
+        let piece = (length - pattern.position()).min(piece as u64) as usize;
+        pattern.fill(&mut buffer[..piece]);
+        stream.write_all(&buffer[..piece])?;
+        std::thread::sleep(gap);
+    }
+    Ok(())
+}
+
+/// Sends `length` bytes, shuts the sending side, and gives the count that the service answers with.
+///
+/// # Errors
+/// The connection failed, or the answer is no number in a line that is the last.
+pub fn count_by_half_close(mut stream: &TcpStream, seed: u64, length: u64) -> Result<u64> {
+    upload(stream, seed, length).context("send")?;
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .with_context(|| format!("after {answer:?}"))?;
+    let line = answer
+        .strip_suffix('\n')
+        .with_context(|| format!("cut short: {answer:?}"))?;
+    line.parse()
+        .with_context(|| format!("no count: {answer:?}"))
+}
+
+/// Sends `size` bytes to an echo service and waits for them, `count` times with `gap` between.
+///
+/// # Errors
+/// The connection failed, or something else came back.
+pub fn exchange(
+    mut stream: &TcpStream,
+    size: usize,
+    count: usize,
+    gap: Duration,
+) -> Result<Latencies> {
+    let mut pattern = Pattern::new(size as u64);
+    let (mut sent, mut got) = (vec![0; size], vec![0; size]);
+    let mut durations = Vec::with_capacity(count);
+    for round in 0..count {
+        pattern.fill(&mut sent);
+        let begin = Instant::now();
+        stream.write_all(&sent)?;
+        stream
+            .read_exact(&mut got)
+            .with_context(|| format!("round trip {round}"))?;
+        durations.push(begin.elapsed());
+        ensure!(
+            got == sent,
+            "something else came back in round trip {round}"
+        );
+        std::thread::sleep(gap);
+    }
+    Ok(Latencies::new(durations))
+}
+
+/// Connections that are open at the same time.
+pub struct Opened {
+    streams: Vec<TcpStream>,
+}
+
+/// Opens `count` connections from `host` to an echo service and keeps them all open.
+///
+/// # Errors
+/// One of them could not be opened.
+pub fn open_many(host: &Host, to: SocketAddr, count: usize, stall: Duration) -> Result<Opened> {
+    host.inside(|| {
+        let open = |number| -> Result<TcpStream> {
+            let stream = TcpStream::connect_timeout(&to, stall)
+                .with_context(|| format!("connection {number} of {count}"))?;
+            stream.set_read_timeout(Some(stall))?;
+            stream.set_write_timeout(Some(stall))?;
+            Ok(stream)
+        };
+        Ok(Opened {
+            streams: (0..count).map(open).collect::<Result<_>>()?,
+        })
+    })?
+}
+
+impl Opened {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Echoes `length` bytes on every connection, all at once and with a seed of its own for each; closes them all.
+    ///
+    /// # Errors
+    /// The first connection that failed or whose bytes were not exact.
+    pub fn echo_all(self, length: u64) -> Result<()> {
+        let stack = 256 * 1024;
+        let mut threads = Vec::with_capacity(self.streams.len());
+        for (number, stream) in self.streams.into_iter().enumerate() {
+            let body = move || -> Result<()> {
+                let findings = echo_in_turns(&stream, number as u64, length);
+                findings
+                    .and_then(|f| f.exact(length))
+                    .with_context(|| format!("connection {number}"))
+            };
+            threads.push(std::thread::Builder::new().stack_size(stack).spawn(body)?);
+        }
+        let mut result = Ok(());
+        for thread in threads {
+            let one = thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result = result.and(one);
+        }
+        result
+    }
+}
+
+/// Echoes in pieces small enough that no second thread is needed.
+fn echo_in_turns(mut stream: &TcpStream, seed: u64, length: u64) -> Result<Findings> {
+    let (mut pattern, mut checker) = (Pattern::new(seed), Checker::new(seed));
+    let mut buffer = vec![0; 16 * 1024];
+    while pattern.position() < length {
+        let piece = (length - pattern.position()).min(buffer.len() as u64) as usize;
+        pattern.fill(&mut buffer[..piece]);
+        stream.write_all(&buffer[..piece])?;
+        stream.read_exact(&mut buffer[..piece])?;
+        checker.take(&buffer[..piece]);
+    }
+    stream.shutdown(Shutdown::Write)?;
+    let left = stream.read_to_end(&mut Vec::new())?;
+    ensure!(left == 0, "{left} bytes came after the end");
+    Ok(checker.finish())
+}
+
+fn read_all(
+    mut stream: &TcpStream,
+    seed: u64,
+    bytes_per_second: Option<u64>,
+    progress: &AtomicU64,
+) -> Result<Findings> {
+    let mut checker = Checker::new(seed);
+    let mut buffer = vec![0; CHUNK];
+    let (begin, mut read) = (Instant::now(), 0u64);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(checker.finish()),
+            Ok(length) => {
+                checker.take(&buffer[..length]);
+                read += length as u64;
+                progress.fetch_add(length as u64, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).with_context(|| format!("read: {}", checker.finish())),
+        }
+        if let Some(rate) = bytes_per_second {
+            let due = Duration::from_secs_f64(read as f64 / rate as f64);
+            std::thread::sleep(due.saturating_sub(begin.elapsed()));
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The programs under test: relays and agents, driven by their command line as a user would.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use underpass_lab::{Agent, Relay, TwoFirewalls};
+//! let net = TwoFirewalls::new()?;
+//! let relay = Relay::start(&net.relay)?;
+//! let publisher = Agent::first(&net.a, &relay)?;
+//! let _published = publisher.publish(&[("db", "127.0.0.1:5432")])?;
+//! let client = Agent::invited(&net.b, &relay, "client", &publisher)?;
+//! publisher.allow("client", "db")?;
+//! let db = client.connect("db")?;
+//! println!("psql -h 127.0.0.1 -p {} reaches it on {}", db.address.port(), net.b.name());
+//! # Ok(())
+//! # }
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::built::underpass;
+use crate::exec::{self, Finished};
+use crate::host::Host;
+use crate::process::Process;
+
+/// How long a program may take to be ready, or to end, on a busy machine.
+const READY: Duration = Duration::from_secs(60);
+
+/// How a relay is started.
+#[derive(Clone, Debug)]
+pub struct RelayOptions {
+    /// The TCP port for plain HTTP.
+    pub port: u16,
+    /// More arguments of `underpass relay`.
+    pub arguments: Vec<String>,
+    /// The lines of its configuration file, when it is to have one.
+    pub configuration: Option<String>,
+}
+
+impl Default for RelayOptions {
+    fn default() -> Self {
+        Self {
+            port: 8080,
+            arguments: Vec::new(),
+            configuration: None,
+        }
+    }
+}
+
+/// A running `underpass relay` with a fresh data folder.
+pub struct Relay {
+    process: Process,
+    url: String,
+    folder: TempDir,
+}
+
+impl Relay {
+    /// Starts one on `host` that speaks plain HTTP on port 8080.
+    ///
+    /// # Errors
+    /// There is no binary, or it was not ready in time; the message shows its log.
+    pub fn start(host: &Host) -> Result<Self> {
+        Self::start_with(host, &RelayOptions::default())
+    }
+
+    /// Starts one as `options` say.
+    ///
+    /// # Errors
+    /// As [`Relay::start`].
+    pub fn start_with(host: &Host, options: &RelayOptions) -> Result<Self> {
+        let folder = home("relay")?;
+        let mut command = host.command(underpass()?);
+        command.env("UNDERPASS_HOME", folder.path());
+        command.args([
+            "relay",
+            "--listen",
+            &format!("0.0.0.0:{}", options.port),
+            "--data",
+        ]);
+        command
+            .arg(folder.path().join("data"))
+            .arg("--setup-file")
+            .arg(setup_file(folder.path()));
+        if let Some(lines) = &options.configuration {
+            let file = folder.path().join("relay.toml");
+            std::fs::write(&file, lines)?;
+            command.arg("--config").arg(file);
+        }
+        command.args(&options.arguments);
+        let process = host.spawn("relay", command)?;
+        process.line(READY)?;
+        let url = format!("http://{}:{}", host.address(), options.port);
+        Ok(Self {
+            process,
+            url,
+            folder,
+        })
+    }
+
+    /// The process. [`Process::restart`] starts it again with the same data; [`Relay::wait_ready`] waits for that.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Where agents reach it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Waits until it is ready after a restart.
+    ///
+    /// # Errors
+    /// It was not in time.
+    pub fn wait_ready(&self) -> Result<()> {
+        self.process.line(READY).map(drop)
+    }
+
+    /// The file that holds the one-time code for its first administrator.
+    pub fn setup_file(&self) -> PathBuf {
+        setup_file(self.folder.path())
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+}
+
+/// An agent's home on a host, enrolled with a relay, from which its commands are run.
+pub struct Agent {
+    host: Host,
+    home: TempDir,
+    carrier: Option<String>,
+}
+
+/// A local address behind which a service lies: a running `underpass connect`.
+pub struct Entrance {
+    /// The process.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Agent {
+    /// The first administrator of `relay`, by the code in its setup file.
+    ///
+    /// # Errors
+    /// The login failed.
+    pub fn first(host: &Host, relay: &Relay) -> Result<Self> {
+        let agent = Self::unknown(host)?;
+        let file = relay.setup_file();
+        let file = file.to_str().context("temporary folders are UTF-8")?;
+        agent.run(&["login", relay.url(), "--setup-file", file])?;
+        Ok(agent)
+    }
+
+    /// The user `name`, invited by `administrator`.
+    ///
+    /// # Errors
+    /// The invitation or the login failed.
+    pub fn invited(host: &Host, relay: &Relay, name: &str, administrator: &Self) -> Result<Self> {
+        let agent = Self::unknown(host)?;
+        let code = administrator.invite(name)?;
+        agent.run(&["login", relay.url(), "--invite", &code])?;
+        Ok(agent)
+    }
+
+    /// A home that no relay knows yet.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn unknown(host: &Host) -> Result<Self> {
+        Ok(Self {
+            host: host.clone(),
+            home: home(host.name())?,
+            carrier: None,
+        })
+    }
+
+    /// The same agent, and from now on its commands use only the carrier `name`.
+    pub fn by(mut self, name: &str) -> Self {
+        self.carrier = Some(name.to_owned());
+        self
+    }
+
+    /// The host it is on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its `UNDERPASS_HOME`.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// `underpass` with `arguments`, on its host and from its home.
+    ///
+    /// # Errors
+    /// There is no binary.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.host.command(underpass()?);
+        command
+            .env("UNDERPASS_HOME", self.home.path())
+            .args(arguments);
+        let carries = ["login", "publish", "connect", "nc"];
+        if let Some(carrier) = &self.carrier
+            && arguments
+                .first()
+                .is_some_and(|first| carries.contains(first))
+        {
+            command.args(["--carrier", carrier]);
+        }
+        Ok(command)
+    }
+
+    /// Runs `underpass` with `arguments` to its end and gives what it printed.
+    ///
+    /// # Errors
+    /// It failed or did not end in time.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        let done = exec::output(&mut self.command(arguments)?, READY).and_then(Finished::success);
+        let done = done.with_context(|| {
+            format!("underpass {} on {}", arguments.join(" "), self.host.name())
+        })?;
+        Ok(done.text())
+    }
+
+    /// Invites a user and gives the one-time code.
+    ///
+    /// # Errors
+    /// As [`Agent::run`].
+    pub fn invite(&self, user: &str) -> Result<String> {
+        Ok(self.run(&["users", "invite", user])?.trim().to_owned())
+    }
+
+    /// Lets `who` use `service`.
+    ///
+    /// # Errors
+    /// As [`Agent::run`].
+    pub fn allow(&self, who: &str, service: &str) -> Result<()> {
+        self.run(&["services", "allow", who, service]).map(drop)
+    }
+
+    /// Publishes services, each a name and a target, until the process is dropped; returns when it is ready.
+    ///
+    /// # Errors
+    /// It was not ready in time; the message shows its log.
+    pub fn publish(&self, services: &[(&str, &str)]) -> Result<Process> {
+        let mut arguments = vec!["publish"];
+        arguments.extend(services.iter().flat_map(|(name, target)| [*name, *target]));
+        let process = self.host.spawn("publish", self.command(&arguments)?)?;
+        process.line(READY)?;
+        Ok(process)
+    }
+
+    /// Opens a free local port for `service`, until the entrance is dropped; returns when it is ready.
+    ///
+    /// # Errors
+    /// It was not ready in time; the message shows its log.
+    pub fn connect(&self, service: &str) -> Result<Entrance> {
+        let command = self.command(&["connect", service, "127.0.0.1:0"])?;
+        let process = self.host.spawn(&format!("connect-{service}"), command)?;
+        let line = process.line(READY)?;
+        let address = listening_at(&line).with_context(|| format!("no address in {line:?}"))?;
+        Ok(Entrance { process, address })
+    }
+
+    /// A shell command that connects its standard input and output to `service`, as ssh's `ProxyCommand` wants it.
+    /// It runs on whatever host ssh does.
+    ///
+    /// # Errors
+    /// There is no binary.
+    pub fn nc(&self, service: &str) -> Result<String> {
+        let (program, home) = (underpass()?, self.home.path());
+        let carrier = self
+            .carrier
+            .as_ref()
+            .map_or(String::new(), |name| format!(" --carrier {name}"));
+        Ok(format!(
+            "env UNDERPASS_HOME={} {} nc {service}{carrier}",
+            home.display(),
+            program.display()
+        ))
+    }
+}
+
+/// The address of this machine in a line that tells where a command listens.
+fn listening_at(line: &str) -> Option<SocketAddr> {
+    let words = line.split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));
+    words
+        .filter_map(|word| word.trim_matches(['.', ':']).parse::<SocketAddr>().ok())
+        .next_back()
+}
+
+fn setup_file(folder: &Path) -> PathBuf {
+    folder.join("setup-code")
+}
+
+fn home(owner: &str) -> Result<TempDir> {
+    let made = tempfile::Builder::new()
+        .prefix(&format!("underpass-home-{owner}-"))
+        .tempdir();
+    made.with_context(|| format!("make a home for {owner}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_in_a_line_for_people() {
+        let found = |line: &str| listening_at(line).map(|address| address.to_string());
+        assert_eq!(
+            found("db is at 127.0.0.1:40123").as_deref(),
+            Some("127.0.0.1:40123")
+        );
+        assert_eq!(
+            found("db\t127.0.0.1:15432\tready.").as_deref(),
+            Some("127.0.0.1:15432")
+        );
+        assert_eq!(
+            found("db at (127.0.0.1:9).").as_deref(),
+            Some("127.0.0.1:9")
+        );
+        assert_eq!(found("connecting"), None);
+    }
+}
