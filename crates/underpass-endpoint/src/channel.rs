@@ -296,6 +296,20 @@ impl ChannelReader {
         self.session.with(|state, _| state.core.accept(id));
     }
 
+    /// Offset in the peer's stream of the next byte that reading gives: what a [`Redial::offset`] is
+    /// compared with.
+    #[must_use]
+    pub fn position(&self) -> Option<u64> {
+        let held = self.decompressor.as_ref().map_or(0, Decompressor::buffered) + self.pending.len();
+        self.offset()?.checked_sub(held as u64)
+    }
+
+    /// Tells the peer that its wish for another host service was met.
+    pub fn redialled(&self) {
+        let id = self.id;
+        self.session.with(|state, _| state.core.accept(id));
+    }
+
     /// Wants no more, and tells the peer why.
     pub fn stop(&mut self, code: Code) {
         let id = self.id;
