@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use underpass_endpoint::Session;
@@ -98,6 +99,23 @@ impl Attached {
     /// Tells the agent that the relay is shutting down.
     pub(crate) fn going(&self, going: Going) {
         self.say(&going.into());
+    }
+
+    /// Waits until the agent has what was said to it. What it is slow to take it misses.
+    pub(crate) async fn heard_everything(&self) {
+        const LIMIT: Duration = Duration::from_millis(500);
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        let hearing = async {
+            let said = || {
+                self.controls()
+                    .iter()
+                    .all(|control| control.capacity() == UNASKED)
+            };
+            while !said() || self.session.status().unacknowledged > 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let _ = tokio::time::timeout(LIMIT, hearing).await;
     }
 
     /// Ends it: the agent reads why in the end of its session.

@@ -30,7 +30,9 @@ pub enum CodeError {
     #[error("a one-time code has {CHARACTERS} letters and digits, this one has {0}")]
     Length(usize),
     /// A character that codes do not have.
-    #[error("{0:?} cannot stand in a one-time code, which uses the letters a to z and the digits 2 to 7")]
+    #[error(
+        "{0:?} cannot stand in a one-time code, which uses the letters a to z and the digits 2 to 7"
+    )]
     Character(char),
     /// The checksum does not fit.
     #[error("the one-time code is mistyped; compare it with the original")]
@@ -132,7 +134,10 @@ mod tests {
     #[test]
     fn a_code_is_seven_groups_of_four() {
         let code = OneTimeCode::new([0xff; 16]).to_string();
-        assert!(code.starts_with("7777-7777-7777-7777-7777-7777-7"), "{code}");
+        assert!(
+            code.starts_with("7777-7777-7777-7777-7777-7777-7"),
+            "{code}"
+        );
         assert_eq!((code.len(), code.split('-').count()), (34, 7));
     }
 

@@ -89,7 +89,11 @@ mod tests {
         }
         assert_eq!(gate.next(), Some(packet(0, 1)));
         let (header, payload) = packet(3, 1);
-        assert_eq!(gate.pass(header, payload), Ok(None), "others are still before it");
+        assert_eq!(
+            gate.pass(header, payload),
+            Ok(None),
+            "others are still before it"
+        );
         for route in 1..4 {
             assert_eq!(gate.next(), Some(packet(route, 1)));
         }

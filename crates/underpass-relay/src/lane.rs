@@ -154,7 +154,11 @@ impl Lane {
             }
             let told = state.queue.push(payload);
             let first = state.queue.received() == 1;
-            let pushed = if first { Pushed::First } else { Pushed::Further };
+            let pushed = if first {
+                Pushed::First
+            } else {
+                Pushed::Further
+            };
             (told, state.queue.is_starved(), state.way_out(), pushed)
         };
         if let Some((link, source)) = wake {
@@ -192,7 +196,14 @@ impl Lane {
         let route = self.sender_route;
         if let Some(run) = told.dropped {
             let (first, count) = (run.first, run.count);
-            sender.send_header(route::Dropped { route, first, count }.into());
+            sender.send_header(
+                route::Dropped {
+                    route,
+                    first,
+                    count,
+                }
+                .into(),
+            );
         }
         if told.wait {
             sender.send_header(route::Wait { route }.into());

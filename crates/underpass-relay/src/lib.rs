@@ -12,8 +12,12 @@ mod lane;
 mod log;
 mod policy;
 pub mod queue;
+mod reception;
 mod refusal;
+mod relay;
+pub mod settings;
 mod switch;
 pub mod target;
 
 pub use refusal::Refusal;
+pub use relay::{Relay, RelayHandle, StartError};

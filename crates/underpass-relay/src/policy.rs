@@ -135,7 +135,10 @@ pub(crate) mod tests {
             assert_eq!(allowed.is_ok(), open, "{}", kind.name());
             if let Err(why) = allowed {
                 assert_eq!(why.code, Code::NotEnrolled);
-                assert!(why.text.contains("underpass login"), "the next step is named");
+                assert!(
+                    why.text.contains("underpass login"),
+                    "the next step is named"
+                );
             }
         }
     }
@@ -143,7 +146,11 @@ pub(crate) mod tests {
     #[test]
     fn a_higher_role_reaches_at_least_as_far() {
         for (kind, [_, user, manager, administrator]) in TABLE {
-            assert!(user <= manager && manager <= administrator, "{}", kind.name());
+            assert!(
+                user <= manager && manager <= administrator,
+                "{}",
+                kind.name()
+            );
         }
     }
 

@@ -60,7 +60,9 @@ pub(crate) struct Switch {
 
 impl std::fmt::Debug for Switch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Switch").field("load", &self.load()).finish_non_exhaustive()
+        f.debug_struct("Switch")
+            .field("load", &self.load())
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +81,10 @@ impl Switch {
     }
 
     /// Says who answers the hub's questions; it must not block, and answers by [`Switch::with_hub`].
-    pub(crate) fn set_examiner(&self, examiner: impl Fn(crate::hub::Check) + Send + Sync + 'static) {
+    pub(crate) fn set_examiner(
+        &self,
+        examiner: impl Fn(crate::hub::Check) + Send + Sync + 'static,
+    ) {
         let first = self.examiner.set(Box::new(examiner)).is_ok();
         debug_assert!(first, "there is one examiner");
     }
@@ -146,7 +151,10 @@ impl Switch {
     /// The links of all attachments.
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
         let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
-        ports.values().filter_map(|port| port.link.upgrade()).collect()
+        ports
+            .values()
+            .filter_map(|port| port.link.upgrade())
+            .collect()
     }
 
     /// A link belongs to an attachment and may carry routes: takes up what came in on it until now.
@@ -215,7 +223,10 @@ impl Switch {
 
     /// Passes a packet on. One of an unknown route is late, and nobody's loss.
     fn forward(&self, port: &Port, route: u32, payload: Bytes) {
-        let Some(lane) = lock(&port.lanes).get(&route).map(|lanes| Arc::clone(&lanes.inward)) else {
+        let Some(lane) = lock(&port.lanes)
+            .get(&route)
+            .map(|lanes| Arc::clone(&lanes.inward))
+        else {
             return;
         };
         if lane.push(payload) == Pushed::First {
@@ -401,6 +412,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Refusal {
     /// The refusal of a link on which too much came in before it was known whose it is.
     pub(crate) fn early() -> Self {
-        Self::new(Code::Busy, "too many routes were opened before the machine was known")
+        Self::new(
+            Code::Busy,
+            "too many routes were opened before the machine was known",
+        )
     }
 }

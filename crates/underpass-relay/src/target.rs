@@ -53,7 +53,9 @@ impl FromStr for HostPort {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || HostPortError(text.to_owned());
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
         let sound = match bare {
             Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
             None => {
@@ -120,7 +122,18 @@ mod tests {
         for text in ["127.0.0.1:80", "db.example:5432", "[::1]:22", "a_b-c:1"] {
             assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
         }
-        for text in ["", "host", "host:", ":80", "host:0", "host:70000", "::1:22", "[x]:1", "a b:1", "[::1]"] {
+        for text in [
+            "",
+            "host",
+            "host:",
+            ":80",
+            "host:0",
+            "host:70000",
+            "::1:22",
+            "[x]:1",
+            "a b:1",
+            "[::1]",
+        ] {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
         }
     }

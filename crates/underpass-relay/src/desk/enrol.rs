@@ -31,7 +31,9 @@ impl Desk {
         let member = match &standing {
             Standing::Stranger => None,
             Standing::Member(member) => {
-                self.store.note_machine_seen(member.machine.id, asked.at).await?;
+                self.store
+                    .note_machine_seen(member.machine.id, asked.at)
+                    .await?;
                 Some(member)
             }
         };
@@ -59,7 +61,8 @@ impl Desk {
             Ok(enrolled) => {
                 let member = hub_member(&enrolled);
                 let attachment = asked.caller.attachment;
-                self.switch.with_hub(|hub, _| hub.enrolled(attachment, member))?;
+                self.switch
+                    .with_hub(|hub, _| hub.enrolled(attachment, member))?;
                 self.log.write(
                     Note::new(Kind::Enrol)
                         .by(enrolled.user.name.as_str())
@@ -86,9 +89,15 @@ impl Desk {
         let redeemed = match enrol.kind {
             CodeKind::Setup => {
                 let user = new_user_name(&enrol.user)?;
-                self.store.redeem_setup_code(digest, &user, &machine, asked.at).await
+                self.store
+                    .redeem_setup_code(digest, &user, &machine, asked.at)
+                    .await
             }
-            CodeKind::Invite => self.store.redeem_invitation(digest, &machine, asked.at).await,
+            CodeKind::Invite => {
+                self.store
+                    .redeem_invitation(digest, &machine, asked.at)
+                    .await
+            }
         };
         Ok(redeemed?)
     }
@@ -120,11 +129,15 @@ impl Desk {
         let user = new_user_name(&invite.user)?;
         if let Some(known) = self.store.user_by_name(&user).await? {
             if !extends_to(asked.reach, me, &known) {
-                let text = "only an administrator can invite a machine of a manager or administrator";
+                let text =
+                    "only an administrator can invite a machine of a manager or administrator";
                 return Err(Refusal::new(Code::Denied, text));
             }
             if known.state != UserState::Active {
-                return Err(Refusal::new(Code::Denied, "this user is disabled; enable them first"));
+                return Err(Refusal::new(
+                    Code::Denied,
+                    "this user is disabled; enable them first",
+                ));
             }
         }
         let lifetime = match invite.lifetime_s {

@@ -112,7 +112,14 @@ impl Desk {
             Ok(messages) => messages,
             Err(Refusal { code, text }) => {
                 let (request, code) = (number, code.number());
-                vec![Failed { request, code, text }.into()]
+                vec![
+                    Failed {
+                        request,
+                        code,
+                        text,
+                    }
+                    .into(),
+                ]
             }
         }
     }
@@ -152,12 +159,20 @@ impl Desk {
             Control::Invite(it) => self.invite(asked, &me, it).await,
             Control::Publish(it) => self.publish(asked, &me, it).await,
             Control::Withdraw(it) => self.withdraw(asked, &me, it).await,
-            Control::Allow(control::Allow { request, who, service }) => {
+            Control::Allow(control::Allow {
+                request,
+                who,
+                service,
+            }) => {
                 let access = underpass_store::Access::Allow;
                 self.set_access(asked, &me, &who, &service, access).await?;
                 Ok(done(request))
             }
-            Control::Deny(control::Deny { request, who, service }) => {
+            Control::Deny(control::Deny {
+                request,
+                who,
+                service,
+            }) => {
                 let access = underpass_store::Access::Deny;
                 self.set_access(asked, &me, &who, &service, access).await?;
                 Ok(done(request))
@@ -181,8 +196,12 @@ impl Desk {
             .switch
             .with_hub(|hub, _| hub.member(caller.attachment).is_some());
         if was_member && standing == Standing::Stranger {
-            let why = Refusal::new(Code::Ended, "this machine or its user was shut out; ask the relay's manager");
-            self.switch.with_hub(|hub, _| hub.end(caller.attachment, why.clone()));
+            let why = Refusal::new(
+                Code::Ended,
+                "this machine or its user was shut out; ask the relay's manager",
+            );
+            self.switch
+                .with_hub(|hub, _| hub.end(caller.attachment, why.clone()));
             return Err(why);
         }
         Ok(standing)
@@ -220,7 +239,9 @@ fn new_name(text: &str) -> Result<Name, Refusal> {
 fn new_user_name(text: &str) -> Result<Name, Refusal> {
     let name = new_name(text)?;
     if name.as_str() == RELAY_OWNER {
-        let text = format!("no user can be named {RELAY_OWNER}: services of the relay itself have that owner");
+        let text = format!(
+            "no user can be named {RELAY_OWNER}: services of the relay itself have that owner"
+        );
         return Err(Refusal::new(Code::NameInvalid, text));
     }
     Ok(name)

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use underpass_proto::Code;
 use underpass_proto::control::{Control, MachineRow, Revoke, Standing, UserRow};
-use underpass_store::{
-    Enrolled, Machine, MachineState, Name, User, UserId, UserState,
-};
+use underpass_store::{Enrolled, Machine, MachineState, Name, User, UserId, UserState};
 
 use super::enrol::wire_role;
 use super::{Asked, Desk, done};
@@ -27,7 +25,10 @@ impl Desk {
         };
         let machines = self.store.machines(None).await?;
         let mut counts: HashMap<UserId, u64> = HashMap::new();
-        for machine in machines.iter().filter(|it| it.state == MachineState::Active) {
+        for machine in machines
+            .iter()
+            .filter(|it| it.state == MachineState::Active)
+        {
             *counts.entry(machine.user).or_default() += 1;
         }
         let row = |user: User| UserRow {
@@ -39,7 +40,10 @@ impl Desk {
             },
             machines: counts.get(&user.id).copied().unwrap_or(0),
         };
-        Ok(Control::of_users(request, users.into_iter().map(row).collect()))
+        Ok(Control::of_users(
+            request,
+            users.into_iter().map(row).collect(),
+        ))
     }
 
     pub(super) async fn list_machines(
@@ -58,11 +62,15 @@ impl Desk {
         let names: HashMap<UserId, Name> =
             users.into_iter().map(|user| (user.id, user.name)).collect();
         let row = |machine: Machine| {
-            let present = self.switch.with_hub(|hub, _| hub.is_machine_attached(machine.id));
+            let present = self
+                .switch
+                .with_hub(|hub, _| hub.is_machine_attached(machine.id));
             let seen = machine.last_seen.map_or(0, |at| at.0 / 1000);
             MachineRow {
                 name: machine.name.to_string(),
-                user: names.get(&machine.user).map_or_else(String::new, Name::to_string),
+                user: names
+                    .get(&machine.user)
+                    .map_or_else(String::new, Name::to_string),
                 key: machine.key.0,
                 state: match machine.state {
                     MachineState::Active => Standing::Active,
@@ -72,7 +80,10 @@ impl Desk {
                 last_seen_s: u64::try_from(seen).unwrap_or(0),
             }
         };
-        Ok(Control::of_machines(request, machines.into_iter().map(row).collect()))
+        Ok(Control::of_machines(
+            request,
+            machines.into_iter().map(row).collect(),
+        ))
     }
 
     pub(super) async fn revoke(
@@ -83,9 +94,10 @@ impl Desk {
     ) -> Result<Vec<Control>, Refusal> {
         let (machine, owner) = match revoke.machine.split_once('.') {
             None => (Name::new(&revoke.machine)?, me.user.clone()),
-            Some((machine, owner)) => {
-                (Name::new(machine)?, self.user_in_reach(asked.reach, me, owner).await?)
-            }
+            Some((machine, owner)) => (
+                Name::new(machine)?,
+                self.user_in_reach(asked.reach, me, owner).await?,
+            ),
         };
         let machines = self.store.machines(Some(owner.id)).await?;
         let found = machines
@@ -97,8 +109,12 @@ impl Desk {
             return Err(Refusal::new(Code::Denied, text));
         }
         let revoked = self.store.revoke_machine(found.id).await?;
-        let why = Refusal::new(Code::Ended, "this machine was revoked; ask the relay's manager");
-        self.switch.with_hub(|hub, _| hub.shut_out(revoked.id, &why));
+        let why = Refusal::new(
+            Code::Ended,
+            "this machine was revoked; ask the relay's manager",
+        );
+        self.switch
+            .with_hub(|hub, _| hub.shut_out(revoked.id, &why));
         self.log.write(
             Note::new(Kind::Revoke)
                 .by(me.user.name.as_str())

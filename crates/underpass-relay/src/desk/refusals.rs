@@ -41,9 +41,9 @@ impl From<RedeemError> for Refusal {
                 Refusal::new(Code::InvalidCode, text)
             }
             RedeemError::UserDisabled => Refusal::new(Code::Denied, text),
-            RedeemError::UserNameTaken
-            | RedeemError::MachineNameTaken
-            | RedeemError::KeyKnown => Refusal::new(Code::Exists, text),
+            RedeemError::UserNameTaken | RedeemError::MachineNameTaken | RedeemError::KeyKnown => {
+                Refusal::new(Code::Exists, text)
+            }
             RedeemError::Fault(fault) => fault.into(),
         }
     }

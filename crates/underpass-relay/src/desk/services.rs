@@ -93,7 +93,9 @@ impl Desk {
     ) -> Result<(), Refusal> {
         let service = self.managed(asked.reach, me, service).await?;
         let who: Who = who.parse()?;
-        self.store.set_access(service.id, &who, access, asked.at).await?;
+        self.store
+            .set_access(service.id, &who, access, asked.at)
+            .await?;
         // Whoever may not use it any more must not go on using it.
         self.switch.with_hub(|hub, _| hub.recheck(service.id));
         self.log.write(
@@ -111,7 +113,10 @@ impl Desk {
     /// The service that somebody wants to manage: their own; with more reach, anybody's.
     async fn managed(&self, reach: Reach, me: &Enrolled, text: &str) -> Result<Service, Refusal> {
         let reference: ServiceRef = self.without_suffix(text).parse()?;
-        let foreign = reference.owner.as_ref().is_some_and(|owner| *owner != me.user.name);
+        let foreign = reference
+            .owner
+            .as_ref()
+            .is_some_and(|owner| *owner != me.user.name);
         if foreign && reach != Reach::All {
             let text = "only the owner of a service or an administrator can do this";
             return Err(Refusal::new(Code::Denied, text));
@@ -149,8 +154,10 @@ impl Desk {
             _ => self.store.services_for(me.user.id).await?,
         };
         let machines = self.store.machines(None).await?;
-        let keys: HashMap<MachineId, [u8; 32]> =
-            machines.into_iter().map(|machine| (machine.id, machine.key.0)).collect();
+        let keys: HashMap<MachineId, [u8; 32]> = machines
+            .into_iter()
+            .map(|machine| (machine.id, machine.key.0))
+            .collect();
         let mut rows = Vec::with_capacity(services.len());
         for service in services {
             let managed = service.owner == me.user.id || asked.reach == Reach::All;
@@ -161,17 +168,24 @@ impl Desk {
             };
             rows.push(self.row(me, &service, &keys, allowed));
         }
-        let relay = self.rules.services.iter().filter(|service| {
-            asked.reach == Reach::All || service.allows(&me.user.name)
-        });
+        let relay = self
+            .rules
+            .services
+            .iter()
+            .filter(|service| asked.reach == Reach::All || service.allows(&me.user.name));
         rows.extend(relay.map(|service| self.relay_row(service, asked.reach == Reach::All)));
         Ok(Control::of_services(request, rows))
     }
 
     async fn allowed(&self, service: &Service) -> Result<Vec<String>, Refusal> {
         let list = self.store.access_list(service.id).await?;
-        let allowed = list.into_iter().filter(|entry| entry.access == Access::Allow);
-        Ok(allowed.map(|entry| entry.who.to_string()).take(MAX_ALLOWED).collect())
+        let allowed = list
+            .into_iter()
+            .filter(|entry| entry.access == Access::Allow);
+        Ok(allowed
+            .map(|entry| entry.who.to_string())
+            .take(MAX_ALLOWED)
+            .collect())
     }
 
     fn row(
@@ -224,7 +238,9 @@ impl Desk {
         let text = self.without_suffix(&service);
         let by_relay = target::find(&self.rules.services, text)?;
         let published = self.store.resolve_service(me.user.id, &text.parse()?).await;
-        let own = published.as_ref().is_ok_and(|service| service.owner == me.user.id);
+        let own = published
+            .as_ref()
+            .is_ok_and(|service| service.owner == me.user.id);
         if let Some(service) = by_relay.filter(|_| !own) {
             return self.resolve_at_relay(me, request, service);
         }
