@@ -23,7 +23,13 @@ pub struct Cli {
     /// The settings file (TOML); if not given, config.toml in the home folder where it exists
     ///
     /// [env: UNDERPASS_CONFIG]
-    #[arg(long, global = true, value_name = "FILE", env = "UNDERPASS_CONFIG", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "UNDERPASS_CONFIG",
+        hide_env = true
+    )]
     pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
@@ -53,7 +59,10 @@ pub enum Command {
 impl Cli {
     /// Whether the flag for JSON was given: asked before settings can be read.
     pub fn wants_json(&self) -> bool {
-        self.everywhere.given.iter().any(|(name, _)| *name == "json")
+        self.everywhere
+            .given
+            .iter()
+            .any(|(name, _)| *name == "json")
     }
 }
 
@@ -119,12 +128,34 @@ mod tests {
     #[test]
     fn flags_may_stand_before_and_after_the_command() {
         for line in [
-            &["underpass", "--json", "services", "allow", "bob", "db", "--relay", "http://r"][..],
-            &["underpass", "services", "--relay", "http://r", "allow", "bob", "db", "--json"],
+            &[
+                "underpass",
+                "--json",
+                "services",
+                "allow",
+                "bob",
+                "db",
+                "--relay",
+                "http://r",
+            ][..],
+            &[
+                "underpass",
+                "services",
+                "--relay",
+                "http://r",
+                "allow",
+                "bob",
+                "db",
+                "--json",
+            ],
         ] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert!(cli.wants_json(), "{line:?}");
-            assert_eq!(cli.command.flags(), [("relay", "http://r".to_owned())], "{line:?}");
+            assert_eq!(
+                cli.command.flags(),
+                [("relay", "http://r".to_owned())],
+                "{line:?}"
+            );
         }
     }
 }

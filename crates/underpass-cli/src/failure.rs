@@ -188,13 +188,20 @@ mod tests {
     #[test]
     fn codes_are_unique_and_exit_as_the_manual_says() {
         let shared = Code::ALL.iter().map(|code| code.up());
-        let mut all: Vec<&str> = LOCAL_CODES.iter().map(|code| code.up).chain(shared).collect();
+        let mut all: Vec<&str> = LOCAL_CODES
+            .iter()
+            .map(|code| code.up)
+            .chain(shared)
+            .collect();
         let count = all.len();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), count);
         for code in Code::ALL {
-            assert!((1..=7).contains(&Failure::of_code(*code, "x").exit), "{code:?}");
+            assert!(
+                (1..=7).contains(&Failure::of_code(*code, "x").exit),
+                "{code:?}"
+            );
         }
     }
 }

@@ -13,7 +13,9 @@ pub const SHORT: &str = "warn";
 
 /// Starts the log: `rules` where given, else `RUST_LOG`, else `usual`; only errors where `quiet`.
 pub fn start(rules: &str, quiet: bool, usual: &str) -> Result<(), Failure> {
-    let from_environment = std::env::var("RUST_LOG").ok().filter(|rules| !rules.is_empty());
+    let from_environment = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|rules| !rules.is_empty());
     let rules = match (rules, from_environment) {
         ("", Some(rules)) => rules,
         ("", None) if quiet => "error".to_owned(),

@@ -1,5 +1,9 @@
 //! The `underpass` command.
 
+#![allow(
+    unreachable_pub,
+    reason = "a program exports nothing; pub means for the other modules"
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod cli;
@@ -49,7 +53,9 @@ fn exit_code(code: u8) -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     let home = underpass_agent::Home::locate(|name| std::env::var_os(name))?;
     let context = Context::new(&cli, home, |name| {
-        std::env::var_os(name).map(OsString::into_string).transpose()
+        std::env::var_os(name)
+            .map(OsString::into_string)
+            .transpose()
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

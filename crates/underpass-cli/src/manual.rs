@@ -19,7 +19,12 @@ fn page() -> String {
     root.build();
     let mut text = INTRODUCTION.to_owned();
     text += &format!("{}\n\n", long_about(&root));
-    text += &format!("```\n{}\n```\n", root.get_after_help().map(ToString::to_string).unwrap_or_default());
+    text += &format!(
+        "```\n{}\n```\n",
+        root.get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    );
     text += "\n## Everywhere\n\n";
     text += &arguments(&root);
     for command in root.get_subcommands().filter(|it| it.get_name() != "help") {
@@ -32,7 +37,10 @@ fn page() -> String {
 
 fn long_about(command: &Command) -> String {
     let about = command.get_long_about().or(command.get_about());
-    about.map(ToString::to_string).unwrap_or_default().replace('<', "\\<")
+    about
+        .map(ToString::to_string)
+        .unwrap_or_default()
+        .replace('<', "\\<")
 }
 
 fn describe(command: &Command, parent: &str, text: &mut String) {
@@ -40,9 +48,15 @@ fn describe(command: &Command, parent: &str, text: &mut String) {
     let mut copy = command.clone();
     let usage = copy.render_usage().to_string();
     let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage);
-    *text += &format!("\n## {name}\n\n{}\n\n```\n{usage}\n```\n\n", long_about(command));
+    *text += &format!(
+        "\n## {name}\n\n{}\n\n```\n{usage}\n```\n\n",
+        long_about(command)
+    );
     *text += &arguments(command);
-    for below in command.get_subcommands().filter(|it| it.get_name() != "help") {
+    for below in command
+        .get_subcommands()
+        .filter(|it| it.get_name() != "help")
+    {
         describe(below, &name, text);
     }
 }
@@ -53,10 +67,13 @@ fn arguments(command: &Command) -> String {
     let own = command.get_arguments().filter(|argument| {
         let id = argument.get_id().as_str();
         let everywhere = id == "config"
-            || TABLE.iter().any(|row| row.name == id && row.group == Group::Everywhere);
+            || TABLE
+                .iter()
+                .any(|row| row.name == id && row.group == Group::Everywhere);
         !argument.is_hide_set() && id != "help" && id != "version" && (is_root || !everywhere)
     });
-    own.map(|argument| format!("- `{}`: {}\n", shape(argument), help(argument))).collect()
+    own.map(|argument| format!("- `{}`: {}\n", shape(argument), help(argument)))
+        .collect()
 }
 
 fn shape(argument: &Arg) -> String {
@@ -73,7 +90,11 @@ fn shape(argument: &Arg) -> String {
 
 fn help(argument: &Arg) -> String {
     let help = argument.get_long_help().or(argument.get_help());
-    help.map(ToString::to_string).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    help.map(ToString::to_string)
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn settings() -> String {
@@ -82,10 +103,17 @@ fn settings() -> String {
          | key in the file | flag | variable | default | what |\n|---|---|---|---|---|\n",
     );
     for row in TABLE {
-        let default = if row.default.is_empty() { String::new() } else { format!("`{}`", row.default) };
+        let default = if row.default.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`", row.default)
+        };
         text += &format!(
             "| `{}` | `--{}` | `{}` | {default} | {} |\n",
-            row.name, row.flag(), row.variable(), row.help
+            row.name,
+            row.flag(),
+            row.variable(),
+            row.help
         );
     }
     text
@@ -113,7 +141,10 @@ fn the_manual_is_what_the_program_says() {
         std::fs::write(path, &page).unwrap();
     }
     let committed = std::fs::read_to_string(path).unwrap_or_default();
-    let differs = page.lines().zip(committed.lines()).find(|(new, old)| new != old);
+    let differs = page
+        .lines()
+        .zip(committed.lines())
+        .find(|(new, old)| new != old);
     assert!(
         page == committed,
         "docs/cli.md is out of date (UNDERPASS_BLESS=1 writes it anew); first difference: {differs:?}"

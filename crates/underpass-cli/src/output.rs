@@ -56,7 +56,9 @@ impl Output {
         if self.terminal {
             return print(&table(rows).to_string());
         }
-        rows.cells.iter().try_for_each(|cells| print(&in_one_line(cells)))
+        rows.cells
+            .iter()
+            .try_for_each(|cells| print(&in_one_line(cells)))
     }
 
     /// Whether a person reads standard output.
@@ -87,7 +89,11 @@ fn table(rows: &Rows) -> Table {
         .load_preset(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(rows.columns.iter().map(|column| column.to_uppercase()));
-    table.add_rows(rows.cells.iter().map(|cells| cells.iter().map(|cell| printable(cell))));
+    table.add_rows(
+        rows.cells
+            .iter()
+            .map(|cells| cells.iter().map(|cell| printable(cell))),
+    );
     table
 }
 
@@ -98,7 +104,9 @@ fn in_one_line(cells: &[String]) -> String {
 
 /// What others wrote must not steer a terminal, nor add columns.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -249,7 +249,20 @@ impl ChannelReader {
         }
         let id = self.id;
         let outcome = self.session.with(|state, _| {
-            let outcome = state.core.read(id, READ_CHUNK);
+            // Bytes behind a redial are for the next host service.
+            let redial = state
+                .channels
+                .get(&id)
+                .and_then(|wakers| wakers.redial.as_ref());
+            let most = match (redial, state.core.read_offset(id)) {
+                (Some(redial), Some(read)) => redial.offset.saturating_sub(read),
+                _ => READ_CHUNK as u64,
+            };
+            let most = usize::try_from(most).unwrap_or(READ_CHUNK).min(READ_CHUNK);
+            let outcome = match most {
+                0 => ReadOutcome::Blocked,
+                most => state.core.read(id, most),
+            };
             if outcome == ReadOutcome::Blocked {
                 register(state, id, cx.waker(), false);
             }
@@ -292,20 +305,6 @@ impl ChannelReader {
 
     /// The channel goes on with the new host service: the peer is told and sends on.
     pub fn accept_redial(&mut self) {
-        let id = self.id;
-        self.session.with(|state, _| state.core.accept(id));
-    }
-
-    /// Offset in the peer's stream of the next byte that reading gives: what a [`Redial::offset`] is
-    /// compared with.
-    #[must_use]
-    pub fn position(&self) -> Option<u64> {
-        let held = self.decompressor.as_ref().map_or(0, Decompressor::buffered) + self.pending.len();
-        self.offset()?.checked_sub(held as u64)
-    }
-
-    /// Tells the peer that its wish for another host service was met.
-    pub fn redialled(&self) {
         let id = self.id;
         self.session.with(|state, _| state.core.accept(id));
     }
@@ -433,9 +432,14 @@ impl ChannelWriter {
     }
 
     /// As [`Channel::redial`].
-    pub fn redial(&self, service: &str) {
+    ///
+    /// # Errors
+    /// As for writing.
+    pub async fn redial(&mut self, service: &str) -> Result<(), ChannelError> {
+        std::future::poll_fn(|cx| self.poll_pending(cx)).await?;
         let id = self.id;
         self.session.with(|state, _| state.core.redial(id, service));
+        Ok(())
     }
 
     /// Waits until the peer stops reading, with its code.

@@ -192,13 +192,22 @@ impl Connector {
     /// seconds at the most; then ends all sessions.
     pub async fn finish(&self) {
         let slots: Vec<_> = {
-            let slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let slots = self
+                .inner
+                .slots
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             slots.values().cloned().collect()
         };
         // The session with the relay also carries the control channel, which stays.
         let mut sessions = vec![(self.inner.standing.attachment().session(), 1)];
         for slot in slots {
-            sessions.extend(slot.lock().await.as_ref().map(|(session, _)| (session.clone(), 0)));
+            sessions.extend(
+                slot.lock()
+                    .await
+                    .as_ref()
+                    .map(|(session, _)| (session.clone(), 0)),
+            );
         }
         let done = async {
             for (session, staying) in &sessions {

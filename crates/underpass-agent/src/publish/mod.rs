@@ -1,7 +1,6 @@
 //! Publishing services: registered with the relay, served to whoever it lets through.
 
 mod access;
-mod host;
 mod serve;
 
 use std::sync::Arc;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use underpass_endpoint::dial::dial;
+use underpass_endpoint::splice::splice_far;
 use underpass_endpoint::{Incoming, PeerInfo, Session};
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
 
 use super::access::Access;
-use super::host::{self, Hosts as _};
 use super::{Listing, Offer};
 use crate::standing::Standing;
 use crate::status::{Board, SessionEntry};
@@ -131,25 +131,22 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
         return;
     }
     let service = incoming.service().to_owned();
-    let hosts = HostsFor { catalogue, peer };
-    match hosts.reach(&service).await {
-        Ok(tcp) => {
-            let ended = host::serve(incoming.accept(), tcp, &hosts).await;
-            tracing::debug!(user = hosts.peer.user, "{service}: {ended}");
+    let tcp = match catalogue.reach(&service, &peer).await {
+        Ok(tcp) => tcp,
+        Err(code) => return incoming.refuse(code),
+    };
+    let user = peer.user.clone();
+    let report = splice_far(incoming.accept(), tcp, move |service: String| {
+        let (catalogue, peer) = (Arc::clone(&catalogue), Arc::clone(&peer));
+        async move {
+            tracing::info!(user = peer.user, "a connection goes on with {service}");
+            catalogue.reach(&service, &peer).await
         }
-        Err(code) => incoming.refuse(code),
-    }
-}
-
-/// The hosts that one peer may reach.
-struct HostsFor {
-    catalogue: Arc<Catalogue>,
-    peer: Arc<PeerInfo>,
-}
-
-impl host::Hosts for HostsFor {
-    async fn reach(&self, service: &str) -> Result<TcpStream, Code> {
-        self.catalogue.reach(service, &self.peer).await
+    });
+    let report = report.await;
+    match report.error {
+        None => tracing::debug!(user, "{service}: done"),
+        Some(error) => tracing::info!(user, "{service}: broken off: {error}"),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::Args;
+use underpass_agent::Connector;
 use underpass_agent::connect::{Listener, PinnedTrust};
 use underpass_agent::status::{Board, StatusServer};
-use underpass_agent::Connector;
 use underpass_endpoint::AttachError;
 use underpass_seal::Fingerprint;
 
@@ -110,14 +110,18 @@ fn pairs(arguments: &[String]) -> Result<Vec<(String, SocketAddr)>, Failure> {
             .iter()
             .map(|argument| match argument.split_once('=') {
                 Some((service, local)) => Ok((service.to_owned(), local_address(local)?)),
-                None => Err(Failure::usage(format!("{argument}: expected NAME=LOCAL, as for the others"))),
+                None => Err(Failure::usage(format!(
+                    "{argument}: expected NAME=LOCAL, as for the others"
+                ))),
             })
             .collect();
     }
     match arguments {
         [service] => Ok(vec![(service.clone(), local_address("0")?)]),
         [service, local] => Ok(vec![(service.clone(), local_address(local)?)]),
-        _ => Err(Failure::usage("several services are written NAME=LOCAL NAME=LOCAL")),
+        _ => Err(Failure::usage(
+            "several services are written NAME=LOCAL NAME=LOCAL",
+        )),
     }
 }
 
@@ -126,9 +130,13 @@ fn local_address(text: &str) -> Result<SocketAddr, Failure> {
     if let Ok(port) = text.parse() {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     }
-    let text = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let text = text
+        .strip_prefix("localhost:")
+        .map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
     text.parse().map_err(|_| {
-        Failure::usage(format!("{text:?} is not a local address: IP:PORT, localhost:PORT or PORT"))
+        Failure::usage(format!(
+            "{text:?} is not a local address: IP:PORT, localhost:PORT or PORT"
+        ))
     })
 }
 
@@ -139,7 +147,10 @@ mod tests {
     fn read(arguments: &[&str]) -> Result<Vec<String>, Failure> {
         let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
         let pairs = pairs(&arguments)?;
-        Ok(pairs.iter().map(|(service, local)| format!("{service} {local}")).collect())
+        Ok(pairs
+            .iter()
+            .map(|(service, local)| format!("{service} {local}"))
+            .collect())
     }
 
     #[test]

@@ -43,7 +43,10 @@ pub fn of_attach(error: &AttachError, url: &str) -> Failure {
     match error {
         AttachError::Unreachable { tried, .. } => Failure::local(
             &NO_PATH,
-            format!("cannot reach the relay {url}: {}", printable(&tried.join("; "))),
+            format!(
+                "cannot reach the relay {url}: {}",
+                printable(&tried.join("; "))
+            ),
         ),
         AttachError::RelayKey { expected, seen } => other_key(url, *expected, *seen),
         AttachError::Refused { text, .. } => {
@@ -52,7 +55,10 @@ pub fn of_attach(error: &AttachError, url: &str) -> Failure {
         }
         AttachError::Ended(text) => {
             let failure = Failure::of_code(error.code(), "");
-            failure.with_what(format!("the attachment to {url} ended: {}", printable(text)))
+            failure.with_what(format!(
+                "the attachment to {url} ended: {}",
+                printable(text)
+            ))
         }
     }
 }
@@ -60,7 +66,9 @@ pub fn of_attach(error: &AttachError, url: &str) -> Failure {
 /// The relay has another key than it should.
 pub fn other_key(url: &str, expected: Fingerprint, seen: Fingerprint) -> Failure {
     Failure::of_code(Code::KeyMismatch, "")
-        .with_what(format!("the relay {url} has the key {seen}, and {expected} was expected"))
+        .with_what(format!(
+            "the relay {url} has the key {seen}, and {expected} was expected"
+        ))
         .with_cause("it was installed anew, or somebody stands between this machine and it")
         .with_next(format!(
             "compare with what the relay printed at its start; if the new key is right: \

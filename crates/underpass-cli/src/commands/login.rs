@@ -103,10 +103,20 @@ impl Login {
     /// The one-time code, from wherever it was given.
     fn code(&self) -> Result<Option<(CodeKind, String)>, Failure> {
         let (kind, text) = match self {
-            Self { setup: Some(code), .. } => (CodeKind::Setup, code.clone()),
-            Self { setup_file: Some(file), .. } => (CodeKind::Setup, read_code(file)?),
-            Self { invite: Some(code), .. } => (CodeKind::Invite, code.clone()),
-            Self { invite_file: Some(file), .. } => (CodeKind::Invite, read_code(file)?),
+            Self {
+                setup: Some(code), ..
+            } => (CodeKind::Setup, code.clone()),
+            Self {
+                setup_file: Some(file),
+                ..
+            } => (CodeKind::Setup, read_code(file)?),
+            Self {
+                invite: Some(code), ..
+            } => (CodeKind::Invite, code.clone()),
+            Self {
+                invite_file: Some(file),
+                ..
+            } => (CodeKind::Invite, read_code(file)?),
             _ => return Ok(None),
         };
         match text.trim() {
@@ -133,9 +143,15 @@ impl Login {
             match Standing::attach(&reach, Arc::clone(&key)).await {
                 Ok((standing, identity)) => {
                     let tls = TlsCheck::System;
-                    return Ok(Attached { standing, identity, tls });
+                    return Ok(Attached {
+                        standing,
+                        identity,
+                        tls,
+                    });
                 }
-                Err(StandingError::Attach(AttachError::Unreachable { .. })) => reach.patience = patience,
+                Err(StandingError::Attach(AttachError::Unreachable { .. })) => {
+                    reach.patience = patience
+                }
                 Err(error) => return Err(errors::of_standing(&error, &url)),
             }
         }
@@ -144,12 +160,20 @@ impl Login {
         }
         let attached = Standing::attach(&reach, key).await;
         let (standing, identity) = attached.map_err(|error| errors::of_standing(&error, &url))?;
-        let shown = standing.attachment().status().carrier.and_then(|info| info.tls?.certificate_sha256);
+        let shown = standing
+            .attachment()
+            .status()
+            .carrier
+            .and_then(|info| info.tls?.certificate_sha256);
         let tls = match (reach.client.tls == TlsTrust::AcceptAndReport, shown) {
             (true, Some(sha256)) => TlsCheck::Pinned(sha256),
             _ => TlsCheck::System,
         };
-        Ok(Attached { standing, identity, tls })
+        Ok(Attached {
+            standing,
+            identity,
+            tls,
+        })
     }
 
     /// Tells what is taken on trust.
@@ -167,7 +191,10 @@ impl Login {
             ));
         }
         if let Some(before) = before.filter(|before| before.key != key) {
-            context.output.message(&format!("the relay's key was {} and is now {key}", before.key));
+            context.output.message(&format!(
+                "the relay's key was {} and is now {key}",
+                before.key
+            ));
         }
     }
 
@@ -196,11 +223,7 @@ impl Login {
     }
 }
 
-fn tell_result(
-    context: &Context,
-    relay: &KnownRelay,
-    identity: &Identity,
-) -> Result<(), Failure> {
+fn tell_result(context: &Context, relay: &KnownRelay, identity: &Identity) -> Result<(), Failure> {
     if let TlsCheck::Pinned(sha256) = &relay.tls {
         context.output.message(&format!(
             "the system does not vouch for the relay's certificate; pinned: {}",
@@ -210,7 +233,10 @@ fn tell_result(
     let [user, machine] = [&identity.user, &identity.machine].map(|text| printable(text));
     let role = role_word(identity.role);
     context.output.result(
-        &format!("logged in to {} as {user} ({role}), this machine being {machine}", relay.url),
+        &format!(
+            "logged in to {} as {user} ({role}), this machine being {machine}",
+            relay.url
+        ),
         &serde_json::json!({
             "relay": relay.url,
             "key": relay.key.to_string(),
@@ -224,11 +250,19 @@ fn tell_result(
 fn read_code(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(LONGEST_CODE).read_to_string(&mut text)
+        std::io::stdin()
+            .lock()
+            .take(LONGEST_CODE)
+            .read_to_string(&mut text)
     } else {
         std::fs::File::open(path).and_then(|file| file.take(LONGEST_CODE).read_to_string(&mut text))
     };
-    read.map_err(|error| Failure::file(format!("cannot read the code from {}: {error}", path.display())))?;
+    read.map_err(|error| {
+        Failure::file(format!(
+            "cannot read the code from {}: {error}",
+            path.display()
+        ))
+    })?;
     // Nothing but the code may be told by an error later on.
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }

@@ -40,12 +40,15 @@ impl Machines {
         let outcome = match &self.action {
             None => {
                 let rows = standing.machines().await;
-                let rows = rows.map_err(|error| errors::of_request(&error, "cannot list machines"))?;
+                let rows =
+                    rows.map_err(|error| errors::of_request(&error, "cannot list machines"))?;
                 context.output.rows(&as_rows(&rows))
             }
             Some(Action::Revoke { machine }) => {
                 let done = standing.revoke(machine).await;
-                done.map_err(|error| errors::of_request(&error, &format!("cannot revoke {machine}")))?;
+                done.map_err(|error| {
+                    errors::of_request(&error, &format!("cannot revoke {machine}"))
+                })?;
                 context.output.message(&format!("{machine} is shut out"));
                 Ok(())
             }

@@ -86,11 +86,16 @@ impl Context {
         };
         let url = plain_url(asked);
         let known = relays.find(&url).ok_or_else(|| {
-            Failure::local(&NO_RELAY, format!("this machine has not logged in to {url}"))
-                .with_next(format!("underpass login {url}"))
+            Failure::local(
+                &NO_RELAY,
+                format!("this machine has not logged in to {url}"),
+            )
+            .with_next(format!("underpass login {url}"))
         })?;
         match pinned_by(asked)? {
-            Some(expected) if expected != known.key => Err(errors::other_key(&url, expected, known.key)),
+            Some(expected) if expected != known.key => {
+                Err(errors::other_key(&url, expected, known.key))
+            }
             _ => Ok(known.clone()),
         }
     }
@@ -117,15 +122,18 @@ impl Context {
 
     /// Attaches to a relay that is known, whether or not it still knows us.
     pub async fn attach(&self, known: &KnownRelay) -> Result<(Standing, Identity), StandingError> {
-        let url: RelayUrl = known.url.parse().map_err(|error| {
-            underpass_endpoint::AttachError::Unreachable {
-                relay: known.url.clone(),
-                tried: vec![format!("{error}")],
-            }
-        })?;
-        let identity = self.home.machine_key().map_err(|error| {
-            underpass_endpoint::AttachError::Ended(error.to_string())
-        })?;
+        let url: RelayUrl =
+            known
+                .url
+                .parse()
+                .map_err(|error| underpass_endpoint::AttachError::Unreachable {
+                    relay: known.url.clone(),
+                    tried: vec![format!("{error}")],
+                })?;
+        let identity = self
+            .home
+            .machine_key()
+            .map_err(|error| underpass_endpoint::AttachError::Ended(error.to_string()))?;
         let reach = self.reach(url, Some(known.key), trust_of(known));
         Standing::attach(&reach, Arc::new(identity)).await
     }
@@ -136,7 +144,8 @@ impl Context {
         // A key that cannot be used is this machine's fault, and must not look like the relay's.
         self.home.machine_key()?;
         let attached = self.attach(&known).await;
-        let (standing, identity) = attached.map_err(|error| errors::of_standing(&error, &known.url))?;
+        let (standing, identity) =
+            attached.map_err(|error| errors::of_standing(&error, &known.url))?;
         if identity.user.is_empty() {
             let trying = format!("cannot use {}", known.url);
             return Err(Failure::of_code(Code::NotEnrolled, &trying));
@@ -153,8 +162,12 @@ pub async fn log_notices(standing: Standing) {
                 "the relay is going ({}); sessions go on when it is back",
                 printable(&going.text)
             ),
-            Message::Notice(notice) => tracing::info!("the relay says: {}", printable(&notice.text)),
-            Message::Ended(ended) => tracing::warn!("ended by a manager: {}", printable(&ended.text)),
+            Message::Notice(notice) => {
+                tracing::info!("the relay says: {}", printable(&notice.text))
+            }
+            Message::Ended(ended) => {
+                tracing::warn!("ended by a manager: {}", printable(&ended.text))
+            }
             _ => {}
         }
     }
@@ -162,7 +175,12 @@ pub async fn log_notices(standing: Standing) {
 
 /// A relay's address without the fingerprint that it may carry.
 pub fn plain_url(url: &RelayUrl) -> String {
-    format!("{}://{}{}", url.scheme().as_str(), url.authority(), url.prefix())
+    format!(
+        "{}://{}{}",
+        url.scheme().as_str(),
+        url.authority(),
+        url.prefix()
+    )
 }
 
 /// The fingerprint that a relay's address carries.
@@ -198,7 +216,9 @@ pub fn as_name(text: &str) -> Option<String> {
         .take(underpass_proto::names::MAX_NAME)
         .collect();
     let name = name.trim_matches('-');
-    underpass_proto::names::check(name).ok().map(|()| name.to_owned())
+    underpass_proto::names::check(name)
+        .ok()
+        .map(|()| name.to_owned())
 }
 
 #[cfg(test)]

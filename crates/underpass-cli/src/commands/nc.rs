@@ -1,9 +1,9 @@
 //! `underpass nc`
 
 use clap::Args;
+use underpass_agent::Connector;
 use underpass_agent::connect::{PinnedTrust, nc};
 use underpass_agent::status::{Board, StatusServer};
-use underpass_agent::Connector;
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;

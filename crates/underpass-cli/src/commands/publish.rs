@@ -1,9 +1,9 @@
 //! `underpass publish`
 
 use clap::Args;
+use underpass_agent::Publisher;
 use underpass_agent::publish::{Listing, Offer};
 use underpass_agent::status::{Board, StatusServer};
-use underpass_agent::Publisher;
 use underpass_proto::names;
 
 use super::signals::stop_asked;
@@ -71,7 +71,8 @@ impl Publish {
             return Err(Failure::usage(format!("{name} has no HOST:PORT")));
         }
         let offers = pairs.iter().map(|[name, target]| {
-            names::check(name).map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
+            names::check(name)
+                .map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
             check_target(target)?;
             Ok(Offer {
                 name: name.clone(),
@@ -82,7 +83,9 @@ impl Publish {
         });
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;
         let twice = offers.iter().enumerate().find(|(at, offer)| {
-            offers[..*at].iter().any(|earlier| earlier.name == offer.name)
+            offers[..*at]
+                .iter()
+                .any(|earlier| earlier.name == offer.name)
         });
         match twice {
             Some((_, offer)) => Err(Failure::usage(format!("{} is named twice", offer.name))),
@@ -94,7 +97,9 @@ impl Publish {
 /// Whether a text can be dialled: a host, a colon, a port.
 fn check_target(target: &str) -> Result<(), Failure> {
     let sound = target.rsplit_once(':').is_some_and(|(host, port)| {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
         let address = match bare {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             None => !host.is_empty() && !host.contains([':', '/', ' ']),
@@ -117,7 +122,11 @@ fn tell_ready(context: &Context, listings: &[Listing]) -> Result<(), Failure> {
     let json: serde_json::Value = listings
         .iter()
         .map(|listing| {
-            let Listing { name, full_name, target } = listing;
+            let Listing {
+                name,
+                full_name,
+                target,
+            } = listing;
             serde_json::json!({ "name": name, "full_name": full_name, "target": target })
         })
         .collect();
@@ -136,7 +145,18 @@ mod tests {
         for good in ["localhost:1", "10.0.0.1:5432", "[::1]:80", "db.corp:65535"] {
             assert!(check_target(good).is_ok(), "{good}");
         }
-        for bad in ["db", ":80", "::1:80", "[::1:80", "a b:1", "h:0", "h:65536", "h:", "http://h:80", "[x]:1"] {
+        for bad in [
+            "db",
+            ":80",
+            "::1:80",
+            "[::1:80",
+            "a b:1",
+            "h:0",
+            "h:65536",
+            "h:",
+            "http://h:80",
+            "[x]:1",
+        ] {
             assert!(check_target(bad).is_err(), "{bad}");
         }
     }

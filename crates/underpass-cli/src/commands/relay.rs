@@ -51,7 +51,9 @@ impl Relay {
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let settings = self.settings(&context, |name| std::env::var(name).ok())?;
         let stop = stop_asked()?;
-        let relay = Server::start(settings).await.map_err(|error| of_start(&error))?;
+        let relay = Server::start(settings)
+            .await
+            .map_err(|error| of_start(&error))?;
         tell_ready(&context, &relay)?;
         ready::signal(self.ready_fd)?;
         stop.await;
@@ -70,8 +72,9 @@ impl Relay {
             ..Settings::default()
         };
         if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::file(format!("cannot read {}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::file(format!("cannot read {}: {error}", path.display()))
+            })?;
             let taken = settings.read_toml(&text);
             taken.map_err(|error| of_setting(&error, &path.display().to_string()))?;
         }
@@ -106,9 +109,13 @@ fn of_start(error: &StartError) -> Failure {
 
 fn tell_ready(context: &Context, relay: &RelayHandle) -> Result<(), Failure> {
     let setup = relay.setup_code();
-    let tls = relay.tls_fingerprint().map(|print| show_fingerprint(&print));
+    let tls = relay
+        .tls_fingerprint()
+        .map(|print| show_fingerprint(&print));
     if let Some(print) = &tls {
-        context.output.message(&format!("certificate (SHA-256): {print}"));
+        context
+            .output
+            .message(&format!("certificate (SHA-256): {print}"));
     }
     let first = relay.urls().first().cloned().unwrap_or_default();
     if let Some(code) = &setup {
@@ -132,11 +139,18 @@ fn argument(setting: &Setting) -> Arg {
         "" => String::new(),
         default => format!(" [default: {default}]"),
     };
-    let action = if setting.several { ArgAction::Append } else { ArgAction::Set };
+    let action = if setting.several {
+        ArgAction::Append
+    } else {
+        ArgAction::Set
+    };
     Arg::new(setting.name)
         .long(setting.name.replace('_', "-"))
         .value_name(setting.kind)
-        .help(format!("{}{default}", setting.doc.trim().trim_end_matches('.')))
+        .help(format!(
+            "{}{default}",
+            setting.doc.trim().trim_end_matches('.')
+        ))
         .action(action)
 }
 
@@ -168,7 +182,11 @@ impl FromArgMatches for Given {
 
 impl Args for Given {
     fn augment_args(command: Command) -> Command {
-        command.args(Settings::table().into_iter().map(|setting| argument(&shown(setting))))
+        command.args(
+            Settings::table()
+                .into_iter()
+                .map(|setting| argument(&shown(setting))),
+        )
     }
 
     fn augment_args_for_update(command: Command) -> Command {

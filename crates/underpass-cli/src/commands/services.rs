@@ -44,19 +44,26 @@ impl Services {
         let outcome = match &self.action {
             None => {
                 let rows = standing.services().await;
-                let rows = rows.map_err(|error| errors::of_request(&error, "cannot list services"))?;
+                let rows =
+                    rows.map_err(|error| errors::of_request(&error, "cannot list services"))?;
                 context.output.rows(&as_rows(&rows))
             }
             Some(Action::Allow(Whom { who, name })) => {
                 let done = standing.allow(who, name).await;
-                done.map_err(|error| errors::of_request(&error, &format!("cannot allow {who} to use {name}")))?;
+                done.map_err(|error| {
+                    errors::of_request(&error, &format!("cannot allow {who} to use {name}"))
+                })?;
                 context.output.message(&format!("{who} may use {name}"));
                 Ok(())
             }
             Some(Action::Deny(Whom { who, name })) => {
                 let done = standing.deny(who, name).await;
-                done.map_err(|error| errors::of_request(&error, &format!("cannot deny {who} {name}")))?;
-                context.output.message(&format!("{who} may not use {name} any more"));
+                done.map_err(|error| {
+                    errors::of_request(&error, &format!("cannot deny {who} {name}"))
+                })?;
+                context
+                    .output
+                    .message(&format!("{who} may not use {name} any more"));
                 Ok(())
             }
         };
@@ -92,7 +99,15 @@ fn as_rows(services: &[ServiceRow]) -> Rows {
         })
     });
     Rows {
-        columns: &["name", "owner", "state", "allowed", "description", "full name", "publisher"],
+        columns: &[
+            "name",
+            "owner",
+            "state",
+            "allowed",
+            "description",
+            "full name",
+            "publisher",
+        ],
         cells: cells.collect(),
         json: json.collect(),
     }

@@ -57,12 +57,18 @@ impl Status {
             "agents": agents,
         });
         if context.output.for_people() {
-            return context.output.result(&for_people(&fingerprint, &relays, &agents), &json);
+            return context
+                .output
+                .result(&for_people(&fingerprint, &relays, &agents), &json);
         }
         let mut cells = vec![vec!["machine".to_owned(), fingerprint]];
         cells.extend(relays.iter().map(Seen::cells));
         cells.extend(agents.iter().flat_map(agent_cells));
-        context.output.rows(&Rows { columns: &[], cells, json })
+        context.output.rows(&Rows {
+            columns: &[],
+            cells,
+            json,
+        })
     }
 
     /// All relays, or the one that was asked for.
@@ -78,14 +84,17 @@ async fn ask(context: &Context, relay: &KnownRelay) -> Result<Identity, Failure>
     let limit = ANSWER_LIMIT.min(context.settings.patience.0);
     let asking = async {
         let attached = context.attach(relay).await;
-        let (standing, identity) = attached.map_err(|error| errors::of_standing(&error, &relay.url))?;
+        let (standing, identity) =
+            attached.map_err(|error| errors::of_standing(&error, &relay.url))?;
         standing.attachment().detach().await;
         Ok(identity)
     };
-    tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| {
-        let what = format!("the relay {} did not answer within {limit:?}", relay.url);
-        Err(Failure::local(&crate::failure::NO_PATH, what))
-    })
+    tokio::time::timeout(limit, asking)
+        .await
+        .unwrap_or_else(|_| {
+            let what = format!("the relay {} did not answer within {limit:?}", relay.url);
+            Err(Failure::local(&crate::failure::NO_PATH, what))
+        })
 }
 
 impl Seen {
@@ -100,8 +109,14 @@ impl Seen {
 
     fn to_json(&self) -> serde_json::Value {
         let Self { relay, answer } = self;
-        let role = answer.as_ref().and_then(|it| it.as_ref().ok()).map(|it| role_word(it.role));
-        let error = answer.as_ref().and_then(|it| it.as_ref().err()).map(Failure::to_json);
+        let role = answer
+            .as_ref()
+            .and_then(|it| it.as_ref().ok())
+            .map(|it| role_word(it.role));
+        let error = answer
+            .as_ref()
+            .and_then(|it| it.as_ref().err())
+            .map(Failure::to_json);
         serde_json::json!({
             "url": relay.url,
             "key": relay.key.to_string(),
@@ -150,9 +165,19 @@ fn agent_cells(agent: &AgentReport) -> Vec<Vec<String>> {
     }
     let mut rows = vec![first];
     rows.extend(agent.entries.iter().map(|entry| {
-        vec!["entry".to_owned(), pid.clone(), entry.service.clone(), entry.address.clone()]
+        vec![
+            "entry".to_owned(),
+            pid.clone(),
+            entry.service.clone(),
+            entry.address.clone(),
+        ]
     }));
-    rows.extend(agent.sessions.iter().map(|session| session_cells(session, &pid)));
+    rows.extend(
+        agent
+            .sessions
+            .iter()
+            .map(|session| session_cells(session, &pid)),
+    );
     rows
 }
 
@@ -178,7 +203,10 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
     for seen in relays {
         let relay = &seen.relay;
         lines.push(format!("\nrelay {}: {}", relay.url, seen.state()));
-        lines.push(format!("  as {} on {}, relay's key {}", relay.user, relay.machine, relay.key));
+        lines.push(format!(
+            "  as {} on {}, relay's key {}",
+            relay.user, relay.machine, relay.key
+        ));
         if let Some(Err(failure)) = &seen.answer {
             lines.push(format!("  {}", failure.what));
         }
@@ -187,16 +215,27 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
         let running = Duration::from_secs(agent.running_s as u64);
         lines.push(format!(
             "\nunderpass {} (process {}), running for {}",
-            agent.command, agent.pid, humantime::format_duration(running)
+            agent.command,
+            agent.pid,
+            humantime::format_duration(running)
         ));
         lines.extend(agent.relay.as_ref().map(relay_story));
-        lines.extend(agent.entries.iter().map(|entry| format!("  {} at {}", entry.service, entry.address)));
+        lines.extend(
+            agent
+                .entries
+                .iter()
+                .map(|entry| format!("  {} at {}", entry.service, entry.address)),
+        );
         lines.extend(agent.sessions.iter().map(session_story));
     }
     if agents.is_empty() {
         lines.push("\nno agent is running for this home".to_owned());
     }
-    let lines: Vec<String> = lines.iter().flat_map(|line| line.split('\n')).map(printable).collect();
+    let lines: Vec<String> = lines
+        .iter()
+        .flat_map(|line| line.split('\n'))
+        .map(printable)
+        .collect();
     lines.join("\n")
 }
 
@@ -204,7 +243,11 @@ fn relay_story(relay: &RelayReport) -> String {
     let since = humantime::format_duration(Duration::from_secs(relay.since_s as u64));
     let carried = match (&relay.carrier, &relay.waiting_for) {
         (Some(carrier), _) => {
-            let tls = relay.tls.as_ref().map(|tls| format!(" over {tls}")).unwrap_or_default();
+            let tls = relay
+                .tls
+                .as_ref()
+                .map(|tls| format!(" over {tls}"))
+                .unwrap_or_default();
             format!("carried by {carrier}{tls} for {since}")
         }
         (None, Some(reason)) => format!("no path for {since}: {reason}"),
@@ -215,14 +258,27 @@ fn relay_story(relay: &RelayReport) -> String {
         (drops, Some(last)) => format!("{drops} drops survived, the last one in {last:.1} s"),
         (drops, None) => format!("{drops} drops"),
     };
-    let rtt = relay.rtt_ms.map(|rtt| format!(", {rtt:.1} ms")).unwrap_or_default();
+    let rtt = relay
+        .rtt_ms
+        .map(|rtt| format!(", {rtt:.1} ms"))
+        .unwrap_or_default();
     format!("  {carried}, {drops}{rtt}")
 }
 
 fn session_story(session: &SessionReport) -> String {
-    let who = session.user.as_ref().map(|user| format!(" used by {user}")).unwrap_or_default();
-    let rtt = session.rtt_ms.map(|rtt| format!(", {rtt:.1} ms")).unwrap_or_default();
-    let away = session.detached_for_s.map(|time| format!(", without a path for {time:.1} s")).unwrap_or_default();
+    let who = session
+        .user
+        .as_ref()
+        .map(|user| format!(" used by {user}"))
+        .unwrap_or_default();
+    let rtt = session
+        .rtt_ms
+        .map(|rtt| format!(", {rtt:.1} ms"))
+        .unwrap_or_default();
+    let away = session
+        .detached_for_s
+        .map(|time| format!(", without a path for {time:.1} s"))
+        .unwrap_or_default();
     format!(
         "  session: {}{who}, {} connections, {} resumes, {} B/s{rtt}{away}",
         session.service, session.channels, session.resumes, session.bytes_per_s
@@ -246,7 +302,10 @@ mod tests {
             waiting_for: None,
             rtt_ms: Some(12.34),
         };
-        assert_eq!(relay_story(&relay), "  carried by ws for 1m 1s, no drops, 12.3 ms");
+        assert_eq!(
+            relay_story(&relay),
+            "  carried by ws for 1m 1s, no drops, 12.3 ms"
+        );
         relay.carrier = None;
         relay.waiting_for = Some("ws: refused".into());
         relay.drops = 3;

@@ -45,8 +45,9 @@ impl Users {
             Some(Action::Invite { name, lifetime }) => {
                 let lifetime_s = lifetime.map_or(0, |span| span.0.as_secs().max(1));
                 let invited = standing.invite(name, lifetime_s).await;
-                let invited =
-                    invited.map_err(|error| errors::of_request(&error, &format!("cannot invite {name}")))?;
+                let invited = invited.map_err(|error| {
+                    errors::of_request(&error, &format!("cannot invite {name}"))
+                })?;
                 let expires = std::time::Duration::from_secs(invited.expires_s);
                 let address = format!("{}#{}", enrolled.known.url, enrolled.known.key);
                 context.output.message(&format!(

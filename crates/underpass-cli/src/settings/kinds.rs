@@ -3,8 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use underpass_carrier::{IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name};
 use http::HeaderValue;
+use underpass_carrier::{IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name};
 use underpass_proto::frame::Class;
 
 /// A length of time: `90s`, `10m`, `1h 30m`.
@@ -59,7 +59,10 @@ impl FromStr for Carriers {
                 format!("there is no carrier {name:?}; there are {}", all.join(", "))
             })
         };
-        text.split(',').map(kind).collect::<Result<_, _>>().map(Self)
+        text.split(',')
+            .map(kind)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -71,7 +74,9 @@ impl FromStr for MediaType {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let named = text.split_once('/').is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());
+        let named = text
+            .split_once('/')
+            .is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());
         let value = HeaderValue::from_str(text).ok().filter(|_| named);
         value.map(Self).ok_or("a media type is written TYPE/NAME")
     }
@@ -132,9 +137,15 @@ mod tests {
         assert_eq!("1m 30s".parse::<Span>().unwrap().0.as_secs(), 90);
         assert!("90".parse::<Span>().is_err(), "a number without a unit");
         assert_eq!("".parse::<Carriers>().unwrap().0.len(), KINDS.len());
-        assert_eq!("ws, upgrade".parse::<Carriers>().unwrap().names(), ["ws", "upgrade"]);
+        assert_eq!(
+            "ws, upgrade".parse::<Carriers>().unwrap().names(),
+            ["ws", "upgrade"]
+        );
         let error = "ws,smoke".parse::<Carriers>().unwrap_err();
-        assert!(error.contains("\"smoke\"") && error.contains("upgrade"), "{error}");
+        assert!(
+            error.contains("\"smoke\"") && error.contains("upgrade"),
+            "{error}"
+        );
         assert_eq!("".parse::<RelayChoice>().unwrap().0, None);
         assert!("relay".parse::<RelayChoice>().is_err());
         assert_eq!("bulk".parse::<Priority>().unwrap().0, Class::Bulk);

@@ -70,7 +70,10 @@ impl Layers {
                 toml::Table::new()
             }
             Err(error) => {
-                return Err(Failure::file(format!("cannot read {}: {error}", path.display())));
+                return Err(Failure::file(format!(
+                    "cannot read {}: {error}",
+                    path.display()
+                )));
             }
         };
         Ok(Self { flags, file, path })
@@ -120,7 +123,10 @@ fn read(text: &str, path: &Path) -> Result<toml::Table, Failure> {
         let line = text[..start].matches('\n').count() + 1;
         wrong(format!("line {line}: {}", error.message()))
     })?;
-    match file.keys().find(|key| TABLE.iter().all(|row| row.name != *key)) {
+    match file
+        .keys()
+        .find(|key| TABLE.iter().all(|row| row.name != *key))
+    {
         None => Ok(file),
         Some(key) => Err(wrong(format!("there is no setting {key:?}"))),
     }
@@ -146,7 +152,10 @@ mod tests {
 
     fn layers(flags: &[(&'static str, &str)], file: &str) -> Result<Layers, Failure> {
         Ok(Layers {
-            flags: flags.iter().map(|(name, text)| (*name, (*text).to_owned())).collect(),
+            flags: flags
+                .iter()
+                .map(|(name, text)| (*name, (*text).to_owned()))
+                .collect(),
             file: read(file, Path::new("c.toml"))?,
             path: "c.toml".into(),
         })
@@ -178,7 +187,8 @@ mod tests {
         let file = "dial_timeout = '3s'\npatience = '4s'\nkeep = '5s'";
         let variables = [("UNDERPASS_PATIENCE", "6s"), ("UNDERPASS_KEEP", "7s")];
         let settings = resolve(&[("keep", "8s")], &variables, file).unwrap();
-        let seconds = [&settings.dial_timeout, &settings.patience, &settings.keep].map(|s| s.0.as_secs());
+        let seconds =
+            [&settings.dial_timeout, &settings.patience, &settings.keep].map(|s| s.0.as_secs());
         assert_eq!(seconds, [3, 6, 8]);
     }
 
@@ -189,7 +199,11 @@ mod tests {
         assert!(settings.json);
         let settings = resolve(&[], &[("UNDERPASS_CARRIER", "ws,poll")], "").unwrap();
         assert_eq!(settings.carrier.names(), ["ws", "poll"]);
-        assert!(resolve(&[("json", "true")], &[], "json = false").unwrap().json);
+        assert!(
+            resolve(&[("json", "true")], &[], "json = false")
+                .unwrap()
+                .json
+        );
     }
 
     #[test]
@@ -199,7 +213,12 @@ mod tests {
             (&[], &[("UNDERPASS_KEEP", "x")], "", "UNDERPASS_KEEP: \"x\""),
             (&[], &[], "keep = 'x'", "c.toml, key keep: \"x\""),
             (&[], &[], "keep = 1.5", "c.toml, key keep: not a text"),
-            (&[], &[], "json = true\nkeeep = '1s'", "there is no setting \"keeep\""),
+            (
+                &[],
+                &[],
+                "json = true\nkeeep = '1s'",
+                "there is no setting \"keeep\"",
+            ),
             (&[], &[], "json = true\nx", "c.toml: line 2:"),
             (&[], &[], "carrier = 'pigeon'", "pigeon"),
         ] {
