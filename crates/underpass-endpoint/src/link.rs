@@ -496,10 +496,12 @@ async fn write(link: &Arc<Link>, sink: &mut dyn Sink) -> LinkEnd {
                 let _ = tokio::time::timeout(CLOSE_LIMIT, closing).await;
                 return LinkEnd::Done;
             }
-            if let Err(error) = poll_fn(|cx| sink.poll_flush(cx)).await {
-                return error.into();
+            // A flush may last as long as the other side takes to answer. What comes up meanwhile, such as the ping
+            // that finds out whether it still does, must not wait for it.
+            tokio::select! {
+                Err(error) = poll_fn(|cx| sink.poll_flush(cx)) => return error.into(),
+                () = notified => {}
             }
-            notified.await;
             continue;
         }
         if let Err(error) = poll_fn(|cx| sink.poll_send(cx, &mut out.queue)).await {
