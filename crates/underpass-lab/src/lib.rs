@@ -18,6 +18,7 @@ mod impair;
 mod link;
 mod namespace;
 mod process;
+mod scene;
 pub mod search;
 pub mod server;
 mod topology;
@@ -34,6 +35,6 @@ pub use impair::{Counters, ImpairBox, Impairment};
 pub use link::Link;
 pub use namespace::{Namespace, available, left_behind};
 pub use process::{Memory, Process, Signal};
-
+pub use scene::{CARRIERS, CLIENT, Options, Scene, Way, each_carrier, side_by_side};
 pub use topology::{Cable, Lab, TwoFirewalls};
 pub use tunnel::{Agent, Entrance, Relay, RelayOptions};

@@ -53,6 +53,13 @@ impl Session {
         }
     }
 
+    /// Asks whether a leg still answers: its driver saw a silence that it did not expect.
+    pub fn ping(&mut self, leg: LegId) {
+        if let Some(state) = self.legs.get_mut(&leg).filter(|leg| leg.is_active()) {
+            state.ping_owed = true;
+        }
+    }
+
     /// Whether a leg carries the session at this time.
     #[must_use]
     pub fn is_active(&self, leg: LegId) -> bool {
