@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use underpass_seal::{Space, TAG_LEN};
 
+use super::received::Acks;
 use super::{Event, LegId, Session, State};
 use crate::code;
 use crate::frame::{self, ChannelId, Data, Frame, KeyUpdate, MaxChannelData, MaxChannels, MaxData};
@@ -65,20 +66,23 @@ impl Session {
         if !ack_due && !ping && pong.is_none() && datagram.is_none() {
             return None;
         }
-        let ack = (ack_due || self.received.is_owed())
-            .then(|| self.received.acknowledgement(now))
-            .flatten();
-        let small = 32 + ack.as_ref().map_or(0, |ack| ack.ranges.len() * 16 + 32);
+        let acks = match ack_due || self.received.is_owed() {
+            true => self.received.acknowledgements(now),
+            false => Acks::new(),
+        };
+        let ranges: usize = acks.iter().map(|ack| ack.ranges.len()).sum();
+        let small = 64 + ranges * 16;
         let large = datagram.map_or(0, |first| (first + 32).max(UNRELIABLE_TARGET));
         self.begin(small + large);
         let number = self.unreliable_next;
         let header = self.put_header(PacketKind::Unreliable, number);
-        if let Some(ack) = ack {
+        for ack in acks {
             Frame::Ack(ack).encode(&mut self.outgoing);
         }
         self.received.acknowledged();
         self.put_ping_and_pong(now, leg, number);
-        if datagram.is_some() {
+        // A record with many ranges has no room for the largest datagram.
+        if datagram.is_some() && ranges <= 16 {
             self.put_datagrams(now, header);
             self.datagram_turn = false;
         }
