@@ -243,6 +243,7 @@ pub struct Pair {
     /// RESUME and CONFIRM packets that passed, for those who replay.
     pub overheard: Vec<Bytes>,
     pub active: [Option<LegId>; 2],
+    drop_next: [u64; 2],
     suspect: bool,
     connect_pending: bool,
     legs: BTreeMap<LegId, Leg>,
@@ -287,6 +288,7 @@ impl Pair {
             trace: std::env::var_os("UNDERPASS_SIM_TRACE").is_some(),
             overheard: Vec::new(),
             active: [None, None],
+            drop_next: [0, 0],
             suspect: false,
             connect_pending: false,
             legs: BTreeMap::new(),
@@ -360,6 +362,11 @@ impl Pair {
             leg.faults = Faults::default();
             leg.link = link;
         }
+    }
+
+    /// The next packets that a side sends are lost.
+    pub fn drop_next(&mut self, side: usize, packets: u64) {
+        self.drop_next[side] = packets;
     }
 
     /// The initiator's driver makes a new leg and resumes on it.
@@ -578,6 +585,10 @@ impl Pair {
                     return;
                 }
             }
+        }
+        if self.drop_next[from] > 0 {
+            self.drop_next[from] -= 1;
+            return;
         }
         if self.dice.chance(faults.drop) {
             self.say(|| format!("  packet {index} is dropped"));
