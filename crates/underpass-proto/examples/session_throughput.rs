@@ -3,6 +3,8 @@
 //!
 //! `cargo run --profile bench -p underpass-proto --example session_throughput [MIB] [RECORD]`
 
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
