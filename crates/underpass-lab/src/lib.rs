@@ -16,6 +16,7 @@ pub mod harness;
 mod host;
 mod impair;
 mod link;
+mod middlebox;
 mod namespace;
 mod process;
 pub mod search;
@@ -32,6 +33,7 @@ pub use harness::Skip;
 pub use host::Host;
 pub use impair::{Counters, ImpairBox, Impairment};
 pub use link::Link;
+pub use middlebox::{Direction, Middlebox};
 pub use namespace::{Namespace, available, left_behind};
 pub use process::{Memory, Process, Signal};
 
