@@ -22,7 +22,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -272,12 +272,21 @@ fn folder_of(test: &str) -> PathBuf {
         .join(test.replace("::", "-"))
 }
 
+/// The logs in a folder and, where a test has parts, in theirs.
+fn find_logs(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            find_logs(&path, found);
+        } else if path.extension().is_some_and(|kind| kind == "log") {
+            found.push(path);
+        }
+    }
+}
+
 fn print_logs(test: &str) {
-    let Ok(entries) = fs::read_dir(folder_of(test)) else {
-        return;
-    };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|kind| kind == "log"));
+    let mut files = Vec::new();
+    find_logs(&folder_of(test), &mut files);
     files.sort();
     for file in files {
         let text = fs::read(&file).unwrap_or_default();

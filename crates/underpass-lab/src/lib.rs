@@ -19,6 +19,7 @@ mod link;
 mod middlebox;
 mod namespace;
 mod process;
+mod scene;
 pub mod search;
 pub mod server;
 mod topology;
@@ -36,6 +37,6 @@ pub use link::Link;
 pub use middlebox::{Direction, Middlebox};
 pub use namespace::{Namespace, available, left_behind};
 pub use process::{Memory, Process, Signal};
-
+pub use scene::{CARRIERS, CLIENT, Options, Scene, Way, each_carrier, side_by_side};
 pub use topology::{Cable, Lab, TwoFirewalls};
 pub use tunnel::{Agent, Entrance, Relay, RelayOptions};

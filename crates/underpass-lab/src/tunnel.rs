@@ -36,6 +36,8 @@ const READY: Duration = Duration::from_secs(60);
 pub struct RelayOptions {
     /// The TCP port for plain HTTP.
     pub port: u16,
+    /// Whether agents reach it by HTTPS on port 443, with a certificate that it signs itself, instead.
+    pub tls: bool,
     /// More arguments of `underpass relay`.
     pub arguments: Vec<String>,
     /// The lines of its configuration file, when it is to have one.
@@ -46,6 +48,7 @@ impl Default for RelayOptions {
     fn default() -> Self {
         Self {
             port: 8080,
+            tls: false,
             arguments: Vec::new(),
             configuration: None,
         }
@@ -91,10 +94,17 @@ impl Relay {
             std::fs::write(&file, lines)?;
             command.arg("--config").arg(file);
         }
+        if options.tls {
+            command.args(["--tls-listen", "0.0.0.0:443", "--tls", "self-signed"]);
+        }
         command.args(&options.arguments);
         let process = host.spawn("relay", command)?;
         process.line(READY)?;
-        let url = format!("http://{}:{}", host.address(), options.port);
+        let url = if options.tls {
+            format!("https://{}", host.address())
+        } else {
+            format!("http://{}:{}", host.address(), options.port)
+        };
         Ok(Self {
             process,
             url,
@@ -153,9 +163,7 @@ impl Agent {
     /// The login failed.
     pub fn first(host: &Host, relay: &Relay) -> Result<Self> {
         let agent = Self::unknown(host)?;
-        let file = relay.setup_file();
-        let file = file.to_str().context("temporary folders are UTF-8")?;
-        agent.run(&["login", relay.url(), "--setup-file", file])?;
+        agent.log_in_first(relay)?;
         Ok(agent)
     }
 
@@ -165,8 +173,7 @@ impl Agent {
     /// The invitation or the login failed.
     pub fn invited(host: &Host, relay: &Relay, name: &str, administrator: &Self) -> Result<Self> {
         let agent = Self::unknown(host)?;
-        let code = administrator.invite(name)?;
-        agent.run(&["login", relay.url(), "--invite", &code])?;
+        agent.log_in(relay, &administrator.invite(name)?)?;
         Ok(agent)
     }
 
@@ -180,6 +187,26 @@ impl Agent {
             home: home(host.name())?,
             carrier: None,
         })
+    }
+
+    /// Enrols it as the first administrator of `relay`, by the code in its setup file.
+    ///
+    /// # Errors
+    /// The login failed.
+    pub fn log_in_first(&self, relay: &Relay) -> Result<()> {
+        let file = relay.setup_file();
+        let file = file.to_str().context("temporary folders are UTF-8")?;
+        self.run(&["login", relay.url(), "--setup-file", file])
+            .map(drop)
+    }
+
+    /// Enrols it with `relay` by the code of an invitation.
+    ///
+    /// # Errors
+    /// The login failed.
+    pub fn log_in(&self, relay: &Relay, code: &str) -> Result<()> {
+        self.run(&["login", relay.url(), "--invite", code])
+            .map(drop)
     }
 
     /// The same agent, and from now on its commands use only the carrier `name`.
