@@ -253,6 +253,11 @@ fn report(outcomes: &[(&str, Outcome)], left_out: usize, took: Duration) -> Exit
     }
 }
 
+/// Whether tests are to run at full length, as `make soak` asks with `UNDERPASS_SOAK=1`.
+pub fn soak() -> bool {
+    std::env::var_os("UNDERPASS_SOAK").is_some_and(|value| value == "1")
+}
+
 /// Where the processes of one test write: `target/lab-logs/TEST`, emptied when the test first asks.
 pub fn log_folder() -> Result<PathBuf> {
     static SEEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());

@@ -156,6 +156,14 @@ pub struct Entrance {
     pub address: SocketAddr,
 }
 
+/// Local addresses behind which several services lie: one running `underpass connect`, one session.
+pub struct Entrances {
+    /// The process.
+    pub process: Process,
+    /// Where it listens, in the order in which the services were named.
+    pub addresses: Vec<SocketAddr>,
+}
+
 impl Agent {
     /// The first administrator of `relay`, by the code in its setup file.
     ///
@@ -295,6 +303,28 @@ impl Agent {
         let line = process.line(READY)?;
         let address = listening_at(&line).with_context(|| format!("no address in {line:?}"))?;
         Ok(Entrance { process, address })
+    }
+
+    /// Opens a free local port for each of several services of one publisher, as [`Agent::connect`] does for one.
+    ///
+    /// # Errors
+    /// As [`Agent::connect`].
+    pub fn connect_all(&self, services: &[&str]) -> Result<Entrances> {
+        let pairs: Vec<String> = services
+            .iter()
+            .map(|name| format!("{name}=127.0.0.1:0"))
+            .collect();
+        let mut arguments = vec!["connect"];
+        arguments.extend(pairs.iter().map(String::as_str));
+        let label = format!("connect-{}", services.join("-"));
+        let process = self.host.spawn(&label, self.command(&arguments)?)?;
+        let mut addresses = Vec::with_capacity(services.len());
+        for _ in services {
+            let line = process.line(READY)?;
+            let address = listening_at(&line).with_context(|| format!("no address in {line:?}"))?;
+            addresses.push(address);
+        }
+        Ok(Entrances { process, addresses })
     }
 
     /// A shell command that connects its standard input and output to `service`, as ssh's `ProxyCommand` wants it.
