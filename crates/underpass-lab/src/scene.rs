@@ -162,7 +162,7 @@ pub fn each_carrier(
             .is_none_or(|list| list.split(',').any(|word| word == *name))
     };
     let names: Vec<&'static str> = CARRIERS.into_iter().filter(wanted).collect();
-    side_by_side(&names, at_once, |name| work(name))
+    side_by_side(&names, at_once, work)
 }
 
 /// Does `work` for each of `names`, as [`each_carrier`] does for the carriers.

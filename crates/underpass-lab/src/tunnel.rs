@@ -327,6 +327,20 @@ impl Agent {
         Ok(Entrances { process, addresses })
     }
 
+    /// What the running agent `process` of this home tells to `underpass status --json`.
+    ///
+    /// # Errors
+    /// As [`Agent::run`]; or it is not among those that answered.
+    pub fn status_of(&self, process: &Process) -> Result<serde_json::Value> {
+        let text = self.run(&["status", "--json"])?;
+        let status: serde_json::Value = serde_json::from_str(&text).context("status is JSON")?;
+        let id = u64::from(process.id());
+        let agents = status["agents"].as_array();
+        let found = agents.and_then(|agents| agents.iter().find(|one| one["pid"] == id));
+        let found = found.with_context(|| format!("{} is not in {text}", process.label()))?;
+        Ok(found.clone())
+    }
+
     /// A shell command that connects its standard input and output to `service`, as ssh's `ProxyCommand` wants it.
     /// It runs on whatever host ssh does.
     ///
