@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::span::{self, take_front};
+use crate::error::CarrierError;
+use crate::span::{self, Decoder, Event, take_front};
 use crate::uplink::BodySize;
 
 /// How many polls a client may have under way.
@@ -184,10 +185,47 @@ impl Answers {
     }
 }
 
+/// What one answer carried.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes of the stream, in order.
+    pub data: VecDeque<Bytes>,
+    /// Whether the stream ends with them.
+    pub end: bool,
+}
+
+/// Reads an answer, which must be the one to poll `number`: boxes on the way mix answers up, or
+/// invent some.
+///
+/// # Errors
+/// [`CarrierError::Protocol`]: it is not, or it is not whole.
+pub fn read_answer(body: Bytes, number: u64) -> Result<Received, CarrierError> {
+    let mut decoder = Decoder::default();
+    decoder.push(body);
+    if decoder.next_event()? != Some(Event::Number(number)) {
+        return Err(CarrierError::protocol("the answer is to another poll"));
+    }
+    let mut received = Received {
+        data: VecDeque::new(),
+        end: false,
+    };
+    while let Some(event) = decoder.next_event()? {
+        match event {
+            Event::Data(bytes) => received.data.push_back(bytes),
+            Event::End => received.end = true,
+            Event::Fill => {}
+            Event::Number(_) => return Err(CarrierError::protocol("two answers in one")),
+        }
+    }
+    if !decoder.between_spans() {
+        return Err(CarrierError::protocol("the answer stops inside a span"));
+    }
+    Ok(received)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::span::{Decoder, Event};
     use proptest::prelude::*;
 
     const NOW: Duration = Duration::ZERO;
@@ -287,6 +325,39 @@ mod tests {
         let first = answers.offer(&mut queue);
         assert!((1..=128 * 1024).contains(&first));
         assert_eq!(answers.offer(&mut queue), 0);
+    }
+
+    fn body(parts: &[&[u8]]) -> Bytes {
+        parts.concat().into()
+    }
+
+    #[test]
+    fn an_answer_is_read_whole() {
+        let number = span::number_span(5);
+        let header = span::data_header(3);
+        let all = body(&[&number, &header, b"abc", &span::end_span()]);
+        let received = read_answer(all, 5).expect("valid");
+        assert_eq!(received.data, [Bytes::from_static(b"abc")]);
+        assert!(received.end);
+        let empty = read_answer(body(&[&number]), 5).expect("valid");
+        assert!(empty.data.is_empty() && !empty.end);
+    }
+
+    #[test]
+    fn an_answer_that_a_box_made_up_or_mixed_up_is_refused() {
+        let header = span::data_header(3);
+        for wrong in [
+            body(&[]),
+            body(&[b"<html>please log in</html>"]),
+            body(&[&header, b"abc"]),
+            body(&[&span::number_span(4), &header, b"abc"]),
+            body(&[&span::number_span(5), &header, b"ab"]),
+            body(&[&span::number_span(5), &span::number_span(5)]),
+            body(&[&span::number_span(5), &header[..3]]),
+        ] {
+            let error = read_answer(wrong.clone(), 5).expect_err("must be refused");
+            assert_eq!(error.code(), "protocol", "{wrong:?}");
+        }
     }
 
     proptest! {

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -119,18 +118,11 @@ impl BodySource {
     /// Waits for one filling span, with which both sides open.
     ///
     /// # Errors
-    /// Anything else comes first, the body breaks, or `limit` passes: the path holds bodies back.
-    pub(crate) async fn fill(
-        &mut self,
-        what: &'static str,
-        limit: Duration,
-    ) -> Result<(), CarrierError> {
-        let event = std::future::poll_fn(|cx| self.poll_event(cx));
-        match tokio::time::timeout(limit, event).await {
-            Ok(Ok(Event::Fill)) => Ok(()),
-            Ok(Ok(_)) => Err(CarrierError::protocol("no filling span where one is due")),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(CarrierError::TimedOut { what, after: limit }),
+    /// Anything else comes first, or the body breaks.
+    pub(crate) async fn fill(&mut self) -> Result<(), CarrierError> {
+        match std::future::poll_fn(|cx| self.poll_event(cx)).await? {
+            Event::Fill => Ok(()),
+            _ => Err(CarrierError::protocol("no filling span where one is due")),
         }
     }
 

@@ -24,8 +24,8 @@ use crate::{Carrier, CarrierInfo};
 pub const DEFAULT_MEDIA_TYPE: &str = "binary/tcp";
 /// Connections kept open for the next request of one carrier.
 const MAX_IDLE_CONNECTIONS: usize = 6;
-/// Bytes read from one connection at a time, at most.
-const READ_BUFFER: usize = 256 * 1024;
+/// Bytes that HTTP keeps in memory per connection and direction.
+const HTTP_BUFFER: usize = 64 * 1024;
 
 /// How a client makes its carriers.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ pub struct ClientSettings {
     /// How long TCP and TLS may take together, and after that the first answer. 10 s.
     pub connect_timeout: Duration,
     /// How long the path may take to show that it passes a body on before its end, for carriers
-    /// that need that. 3 s.
+    /// that need that; it starts when TCP and TLS are made. 3 s.
     pub proving_timeout: Duration,
     /// Headers added to each request; they replace ours of the same name.
     pub headers: HeaderMap,
@@ -140,7 +140,7 @@ impl Client {
             tls: dialed.tls,
         };
         let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER)
+            .max_buf_size(HTTP_BUFFER)
             .handshake(TokioIo::new(dialed.connection))
             .await?;
         let stop = CancellationToken::new();
@@ -251,16 +251,22 @@ impl Client {
         idle.pop()
     }
 
-    /// Waits for the head of an answer, as long as a connection may take.
+    /// Waits for `work`, as long as a first answer may take.
     pub(crate) async fn within_limit<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, CarrierError>>,
     ) -> Result<T, CarrierError> {
-        let after = self.settings.connect_timeout;
-        tokio::time::timeout(after, work)
-            .await
-            .unwrap_or(Err(CarrierError::TimedOut { what, after }))
+        within(self.settings.connect_timeout, what, work).await
+    }
+
+    /// Waits for `work`, as long as the path may take to show that it passes bytes on.
+    pub(crate) async fn within_proof<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, CarrierError>>,
+    ) -> Result<T, CarrierError> {
+        within(self.settings.proving_timeout, what, work).await
     }
 
     /// Turns one connection into a plain two-way stream (RFC 9110 section 7.8). Gives the stream,
@@ -294,6 +300,16 @@ impl Client {
             info: connection.info.clone(),
         })
     }
+}
+
+async fn within<T>(
+    after: Duration,
+    what: &'static str,
+    work: impl Future<Output = Result<T, CarrierError>>,
+) -> Result<T, CarrierError> {
+    tokio::time::timeout(after, work)
+        .await
+        .unwrap_or(Err(CarrierError::TimedOut { what, after }))
 }
 
 /// A connection that speaks HTTP no more.

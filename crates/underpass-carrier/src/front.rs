@@ -122,7 +122,10 @@ impl Front {
         Self {
             half_made: Arc::new(Semaphore::new(settings.max_half_made)),
             carriers: Arc::new(Semaphore::new(settings.max_carriers)),
-            budget: Arc::new(Semaphore::new(settings.body_budget / 1024)),
+            // One body must fit, or none would ever be taken.
+            budget: Arc::new(Semaphore::new(
+                settings.body_budget.max(settings.largest_body) / 1024 + 1,
+            )),
             table: Mutex::new(HashMap::new()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -21,6 +21,9 @@ use crate::window::{Taken, Window};
 const MAX_REQUESTS: usize = 16;
 /// The most that is read of a body that is too large, so that the client gets to read why.
 const DRAIN: usize = 4 * 1024 * 1024;
+/// How long a body waits for room before the client is asked to send it again; below the shortest
+/// idle limits of the usual boxes (30 s).
+const ROOM_HOLD: Duration = Duration::from_secs(20);
 /// What the process-wide budget of bodies is counted in.
 const KIB: usize = 1024;
 
@@ -279,7 +282,7 @@ pub(crate) async fn take_post(
 ) -> Reply {
     let settings = &exchange.front.settings;
     let (largest, body_timeout) = (settings.largest_body, settings.body_timeout);
-    let hold = settings.longest_hold.min(Duration::from_secs(20));
+    let hold = settings.longest_hold.min(ROOM_HOLD);
     let budget = std::sync::Arc::clone(&exchange.front.budget);
     let answer = |status| exchange.respond(status, |_| ());
     let (taken, no_room) = (answer(StatusCode::NO_CONTENT), answer(StatusCode::ACCEPTED));

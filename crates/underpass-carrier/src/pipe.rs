@@ -15,7 +15,7 @@ use crate::error::CarrierError;
 use crate::span::{self, SpanBuf, take_front};
 
 /// The most bytes that wait for the HTTP layer to take them.
-const CAPACITY: usize = 64 * 1024;
+const CAPACITY: usize = 32 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {

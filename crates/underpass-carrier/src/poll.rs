@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::answers::{Answer, Answers, Ask, DEPTH};
+use crate::answers::{Answer, Answers, Ask, DEPTH, Received, read_answer};
 use crate::body::FlowBody;
 use crate::client::{Client, refused};
 use crate::error::CarrierError;
@@ -27,7 +27,7 @@ use crate::inbox::{Inbox, InboxSource, Presence, supervise, take_post};
 use crate::kind::{Abilities, Kind};
 use crate::posting::{Lease, PostSink, Retries, may_pass};
 use crate::request::Part;
-use crate::span::{Decoder, Event, SpanBuf};
+use crate::span::SpanBuf;
 use crate::{Carrier, Sink, Source};
 
 /// The longest answer that a client reads: far more than a relay of ours sends.
@@ -78,39 +78,6 @@ async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
         source: Box::new(Guarded::new(source, dead)),
         info,
     })
-}
-
-/// What one answer carried.
-#[derive(Debug, PartialEq, Eq)]
-struct Received {
-    data: VecDeque<Bytes>,
-    end: bool,
-}
-
-/// Reads an answer, which must be the one to poll `number`: boxes on the way mix answers up, or
-/// invent some.
-fn read_answer(body: Bytes, number: u64) -> Result<Received, CarrierError> {
-    let mut decoder = Decoder::default();
-    decoder.push(body);
-    if decoder.next_event()? != Some(Event::Number(number)) {
-        return Err(CarrierError::protocol("the answer is to another poll"));
-    }
-    let mut received = Received {
-        data: VecDeque::new(),
-        end: false,
-    };
-    while let Some(event) = decoder.next_event()? {
-        match event {
-            Event::Data(bytes) => received.data.push_back(bytes),
-            Event::End => received.end = true,
-            Event::Fill => {}
-            Event::Number(_) => return Err(CarrierError::protocol("two answers in one")),
-        }
-    }
-    if !decoder.between_spans() {
-        return Err(CarrierError::protocol("the answer stops inside a span"));
-    }
-    Ok(received)
 }
 
 /// Asks poll `number` until its answer has come whole, or trying is of no more use.
@@ -421,43 +388,4 @@ fn begin(exchange: &Exchange) -> Result<Arc<Entry>, Refusal> {
         settings.silence,
     ));
     Ok(entry)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::span;
-
-    fn body(parts: &[&[u8]]) -> Bytes {
-        parts.concat().into()
-    }
-
-    #[test]
-    fn an_answer_is_read_whole() {
-        let number = span::number_span(5);
-        let header = span::data_header(3);
-        let all = body(&[&number, &header, b"abc", &span::end_span()]);
-        let received = read_answer(all, 5).expect("valid");
-        assert_eq!(received.data, [Bytes::from_static(b"abc")]);
-        assert!(received.end);
-        let empty = read_answer(body(&[&number]), 5).expect("valid");
-        assert!(empty.data.is_empty() && !empty.end);
-    }
-
-    #[test]
-    fn an_answer_that_a_box_made_up_or_mixed_up_is_refused() {
-        let header = span::data_header(3);
-        for wrong in [
-            body(&[]),
-            body(&[b"<html>please log in</html>"]),
-            body(&[&header, b"abc"]),
-            body(&[&span::number_span(4), &header, b"abc"]),
-            body(&[&span::number_span(5), &header, b"ab"]),
-            body(&[&span::number_span(5), &span::number_span(5)]),
-            body(&[&span::number_span(5), &header[..3]]),
-        ] {
-            let error = read_answer(wrong.clone(), 5).expect_err("must be refused");
-            assert_eq!(error.code(), "protocol", "{wrong:?}");
-        }
-    }
 }

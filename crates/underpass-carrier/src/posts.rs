@@ -56,15 +56,18 @@ pub(crate) async fn open_down(
 ) -> Result<(BodySource, crate::CarrierInfo), CarrierError> {
     let mut connection = client.open().await?;
     let request = client.request(Method::GET, Part::Down, FlowBody::empty())?;
-    let what = "the answer to the first request";
-    let response = client.within_limit(what, connection.send(request)).await?;
-    if response.status() != StatusCode::OK {
-        return Err(refused(response.status(), "the streaming response"));
-    }
-    let info = connection.info.clone();
-    let mut source = BodySource::of_answer(response.into_body(), connection);
     let what = "the first byte of the streaming response (something on the way holds it back)";
-    source.fill(what, client.settings.proving_timeout).await?;
+    let info = connection.info.clone();
+    let opening = async move {
+        let response = connection.send(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(refused(response.status(), "the streaming response"));
+        }
+        let mut source = BodySource::of_answer(response.into_body(), connection);
+        source.fill().await?;
+        Ok(source)
+    };
+    let source = client.within_proof(what, opening).await?;
     Ok((source, info))
 }
 

@@ -171,8 +171,8 @@ impl Server {
         &self.addresses
     }
 
-    /// The next carrier that a client has made, with a first byte on it. None after
-    /// [`Server::shutdown`] from elsewhere. Cancel safe.
+    /// The next carrier that a client has made, with a first byte on it. None when no more can come.
+    /// Cancel safe.
     pub async fn accept(&mut self) -> Option<Carrier> {
         self.carriers.recv().await
     }

@@ -205,6 +205,19 @@ impl SpanBuf {
         }
     }
 
+    /// Makes an empty batch a data span of at most `max` bytes from the front of `queue`, and keeps
+    /// its allocation. Returns how many bytes it took; none leave it empty.
+    pub fn refill(&mut self, queue: &mut VecDeque<Bytes>, max: usize) -> usize {
+        debug_assert!(!self.has_remaining() && max <= MAX_DATA_LEN);
+        self.chunks.clear();
+        self.chunks_len = take_front(queue, &mut self.chunks, max);
+        if self.chunks_len > 0 {
+            self.head = data_header(self.chunks_len);
+            self.head_left = HEADER_LEN;
+        }
+        self.chunks_len
+    }
+
     /// Nothing but one header.
     #[must_use]
     pub fn header_only(head: [u8; HEADER_LEN]) -> Self {
@@ -347,6 +360,18 @@ mod tests {
             [Event::Number(7), fill.clone(), fill, Event::End],
             "in order"
         );
+    }
+
+    #[test]
+    fn a_batch_is_filled_again() {
+        let mut batch = SpanBuf::default();
+        let mut queue: VecDeque<Bytes> = [&b"abcd"[..], b"", b"ef"].map(Bytes::from).into();
+        for expected in [&b"\0\0\0\x03abc"[..], b"\0\0\0\x03def"] {
+            assert_eq!(batch.refill(&mut queue, 3), 3);
+            assert_eq!(batch.copy_to_bytes(batch.remaining()), expected);
+        }
+        assert_eq!(batch.refill(&mut queue, 3), 0);
+        assert!(!batch.has_remaining());
     }
 
     #[test]

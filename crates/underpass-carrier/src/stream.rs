@@ -47,9 +47,8 @@ async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
     let mut sending = tokio::spawn(send_up(Arc::clone(&client), up, body, sink.pipe()));
     let what =
         "a sign that the streaming request came through (something on the way holds it back)";
-    let limit = client.settings.proving_timeout;
     tokio::select! {
-        proven = source.fill(what, limit) => proven?,
+        proven = client.within_proof(what, source.fill()) => proven?,
         refused = &mut sending => return Err(early_end(refused)),
     }
     Ok(Carrier {
@@ -153,9 +152,8 @@ impl Joined {
         } = self;
         // Nobody else may join under this name, and nobody else has to.
         drop(slot);
-        let what = "the first byte of the streaming request";
-        if let Err(error) = source.fill(what, limit).await {
-            return tracing::debug!(%error, "no streaming request");
+        if !matches!(tokio::time::timeout(limit, source.fill()).await, Ok(Ok(()))) {
+            return tracing::debug!("the streaming request does not stream");
         }
         sink.fill();
         let carrier = Carrier {

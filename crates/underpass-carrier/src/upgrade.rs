@@ -8,7 +8,6 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Method, StatusCode, header};
@@ -20,7 +19,7 @@ use crate::dial::{BoxedConnection, ReadHalf, WriteHalf};
 use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply};
 use crate::kind::{Abilities, Kind};
-use crate::span::{self, Decoder, Event, SpanBuf, take_front};
+use crate::span::{self, Decoder, Event, SpanBuf};
 use crate::{Carrier, Sink, Source};
 
 /// The protocol named in `Upgrade`.
@@ -53,8 +52,8 @@ pub(crate) const KIND: Kind = Kind {
 async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
     let upgraded = client.upgrade(&[(header::UPGRADE, TOKEN)]).await?;
     let (sink, mut source) = raw(upgraded.stream, upgraded.early);
-    let limit = client.settings.proving_timeout;
-    source.opening(limit).await?;
+    let what = "the first byte after the upgrade (something on the way holds it back)";
+    client.within_proof(what, source.opening()).await?;
     Ok(Carrier {
         sink: Box::new(sink),
         source: Box::new(source),
@@ -149,10 +148,7 @@ impl Sink for RawSink {
             return Poll::Ready(Err(CarrierError::Closed));
         }
         ready!(self.poll_pending(cx))?;
-        let mut chunks = VecDeque::with_capacity(queue.len());
-        let taken = take_front(queue, &mut chunks, BATCH);
-        if taken > 0 {
-            self.pending = SpanBuf::data(chunks, taken);
+        if self.pending.refill(queue, BATCH) > 0 {
             // The bytes are taken, whether or not the connection has room for all of them now.
             if let Poll::Ready(Err(error)) = self.poll_pending(cx) {
                 return Poll::Ready(Err(error));
@@ -200,16 +196,10 @@ struct RawSource {
 
 impl RawSource {
     /// Waits for the filling span with which the server opens: bytes of ours do come through.
-    async fn opening(&mut self, after: Duration) -> Result<(), CarrierError> {
-        let event = std::future::poll_fn(|cx| self.poll_event(cx));
-        match tokio::time::timeout(after, event).await {
-            Ok(Ok(Event::Fill)) => Ok(()),
-            Ok(Ok(_)) => Err(CarrierError::protocol("no filling span where one is due")),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(CarrierError::TimedOut {
-                what: "the first byte after the upgrade",
-                after,
-            }),
+    async fn opening(&mut self) -> Result<(), CarrierError> {
+        match std::future::poll_fn(|cx| self.poll_event(cx)).await? {
+            Event::Fill => Ok(()),
+            _ => Err(CarrierError::protocol("no filling span where one is due")),
         }
     }
 

@@ -4,7 +4,7 @@ mod rig;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use rig::{
@@ -12,12 +12,12 @@ use rig::{
     send_stream, within,
 };
 use underpass_carrier::{
-    Carrier, CarrierError, KINDS, Kind, ServerSettings, TlsTrust, connect, kind_by_name,
+    Carrier, CarrierError, KINDS, Kind, ServerSettings, Sink, TlsTrust, connect, kind_by_name,
 };
 
 const MIB: usize = 1024 * 1024;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_arrive_exactly_both_ways_at_once() {
     let mut rig = Rig::new().await;
     for (seed, kind) in (1u64..).zip(KINDS) {
@@ -63,7 +63,8 @@ async fn each_direction_ends_by_itself() {
             let (closed, read) = tokio::join!(close(&mut client), recv_to_end(&mut server));
             closed.unwrap_or_else(|error| panic!("{}: {error}", kind.name));
             assert_eq!(read.expect("clean end"), b"last words", "{}", kind.name);
-            // The other direction goes on.
+            // The other direction goes on, also when nothing is left of the closed one.
+            client.sink = Box::new(NoSink);
             for part in [&b"still "[..], b"here"] {
                 send(&mut server, part).await.expect("alive");
                 assert_eq!(recv_exactly(&mut client, part.len()).await, part);
@@ -75,7 +76,28 @@ async fn each_direction_ends_by_itself() {
     }
 }
 
-#[tokio::test]
+/// In the place of a sink that was dropped.
+struct NoSink;
+
+impl Sink for NoSink {
+    fn poll_send(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &mut VecDeque<Bytes>,
+    ) -> Poll<Result<(), CarrierError>> {
+        Poll::Ready(Err(CarrierError::Closed))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
+        Poll::Ready(Err(CarrierError::Closed))
+    }
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
+        Poll::Ready(Err(CarrierError::Closed))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_may_end_its_direction_first() {
     let mut rig = Rig::new().await;
     for kind in KINDS {

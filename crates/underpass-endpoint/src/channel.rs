@@ -267,15 +267,20 @@ impl ChannelReader {
         })
     }
 
-    /// The peer's wish to go on with another host service, once it has made one; bytes below
-    /// [`Redial::offset`] are still for the old one. Pending for ever on channels without one.
+    /// The peer's wish to go on with another host service, once everything before it was read.
+    /// Pending for ever on channels without one.
     pub fn poll_redial(&mut self, cx: &Context<'_>) -> Poll<Redial> {
         let id = self.id;
         self.session.with(|state, _| {
+            let read = state.core.read_offset(id);
             let Some(wakers) = state.channels.get_mut(&id) else {
                 return Poll::Pending;
             };
-            match wakers.redial.take() {
+            let due = wakers
+                .redial
+                .as_ref()
+                .is_some_and(|redial| Some(redial.offset) == read);
+            match wakers.redial.take_if(|_| due) {
                 Some(redial) => Poll::Ready(redial),
                 None => {
                     wakers.read = Some(cx.waker().clone());
@@ -285,11 +290,10 @@ impl ChannelReader {
         })
     }
 
-    /// How many bytes of the peer's stream were taken from the session.
-    #[must_use]
-    pub fn offset(&self) -> Option<u64> {
+    /// The channel goes on with the new host service: the peer is told and sends on.
+    pub fn accept_redial(&mut self) {
         let id = self.id;
-        self.session.with(|state, _| state.core.read_offset(id))
+        self.session.with(|state, _| state.core.accept(id));
     }
 
     /// Wants no more, and tells the peer why.
@@ -412,6 +416,12 @@ impl ChannelWriter {
         self.ended = true;
         self.session
             .with(|state, _| state.core.reset(id, code.number()));
+    }
+
+    /// As [`Channel::redial`].
+    pub fn redial(&self, service: &str) {
+        let id = self.id;
+        self.session.with(|state, _| state.core.redial(id, service));
     }
 
     /// Waits until the peer stops reading, with its code.

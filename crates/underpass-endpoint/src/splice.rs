@@ -1,6 +1,7 @@
 //! Joins a channel and a TCP connection: bytes both ways, ends kept as they are.
 
 use std::io;
+use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,6 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use underpass_proto::code::Code;
 
 use crate::channel::{Channel, ChannelError, ChannelReader, ChannelWriter};
+use crate::session::Redial;
 
 /// TCP is read in pieces of up to this many bytes, each handed on without copying.
 const PIECE: usize = 64 * 1024;
@@ -22,50 +24,109 @@ pub struct SpliceReport {
     pub sent: u64,
     /// Bytes from the channel to TCP.
     pub received: u64,
+    /// Times that the channel was moved to another host service.
+    pub redials: u64,
     /// Why it ended, unless both sides ended in order.
     pub error: Option<String>,
 }
 
-/// One direction's end.
+/// Why a direction, or a redial, came to no orderly end.
 enum Broken {
     Tcp(io::Error),
     Channel(ChannelError),
+    /// The new host service of a redial did not answer.
+    Redial(Code),
+}
+
+impl Broken {
+    fn code(&self) -> Code {
+        match self {
+            Broken::Tcp(_) => Code::Aborted,
+            Broken::Channel(error) => error.code(),
+            Broken::Redial(code) => *code,
+        }
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Broken::Tcp(error) => error.fmt(f),
+            Broken::Channel(error) => error.fmt(f),
+            Broken::Redial(code) => write!(f, "the new host service: {code}"),
+        }
+    }
+}
+
+/// How joining a channel with one TCP connection went.
+enum Joined {
+    /// Both directions have ended in order.
+    Ended,
+    /// The peer wants the channel to go on with another host service.
+    Redial(Redial),
 }
 
 /// Moves bytes both ways until both sides have ended. Half-close is kept; an abort on one side is an
 /// abort on the other (RESET with [`Code::Aborted`], or a TCP reset), never a clean end.
 pub async fn splice(channel: Channel, tcp: TcpStream) -> SpliceReport {
+    splice_far(channel, tcp, async |_: String| Err(Code::NoService)).await
+}
+
+/// As [`splice`], at the far end: where the peer asks for another host service, `dial` connects to
+/// the service of that name, and the channel goes on with it. The near program notices nothing.
+pub async fn splice_far(
+    channel: Channel,
+    tcp: TcpStream,
+    dial: impl AsyncFn(String) -> Result<TcpStream, Code>,
+) -> SpliceReport {
     let mut report = SpliceReport::default();
     let (mut reader, mut writer) = channel.into_split();
-    let (mut from_tcp, mut to_tcp) = tcp.into_split();
-    let outcome = {
-        let up = upload(&mut from_tcp, &mut writer, &mut report.sent);
-        let down = download(&mut reader, &mut to_tcp, &mut report.received);
-        tokio::pin!(up, down);
-        // The first failure ends both directions; the first orderly end only its own.
-        tokio::select! {
-            outcome = &mut up => match outcome { Ok(()) => down.await, failed => failed },
-            outcome = &mut down => match outcome { Ok(()) => up.await, failed => failed },
-        }
-    };
-    if let Err(broken) = outcome {
-        let code = match &broken {
-            Broken::Tcp(_) => Code::Aborted,
-            Broken::Channel(error) => error.code(),
+    let mut halves = tcp.into_split();
+    loop {
+        let joined = join(&mut reader, &mut writer, &mut halves, &mut report).await;
+        let moved = match joined {
+            Ok(Joined::Ended) => return report,
+            Ok(Joined::Redial(redial)) => dial(redial.service).await.map_err(Broken::Redial),
+            Err(broken) => Err(broken),
         };
-        writer.reset(code);
-        reader.stop(code);
-        abort(from_tcp, to_tcp);
-        report.error = Some(match broken {
-            Broken::Tcp(error) => error.to_string(),
-            Broken::Channel(error) => error.to_string(),
-        });
+        match moved {
+            Ok(tcp) => {
+                report.redials += 1;
+                // The old connection is interrupted; the new one takes over where it stood.
+                abort(std::mem::replace(&mut halves, tcp.into_split()));
+                reader.accept_redial();
+            }
+            Err(broken) => {
+                writer.reset(broken.code());
+                reader.stop(broken.code());
+                abort(halves);
+                report.error = Some(broken.to_string());
+                return report;
+            }
+        }
     }
-    report
+}
+
+async fn join(
+    reader: &mut ChannelReader,
+    writer: &mut ChannelWriter,
+    (from_tcp, to_tcp): &mut (OwnedReadHalf, OwnedWriteHalf),
+    report: &mut SpliceReport,
+) -> Result<Joined, Broken> {
+    let mut up = pin!(upload(from_tcp, writer, &mut report.sent));
+    let mut down = pin!(download(reader, to_tcp, &mut report.received));
+    // The first failure ends both directions; the first orderly end only its own.
+    tokio::select! {
+        outcome = &mut up => { outcome?; down.await }
+        outcome = &mut down => match outcome? {
+            Joined::Ended => up.await.map(|()| Joined::Ended),
+            redial => Ok(redial),
+        },
+    }
 }
 
 /// Closes a TCP connection by a reset, so that its program sees an error and no end.
-fn abort(from_tcp: OwnedReadHalf, to_tcp: OwnedWriteHalf) {
+fn abort((from_tcp, to_tcp): (OwnedReadHalf, OwnedWriteHalf)) {
     if let Ok(tcp) = from_tcp.reunite(to_tcp) {
         reset(tcp);
     }
@@ -96,9 +157,8 @@ async fn upload(
             return channel.finish().await.map_err(Broken::Channel);
         }
         *count += read as u64;
-        match channel.write_chunk(buffer.split().freeze()).await {
-            Ok(()) => {}
-            Err(error) => return stopped_by_peer(error),
+        if let Err(error) = channel.write_chunk(buffer.split().freeze()).await {
+            return stopped_by_peer(error);
         }
     }
 }
@@ -115,18 +175,43 @@ async fn download(
     channel: &mut ChannelReader,
     tcp: &mut OwnedWriteHalf,
     count: &mut u64,
-) -> Result<(), Broken> {
+) -> Result<Joined, Broken> {
     loop {
-        match channel.read_chunk().await.map_err(Broken::Channel)? {
-            Some(chunk) => {
+        match channel.next().await.map_err(Broken::Channel)? {
+            Next::Chunk(chunk) => {
                 *count += chunk.len() as u64;
                 write(tcp, chunk).await.map_err(Broken::Tcp)?;
             }
-            None => return tcp.shutdown().await.map_err(Broken::Tcp),
+            Next::Redial(redial) => return Ok(Joined::Redial(redial)),
+            Next::End => {
+                tcp.shutdown().await.map_err(Broken::Tcp)?;
+                return Ok(Joined::Ended);
+            }
         }
     }
 }
 
 async fn write(tcp: &mut OwnedWriteHalf, chunk: Bytes) -> io::Result<()> {
     tcp.write_all(&chunk).await
+}
+
+/// What comes next on a channel that may be moved.
+enum Next {
+    Chunk(Bytes),
+    Redial(Redial),
+    End,
+}
+
+impl ChannelReader {
+    /// The next bytes, or the redial once everything before it was read. The peer sends nothing past
+    /// that point until the redial is accepted.
+    async fn next(&mut self) -> Result<Next, ChannelError> {
+        std::future::poll_fn(|cx| {
+            if let std::task::Poll::Ready(chunk) = self.poll_chunk(cx) {
+                return std::task::Poll::Ready(chunk.map(|c| c.map_or(Next::End, Next::Chunk)));
+            }
+            self.poll_redial(cx).map(|redial| Ok(Next::Redial(redial)))
+        })
+        .await
+    }
 }

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 use underpass_carrier::{ClientSettings, KINDS, Listen, NotFound, Server, ServerSettings};
 use underpass_endpoint::link::{LinkEnd, Router};
+use underpass_endpoint::splice::splice_far;
 use underpass_endpoint::{
     Accepted, Acceptor, AttachSettings, Attachment, Link, OpenOptions, Session,
 };
@@ -194,4 +195,58 @@ async fn cuts_cost_no_byte() {
         assert_eq!(attachment.session().id(), session.id(), "{}", kind.name);
         attachment.detach().await;
     }
+}
+
+/// Answers each connection with its name, then echoes.
+async fn named_service(name: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                tcp.write_all(name.as_bytes()).await.unwrap();
+                let (mut read, mut write) = tcp.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_moves_to_another_host_service_unnoticed() {
+    let (address, mut sessions) = far_end().await;
+    let attachment = attach(address, "upgrade").await;
+    let far = sessions.recv().await.unwrap();
+    let services = [named_service("one:").await, named_service("two:").await];
+    let near = attachment.session();
+    let dialled = services.clone();
+    let channel = far.open("back", OpenOptions::default()).await.unwrap();
+    let incoming = near.accept().await.unwrap();
+    let dial = async move |service: String| {
+        let target = if service == "two" {
+            &dialled[1]
+        } else {
+            return Err(Code::NoService);
+        };
+        TcpStream::connect(target).await.map_err(|_| Code::Refused)
+    };
+    let first = TcpStream::connect(&services[0]).await.unwrap();
+    let splicing = tokio::spawn(splice_far(incoming.accept(), first, dial));
+    let (mut reader, mut writer) = channel.into_split();
+    let mut expect = async |text: &str| {
+        let mut read = vec![0; text.len()];
+        reader.read_exact(&mut read).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&read), text);
+    };
+    expect("one:").await;
+    writer.write_all(b"before").await.unwrap();
+    expect("before").await;
+    writer.redial("two");
+    writer.write_all(b"after").await.unwrap();
+    expect("two:after").await;
+    writer.redial("nowhere");
+    let mut rest = Vec::new();
+    assert!(reader.read_to_end(&mut rest).await.is_err());
+    assert_eq!(splicing.await.unwrap().redials, 1);
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod http;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -21,6 +21,8 @@ pub(crate) struct Channel {
     pub(crate) recv: RecvHalf,
     /// OPEN was sent or has arrived. Data may overtake it where a session has several legs.
     pub(crate) announced: bool,
+    /// OPENED answered this side's OPEN, or there is none to wait for.
+    pub(crate) accepted: bool,
     /// Stands in the schedule.
     pub(crate) scheduled: bool,
     /// The application was told "full" and wants to know when there is room.
@@ -48,6 +50,7 @@ impl Channel {
             send: SendHalf::new(send_limit),
             recv,
             announced: false,
+            accepted: true,
             scheduled: false,
             write_blocked: false,
             stopped: None,

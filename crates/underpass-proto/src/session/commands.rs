@@ -71,6 +71,7 @@ impl Session {
         self.credit.opened += 1;
         let mut channel = self.new_channel(now, kind, class, encoding);
         channel.announced = true;
+        channel.accepted = false;
         self.channels.insert(id, channel);
         self.control.push_back(Frame::Open(Open {
             channel: id,
@@ -82,7 +83,8 @@ impl Session {
         Ok(id)
     }
 
-    /// Tells the peer that the channel it opened leads where it should.
+    /// Tells the peer that a channel leads where it should: the one it opened, or the one it wanted
+    /// moved to another host service.
     pub fn accept(&mut self, id: ChannelId) {
         if self.channels.contains_key(&id) {
             self.control
@@ -219,12 +221,13 @@ impl Session {
     }
 
     /// Asks the peer to go on with another host service: what is written from now on is for that
-    /// one. The near program notices nothing.
+    /// one, and waits until the peer has accepted. The near program notices nothing.
     pub fn redial(&mut self, id: ChannelId, service: &str) {
-        let Some(channel) = self.channels.get(&id) else {
+        let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
         let offset = channel.send.end();
+        channel.send.hold();
         self.control.push_back(Frame::Redial(Redial {
             channel: id,
             offset,

@@ -3,6 +3,10 @@
 //! Every carrier is reliable and does its own congestion control, so nothing here reacts to loss.
 //! What is bounded is the queue that this session builds somewhere on the path: without a bound a
 //! keystroke would wait behind megabytes of bulk in some middlebox.
+//!
+//! A long round trip alone does not show a queue: boxes that cork, poll or wait for company delay
+//! what they carry. So the window answers to both: where the rate follows the window, the window is
+//! what limits and grows; where it does not and the delay is high, there is a queue, and it shrinks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,9 +17,11 @@ use crate::time::Time;
 const INITIAL_WINDOW: u64 = 256 * 1024;
 /// Under way at least, however slow the path: a few of the smallest records and their headers.
 const MIN_WINDOW: u64 = 16 * 1024;
-/// How much queue at the bottleneck a full window may build on top of one minimum round trip.
+/// Under way at most.
+const MAX_WINDOW: u64 = 64 << 20;
+/// How much delay on top of twice the minimum round trip a full window may build.
 const QUEUE: Duration = Duration::from_millis(10);
-/// One rate sample covers at least this, so that a token bucket's burst is not taken for the rate.
+/// One sample covers at least this, so that a token bucket's burst is not taken for the rate.
 const SAMPLE: Duration = Duration::from_millis(40);
 /// The same while the rate still grows.
 const STARTUP_SAMPLE: Duration = Duration::from_millis(5);
@@ -31,26 +37,37 @@ const RECORD_MAX: u64 = 64 * 1024;
 /// The target before anything was measured.
 const RECORD_INITIAL: u64 = 16 * 1024;
 
-/// Round trip and delivery rate of one leg.
+/// Round trip, delivery rate and window of one leg.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
     smoothed_rtt: Option<Duration>,
     min_rtt: Option<(Duration, Time)>,
     /// Delivered bytes per second, the newest last.
-    samples: VecDeque<u64>,
-    startup: Startup,
-    sample_start: Time,
-    sample_bytes: u64,
-    /// Whether the sender had more to send than it was allowed to during the sample.
-    sample_limited: bool,
+    rates: VecDeque<u64>,
+    window: u64,
+    /// Window and rate of the last sample that the window limited.
+    last: Option<(u64, u64)>,
+    /// Until the rate stops to grow with the window.
+    startup: bool,
+    sample: Sample,
     draining_until: Option<Time>,
 }
 
-/// Startup ends when the rate stopped growing for three samples in a row.
-#[derive(Clone, Copy, Debug)]
-struct Startup {
-    best: u64,
-    flat: u8,
+/// What is being measured at this time.
+#[derive(Clone, Debug)]
+struct Sample {
+    start: Time,
+    bytes: u64,
+    /// The shortest round trip in it.
+    rtt: Option<Duration>,
+    /// Whether the sender had more to send than the window allowed.
+    limited: bool,
+}
+
+impl Sample {
+    fn new(start: Time) -> Self {
+        Sample { start, bytes: 0, rtt: None, limited: false }
+    }
 }
 
 impl Path {
@@ -58,11 +75,11 @@ impl Path {
         Path {
             smoothed_rtt: None,
             min_rtt: None,
-            samples: VecDeque::with_capacity(SAMPLES),
-            startup: Startup { best: 0, flat: 0 },
-            sample_start: now,
-            sample_bytes: 0,
-            sample_limited: false,
+            rates: VecDeque::with_capacity(SAMPLES),
+            window: INITIAL_WINDOW,
+            last: None,
+            startup: true,
+            sample: Sample::new(now),
             draining_until: None,
         }
     }
@@ -76,86 +93,94 @@ impl Path {
         self.smoothed_rtt
     }
 
+    fn min_rtt(&self) -> Duration {
+        self.min_rtt.map_or(Duration::ZERO, |(rtt, _)| rtt)
+    }
+
     /// Bytes per second that the path was seen to deliver; zero before the first sample.
     pub(crate) fn rate(&self) -> u64 {
-        self.samples.iter().copied().max().unwrap_or(0)
+        self.rates.iter().copied().max().unwrap_or(0)
     }
 
     /// Takes a round trip measured from one record or ping.
-    pub(crate) fn on_rtt(&mut self, now: Time, sample: Duration) {
+    pub(crate) fn on_rtt(&mut self, now: Time, rtt: Duration) {
         self.smoothed_rtt = Some(match self.smoothed_rtt {
-            None => sample,
-            Some(old) => old * 7 / 8 + sample / 8,
+            None => rtt,
+            Some(old) => old * 7 / 8 + rtt / 8,
         });
-        let draining = self.draining_until.is_some();
+        self.sample.rtt = Some(self.sample.rtt.map_or(rtt, |shortest| shortest.min(rtt)));
+        let drained = self.draining_until.is_some();
         match self.min_rtt {
-            Some((min, at)) if sample > min && !(draining && now.since(at) > MIN_RTT_AGE) => {}
-            _ => self.min_rtt = Some((sample, now)),
+            Some((min, at)) if rtt > min && !(drained && now.since(at) > MIN_RTT_AGE) => {}
+            _ => self.min_rtt = Some((rtt, now)),
         }
     }
 
     /// The sender had something to send and the window was full.
     pub(crate) fn on_limited(&mut self) {
-        self.sample_limited = true;
+        self.sample.limited = true;
     }
 
     /// Nothing had been under way before: time without traffic is no sample.
     pub(crate) fn on_busy(&mut self, now: Time) {
-        self.sample_start = now;
-        self.sample_bytes = 0;
+        self.sample = Sample::new(now);
     }
 
     /// Takes bytes that the peer newly acknowledged.
     pub(crate) fn on_delivered(&mut self, now: Time, bytes: u64) {
-        self.sample_bytes += bytes;
-        let least = if self.in_startup() {
-            STARTUP_SAMPLE
-        } else {
-            SAMPLE
-        };
-        let span = now.since(self.sample_start);
-        if span >= least.max(self.min_rtt.map_or(Duration::ZERO, |(rtt, _)| rtt)) {
-            self.finish_sample(span);
-            self.sample_start = now;
-            self.sample_bytes = 0;
-            self.sample_limited = false;
+        self.sample.bytes += bytes;
+        let least = if self.startup { STARTUP_SAMPLE } else { SAMPLE };
+        let span = now.since(self.sample.start);
+        // Shorter than a round trip says nothing about the last change of the window.
+        if span >= least.max(self.sample.rtt.unwrap_or_default()) {
+            let sample = std::mem::replace(&mut self.sample, Sample::new(now));
+            self.finish(&sample, span);
+            self.drain_if_stale(now, sample.limited);
         }
-        self.drain_if_stale(now);
     }
 
-    fn finish_sample(&mut self, span: Duration) {
+    fn finish(&mut self, sample: &Sample, span: Duration) {
         let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
-        let rate = self.sample_bytes.saturating_mul(1_000_000) / micros;
+        let rate = sample.bytes.saturating_mul(1_000_000) / micros;
         // A sample in which there was nothing to send says nothing against the old ones.
-        if !self.sample_limited && rate <= self.rate() {
+        if !sample.limited && rate <= self.rate() {
             return;
         }
-        if self.samples.len() == SAMPLES {
-            self.samples.pop_front();
+        if self.rates.len() == SAMPLES {
+            self.rates.pop_front();
         }
-        self.samples.push_back(rate);
-        if rate > self.startup.best + self.startup.best / 4 {
-            self.startup = Startup {
-                best: rate,
-                flat: 0,
-            };
-        } else if self.sample_limited {
-            self.startup.flat = self.startup.flat.saturating_add(1);
+        self.rates.push_back(rate);
+        if sample.limited && self.draining_until.is_none() {
+            self.adjust(rate, sample.rtt.unwrap_or_else(|| self.rtt()));
         }
     }
 
-    fn in_startup(&self) -> bool {
-        self.startup.flat < 3
+    /// Sets the window by what its last change did to the rate, and by the delay.
+    fn adjust(&mut self, rate: u64, rtt: Duration) {
+        let follows = match self.last {
+            None => true,
+            Some((window, before)) => follows(window, self.window, before, rate),
+        };
+        self.last = Some((self.window, rate));
+        let short = rtt <= self.min_rtt() * 2 + QUEUE;
+        let window = if follows && (self.startup || !short) {
+            self.window * 2
+        } else if short {
+            self.startup = false;
+            self.window + self.window / 4
+        } else {
+            self.startup = false;
+            product(rate, self.min_rtt() * 2 + QUEUE).max(self.window * 3 / 5).min(self.window)
+        };
+        self.window = window.clamp(MIN_WINDOW, MAX_WINDOW);
     }
 
     /// A standing queue hides the true minimum: let it run dry once in a while.
-    fn drain_if_stale(&mut self, now: Time) {
+    fn drain_if_stale(&mut self, now: Time, limited: bool) {
         match self.draining_until {
             Some(end) if now >= end => self.draining_until = None,
-            None if self.sample_limited
-                && self
-                    .min_rtt
-                    .is_some_and(|(_, at)| now.since(at) > MIN_RTT_AGE) =>
+            None if limited
+                && self.min_rtt.is_some_and(|(_, at)| now.since(at) > MIN_RTT_AGE) =>
             {
                 self.draining_until = Some(now + self.rtt().max(QUEUE * 2));
             }
@@ -164,23 +189,11 @@ impl Path {
     }
 
     /// How many bytes may be under way at once.
-    ///
-    /// Twice the product of rate and minimum round trip keeps the path busy however the
-    /// acknowledgements bunch; `QUEUE` more keeps a path with next to no delay busy.
     pub(crate) fn window(&self) -> u64 {
-        let (Some((min_rtt, _)), rate @ 1..) = (self.min_rtt, self.rate()) else {
-            return INITIAL_WINDOW;
-        };
-        let full = product(rate, min_rtt * 2 + QUEUE);
-        if self.in_startup() {
-            return full.max(INITIAL_WINDOW);
+        match self.draining_until {
+            Some(_) => (self.window / 4).max(MIN_WINDOW),
+            None => self.window,
         }
-        let full = if self.draining_until.is_some() {
-            full / 4
-        } else {
-            full
-        };
-        full.max(MIN_WINDOW)
     }
 
     /// How large the next record's payload should be, in bytes.
@@ -193,6 +206,14 @@ impl Path {
     }
 }
 
+/// Whether the rate changed by more than half as much as the window did, in the same direction: then
+/// the window is what limits it.
+fn follows(window_before: u64, window: u64, rate_before: u64, rate: u64) -> bool {
+    let change = |before: u64, now: u64| (now as f64 - before as f64) / (before.max(1) as f64);
+    let (window, rate) = (change(window_before, window), change(rate_before, rate));
+    window.abs() > 0.02 && rate / window > 0.5
+}
+
 fn product(rate: u64, time: Duration) -> u64 {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     u64::try_from(u128::from(rate) * u128::from(micros) / 1_000_000).unwrap_or(u64::MAX)
@@ -202,59 +223,62 @@ fn product(rate: u64, time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// A link of `rate` bytes per second and `rtt`, always offered a full window.
-    fn run(rate: u64, rtt: Duration, time: Duration) -> (Path, Duration) {
+    /// A link of `rate` bytes per second and `rtt`, always offered a full window. `extra` is delay
+    /// that comes with traffic but is no queue. Returns the longest queueing in the last quarter.
+    fn run(rate: u64, rtt: Duration, extra: Duration, time: Duration) -> (Path, Duration) {
         let mut now = Time::ZERO;
         let mut path = Path::new(now);
         path.on_rtt(now, rtt); // the first ping
-        let mut worst_late = Duration::ZERO;
-        let step = Duration::from_millis(1);
-        let per_step = rate / 1000;
-        let end = now + time;
+        let mut longest = Duration::ZERO;
+        let (step, end) = (Duration::from_millis(1), now + time);
+        let rtt = rtt + extra;
         while now < end {
             now = now + step;
             let window = path.window();
             let queue = window.saturating_sub(product(rate, rtt));
             let queueing = Duration::from_micros(queue * 1_000_000 / rate);
             if now > end - time / 4 {
-                worst_late = worst_late.max(queueing);
+                longest = longest.max(queueing);
             }
-            let delivered = per_step.min(window * 1000 / (rtt.as_micros() as u64));
             path.on_rtt(now, rtt + queueing);
             path.on_limited();
-            path.on_delivered(now, delivered);
+            let most = window * 1000 / u64::try_from(rtt.as_micros()).unwrap();
+            path.on_delivered(now, most.min(rate / 1000));
         }
-        (path, worst_late)
+        (path, longest)
     }
+
+    const NONE: Duration = Duration::ZERO;
 
     #[test]
     fn a_slow_link_gets_a_short_queue() {
-        let (path, queueing) = run(2_500_000, Duration::from_millis(2), Duration::from_secs(5));
-        assert!(
-            (2_300_000..2_700_000).contains(&path.rate()),
-            "{}",
-            path.rate()
-        );
-        assert!(queueing < Duration::from_millis(20), "{queueing:?}");
+        let (rtt, time) = (Duration::from_millis(2), Duration::from_secs(5));
+        let (path, queueing) = run(2_500_000, rtt, NONE, time);
+        assert!((2_300_000..2_700_000).contains(&path.rate()), "{}", path.rate());
+        assert!(queueing < Duration::from_millis(30), "{queueing:?}");
         assert!((20_000..27_000).contains(&path.record_target()));
     }
 
     #[test]
     fn a_long_fat_link_is_filled() {
-        let rate = 100_000_000;
-        let (path, _) = run(rate, Duration::from_millis(100), Duration::from_secs(20));
+        let (rate, rtt) = (100_000_000, Duration::from_millis(100));
+        let (path, _) = run(rate, rtt, NONE, Duration::from_secs(5));
         assert!(path.rate() > rate * 9 / 10, "{}", path.rate());
-        assert!(path.window() > product(rate, Duration::from_millis(100)));
+        assert!(path.window() > product(rate, rtt) * 9 / 10);
         assert_eq!(path.record_target(), 64 * 1024);
     }
 
     #[test]
+    fn delay_that_is_no_queue_does_not_starve_the_path() {
+        let (rate, extra) = (20_000_000, Duration::from_millis(42));
+        let (path, _) = run(rate, Duration::from_micros(60), extra, Duration::from_secs(5));
+        assert!(path.rate() > rate * 8 / 10, "{}", path.rate());
+    }
+
+    #[test]
     fn idle_time_does_not_lower_the_rate() {
-        let (mut path, _) = run(
-            10_000_000,
-            Duration::from_millis(10),
-            Duration::from_secs(3),
-        );
+        let rtt = Duration::from_millis(10);
+        let (mut path, _) = run(10_000_000, rtt, NONE, Duration::from_secs(3));
         let before = path.rate();
         let mut now = Time::from_micros(3_000_000);
         for _ in 0..1000 {

@@ -232,15 +232,7 @@ impl Session {
             }
             Frame::Ack(ack) => self.handle_ack(now, leg, &ack, true),
             Frame::Open(open) => self.handle_open(now, open)?,
-            Frame::Opened(opened) => {
-                if opened.channel.initiated_by() == self.role
-                    && self.channels.contains_key(&opened.channel)
-                {
-                    self.events.push_back(Event::Accepted {
-                        channel: opened.channel,
-                    });
-                }
-            }
+            Frame::Opened(opened) => self.handle_opened(opened.channel),
             Frame::Data(data) => self.handle_data(now, data)?,
             Frame::MaxData(max) => {
                 self.credit.send_limit = self.credit.send_limit.max(max.maximum);
@@ -388,6 +380,18 @@ impl Session {
             self.events.push_back(Event::Readable { channel: id });
         }
         Ok(())
+    }
+
+    /// The first OPENED answers this side's OPEN, each further one a REDIAL.
+    fn handle_opened(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut channel.accepted, true) {
+            channel.send.release();
+            self.reschedule(id);
+        }
+        self.events.push_back(Event::Accepted { channel: id });
     }
 
     fn handle_data(&mut self, now: Time, data: Data) -> Result<(), Broken> {

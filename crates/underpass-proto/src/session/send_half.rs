@@ -15,6 +15,8 @@ pub(crate) struct SendHalf {
     offset: u64,
     /// The peer takes bytes below this offset.
     limit: u64,
+    /// Offsets from which on bytes wait for another host service, one per redial under way.
+    holds: VecDeque<u64>,
     finished: bool,
     fin_sent: bool,
     reset: bool,
@@ -66,6 +68,16 @@ impl SendHalf {
         self.limit = self.limit.max(limit);
     }
 
+    /// What is added from now on waits for [`SendHalf::release`].
+    pub(crate) fn hold(&mut self) {
+        self.holds.push_back(self.end());
+    }
+
+    /// The first hold is over.
+    pub(crate) fn release(&mut self) {
+        self.holds.pop_front();
+    }
+
     /// Offset of the next byte to be sent.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
@@ -78,13 +90,21 @@ impl SendHalf {
 
     /// Bytes that may go out as far as this channel's window goes.
     pub(crate) fn sendable(&self) -> usize {
-        let credit = usize::try_from(self.limit.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let limit = self
+            .holds
+            .front()
+            .map_or(self.limit, |hold| self.limit.min(*hold));
+        let credit = usize::try_from(limit.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         self.buffered.min(credit)
     }
 
     /// Whether the end may be sent right after the next `bytes`.
     pub(crate) fn ends_after(&self, bytes: usize) -> bool {
-        self.finished && !self.fin_sent && !self.reset && bytes == self.buffered
+        self.finished
+            && !self.fin_sent
+            && !self.reset
+            && bytes == self.buffered
+            && self.holds.is_empty()
     }
 
     /// Whether there is anything that may go out now.
