@@ -40,7 +40,7 @@ skipped=$(sum ignored skipped)
 grep -hE '^test .* \.\.\. (FAILED|skipped|ignored)' "$logs/crates.log" "$logs/lab.log"
 if [ "$failed" -ne 0 ]; then code=1; fi
 took=$((SECONDS - begin))
-printf '%s passed, %s failed, %s skipped in %d min %d s\n' \
+printf '%s passed, %s failed, %s skipped\n(in %d min %d s)\n' \
   "$(sum passed)" "$failed" "$skipped" $((took / 60)) $((took % 60))
 [ $code -eq 0 ] || echo "FAILED (the full output is in $logs)"
 exit $code

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -174,24 +175,20 @@ async fn cuts_cost_no_byte() {
         let attachment = attach(address, kind.name).await;
         let session = attachment.session();
         let data = pattern(24_000_000);
+        // A poll carrier outlives its connections: only cuts are counted, not legs.
+        let done = AtomicBool::new(false);
         let cutting = async {
-            let mut cuts = 0;
-            while attachment.status().drops < 10 {
-                let drops = attachment.status().drops;
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 let _ = cut.send(());
-                cuts += 1;
-                while attachment.status().drops == drops || attachment.status().carrier.is_none() {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
             }
-            cuts
+            done.store(true, Ordering::Relaxed);
         };
-        let (cuts, ()) = tokio::join!(cutting, async {
-            while attachment.status().drops < 10 {
+        tokio::join!(cutting, async {
+            while !done.load(Ordering::Relaxed) {
                 exchange(&session, &data, false).await;
             }
         });
-        assert!(cuts >= 10);
         assert_eq!(attachment.session().id(), session.id(), "{}", kind.name);
         attachment.detach().await;
     }
