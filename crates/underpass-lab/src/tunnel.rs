@@ -77,7 +77,7 @@ impl Relay {
     /// As [`Relay::start`].
     pub fn start_with(host: &Host, options: &RelayOptions) -> Result<Self> {
         let folder = home("relay")?;
-        let mut command = host.command(underpass()?);
+        let mut command = program(host)?;
         command.env("UNDERPASS_HOME", folder.path());
         command.args([
             "relay",
@@ -238,7 +238,7 @@ impl Agent {
     /// # Errors
     /// There is no binary.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.host.command(underpass()?);
+        let mut command = program(&self.host)?;
         command
             .env("UNDERPASS_HOME", self.home.path())
             .args(arguments);
@@ -358,6 +358,14 @@ impl Agent {
             program.display()
         ))
     }
+}
+
+/// The command `underpass` on `host`, with as many open files as a shell or a service manager usually allows at first;
+/// whoever runs the tests may have more.
+fn program(host: &Host) -> Result<Command> {
+    let mut command = host.command("prlimit");
+    command.arg("--nofile=1024:").arg(underpass()?);
+    Ok(command)
 }
 
 /// The address of this machine in a line that tells where a command listens.
