@@ -291,6 +291,12 @@ impl Link {
         self.writer.notify.notify_one();
     }
 
+    /// Waits until the other side has proven itself on this link, so that it carries the session
+    /// (true), or the link or the session has ended before (false).
+    pub async fn active(&self) -> bool {
+        self.session.leg_active(self.id).await
+    }
+
     /// Why the link ended, once it did.
     pub async fn ended(&self) -> LinkEnd {
         loop {

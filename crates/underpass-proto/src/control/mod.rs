@@ -16,8 +16,8 @@ pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
 pub use services::{
-    Allow, Deny, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow, ServiceRows,
-    Services, Withdraw,
+    Allow, Deny, FarEnd, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow,
+    ServiceRows, Services, Withdraw,
 };
 pub use users::{
     Invite, Invited, MachineRow, MachineRows, Machines, Revoke, Standing, UserRole, UserRow,

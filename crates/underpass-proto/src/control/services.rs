@@ -1,6 +1,6 @@
 //! Publishing services, who may use them, and finding them.
 
-use crate::wire::{Label, List, Nested, Secret, Text, body};
+use crate::wire::{Label, List, Nested, Secret, Text, body, wire_enum};
 
 /// The most users that a list of those allowed names.
 pub const MAX_ALLOWED: usize = 256;
@@ -119,6 +119,17 @@ body! {
     }
 }
 
+wire_enum! {
+    /// Where the session ends that a service is used through.
+    pub enum FarEnd {
+        /// At the machine that publishes the service: a route leads to it.
+        Publisher = 0,
+        /// At the relay, which reaches the service itself: a channel of the session with the
+        /// relay leads to it.
+        Relay = 1,
+    }
+}
+
 body! {
     /// The service exists and the user may use it.
     pub struct Resolved {
@@ -126,9 +137,11 @@ body! {
         pub request: u64,
         /// Its pseudo DNS name with the owner; at most 255 bytes.
         pub full_name: String as Label<255>,
-        /// Whether its publisher is attached.
+        /// Who is at the other end of the session to use it through.
+        pub far_end: FarEnd,
+        /// Whether its publisher is attached; always so where the relay is the far end.
         pub present: bool,
-        /// The static key of the publishing machine.
+        /// The static key of the publishing machine, or of the relay where that is the far end.
         pub publisher_key: [u8; 32],
         /// Whether channels to it may be compressed.
         pub compression: bool,
@@ -264,11 +277,12 @@ mod samples {
                 Resolved {
                     request: 9,
                     full_name: "db.bob.internal".into(),
+                    far_end: FarEnd::Publisher,
                     present: true,
                     publisher_key: [0x66; 32],
                     compression: true,
                 },
-                "26 09 0f 64622e626f622e696e7465726e616c 01 \
+                "26 09 0f 64622e626f622e696e7465726e616c 00 01 \
                  6666666666666666666666666666666666666666666666666666666666666666 01",
             )]
         }

@@ -1,0 +1,131 @@
+//! One attachment as its tasks use it: what can be told to its agent, and how it is ended.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use underpass_endpoint::Session;
+use underpass_proto::control::{Control, Going, Notice};
+
+use crate::hub::AttachmentId;
+use crate::refusal::Refusal;
+
+/// Control channels that an agent may have open at once; it needs one.
+pub(crate) const MOST_CONTROLS: usize = 4;
+/// Messages said unasked that may wait for an agent to read them; more are left out.
+pub(crate) const UNASKED: usize = 16;
+
+/// An attached agent.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// Its number in the hub.
+    pub(crate) id: AttachmentId,
+    /// The key of its machine, proven.
+    pub(crate) key: [u8; 32],
+    /// Its hop session.
+    pub(crate) session: Session,
+    /// Where it came from first.
+    pub(crate) address: Option<SocketAddr>,
+    /// Open control channels: what is said unasked goes to each.
+    controls: Mutex<Vec<mpsc::Sender<Control>>>,
+    /// Whether the hub knows it, so that its links can be reported.
+    ready: watch::Sender<bool>,
+    failed_codes: AtomicU32,
+}
+
+impl Attached {
+    /// An agent that has just attached.
+    pub(crate) fn new(
+        id: AttachmentId,
+        key: [u8; 32],
+        session: Session,
+        address: Option<SocketAddr>,
+    ) -> Self {
+        Self {
+            id,
+            key,
+            session,
+            address,
+            controls: Mutex::default(),
+            ready: watch::Sender::new(false),
+            failed_codes: AtomicU32::new(0),
+        }
+    }
+
+    /// The hub knows it now.
+    pub(crate) fn set_ready(&self) {
+        self.ready.send_replace(true);
+    }
+
+    /// Waits until the hub knows it. False if the session ended before.
+    pub(crate) async fn ready(&self) -> bool {
+        let mut ready = self.ready.subscribe();
+        tokio::select! {
+            ready = ready.wait_for(|ready| *ready) => ready.is_ok(),
+            _ = self.session.closed() => false,
+        }
+    }
+
+    /// A place for one more control channel, if there may be one.
+    pub(crate) fn add_control(&self) -> Option<mpsc::Receiver<Control>> {
+        let mut controls = self.controls();
+        controls.retain(|control| !control.is_closed());
+        if controls.len() >= MOST_CONTROLS {
+            return None;
+        }
+        let (sender, receiver) = mpsc::channel(UNASKED);
+        controls.push(sender);
+        Some(receiver)
+    }
+
+    fn controls(&self) -> MutexGuard<'_, Vec<mpsc::Sender<Control>>> {
+        self.controls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says something unasked; an agent that does not read misses it.
+    fn say(&self, message: &Control) {
+        for control in self.controls().iter() {
+            let _ = control.try_send(message.clone());
+        }
+    }
+
+    /// Tells the agent's user something.
+    pub(crate) fn notify(&self, text: String) {
+        self.say(&Notice { text }.into());
+    }
+
+    /// Tells the agent that the relay is shutting down.
+    pub(crate) fn going(&self, going: Going) {
+        self.say(&going.into());
+    }
+
+    /// Waits until the agent has what was said to it. What it is slow to take it misses.
+    pub(crate) async fn heard_everything(&self) {
+        const LIMIT: Duration = Duration::from_millis(500);
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        let hearing = async {
+            let said = || {
+                self.controls()
+                    .iter()
+                    .all(|control| control.capacity() == UNASKED)
+            };
+            while !said() || self.session.status().unacknowledged > 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let _ = tokio::time::timeout(LIMIT, hearing).await;
+    }
+
+    /// Ends it: the agent reads why in the end of its session.
+    pub(crate) fn end(&self, why: &Refusal) {
+        tracing::info!(attachment = self.id.0, "attachment ended: {why}");
+        self.session.close(why.code, &why.text);
+    }
+
+    /// Counts a one-time code that was not good. How many there were on this attachment.
+    pub(crate) fn count_failed_code(&self) -> u32 {
+        self.failed_codes.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}

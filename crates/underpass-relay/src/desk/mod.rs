@@ -1,0 +1,252 @@
+//! The relay's answers to what agents ask on their control channels.
+//!
+//! Each request is decided anew by what the store says at that moment about the machine that asks:
+//! a revoked machine or a disabled user is nobody from the next request on. Whatever cannot be checked
+//! is refused.
+
+mod enrol;
+mod people;
+mod refusals;
+mod services;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use underpass_proto::control::{self, Control, Done, Failed};
+use underpass_proto::{Code, names};
+use underpass_seal::PublicKey;
+use underpass_store::{Enrolled, MachineKey, Name, Store, UnixMillis};
+
+use crate::hub::{AttachmentId, Member};
+use crate::log::Log;
+use crate::policy::{self, Reach, Standing};
+use crate::refusal::Refusal;
+use crate::switch::Switch;
+use crate::target::{RELAY_OWNER, RelayService};
+
+/// The longest that an invitation can be good for: 30 days.
+pub(crate) const LONGEST_INVITATION: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Draws 16 random bytes.
+pub(crate) type Draw = dyn Fn() -> [u8; 16] + Send + Sync;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) attachment: AttachmentId,
+    /// The key of the machine, proven by its session.
+    pub(crate) key: [u8; 32],
+    /// For the log.
+    pub(crate) address: Option<String>,
+}
+
+/// What the desk goes by.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// The relay's own key.
+    pub(crate) relay_key: PublicKey,
+    /// The suffix of pseudo DNS names.
+    pub(crate) suffix: String,
+    /// How long an invitation is good for unless its maker says otherwise.
+    pub(crate) invitation: Duration,
+    /// Services that the relay dials.
+    pub(crate) services: Vec<RelayService>,
+}
+
+/// Answers requests. Draws no randomness and reads no clock: both are arguments.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    store: Arc<dyn Store>,
+    switch: Arc<Switch>,
+    log: Log,
+    rules: Rules,
+}
+
+/// One request and what is known about it.
+struct Asked<'a> {
+    caller: &'a Caller,
+    reach: Reach,
+    at: UnixMillis,
+    draw: &'a Draw,
+}
+
+impl Desk {
+    pub(crate) fn new(store: Arc<dyn Store>, switch: Arc<Switch>, log: Log, rules: Rules) -> Self {
+        Self {
+            store,
+            switch,
+            log,
+            rules,
+        }
+    }
+
+    /// The services that the relay dials.
+    pub(crate) fn relay_services(&self) -> &[RelayService] {
+        &self.rules.services
+    }
+
+    /// Whom a key stands for now.
+    ///
+    /// # Errors
+    /// The store cannot be asked.
+    pub(crate) async fn standing(&self, key: [u8; 32]) -> Result<Standing, Refusal> {
+        let known = self.store.machine_by_key(&MachineKey(key)).await?;
+        Ok(match known.filter(Enrolled::is_admitted) {
+            Some(member) => Standing::Member(member),
+            None => Standing::Stranger,
+        })
+    }
+
+    /// Answers one request: with one message, or with as many as a list takes.
+    pub(crate) async fn answer(
+        &self,
+        caller: &Caller,
+        request: Control,
+        at: UnixMillis,
+        draw: &Draw,
+    ) -> Vec<Control> {
+        let number = request.request().unwrap_or(0);
+        match self.try_answer(caller, request, at, draw).await {
+            Ok(messages) => messages,
+            Err(Refusal { code, text }) => {
+                let (request, code) = (number, code.number());
+                vec![
+                    Failed {
+                        request,
+                        code,
+                        text,
+                    }
+                    .into(),
+                ]
+            }
+        }
+    }
+
+    async fn try_answer(
+        &self,
+        caller: &Caller,
+        request: Control,
+        at: UnixMillis,
+        draw: &Draw,
+    ) -> Result<Vec<Control>, Refusal> {
+        let standing = self.current_standing(caller).await?;
+        let reach = policy::reach(&standing, request.kind())?;
+        let asked = Asked {
+            caller,
+            reach,
+            at,
+            draw,
+        };
+        let member = match (standing, request) {
+            (standing, Control::Attach(it)) => return self.attach(&asked, standing, it).await,
+            (_, Control::Enrol(it)) => return self.enrol(&asked, it).await,
+            (Standing::Stranger, _) => return Err(Refusal::of(Code::NotEnrolled)),
+            (Standing::Member(member), request) => (member, request),
+        };
+        self.answer_member(&asked, member.0, member.1).await
+    }
+
+    async fn answer_member(
+        &self,
+        asked: &Asked<'_>,
+        me: Enrolled,
+        request: Control,
+    ) -> Result<Vec<Control>, Refusal> {
+        match request {
+            Control::WhoAmI(it) => Ok(vec![self.identity(it.request, Some(&me))]),
+            Control::Invite(it) => self.invite(asked, &me, it).await,
+            Control::Publish(it) => self.publish(asked, &me, it).await,
+            Control::Withdraw(it) => self.withdraw(asked, &me, it).await,
+            Control::Allow(control::Allow {
+                request,
+                who,
+                service,
+            }) => {
+                let access = underpass_store::Access::Allow;
+                self.set_access(asked, &me, &who, &service, access).await?;
+                Ok(done(request))
+            }
+            Control::Deny(control::Deny {
+                request,
+                who,
+                service,
+            }) => {
+                let access = underpass_store::Access::Deny;
+                self.set_access(asked, &me, &who, &service, access).await?;
+                Ok(done(request))
+            }
+            Control::Services(it) => self.list_services(asked, &me, it.request).await,
+            Control::Resolve(it) => self.resolve(&me, it).await,
+            Control::Users(it) => self.list_users(asked, &me, it.request).await,
+            Control::Machines(it) => self.list_machines(asked, &me, it.request).await,
+            Control::Revoke(it) => self.revoke(asked, &me, it).await,
+            other => {
+                let text = format!("{} is no request", other.kind().name());
+                Err(Refusal::new(Code::ProtocolViolation, text))
+            }
+        }
+    }
+
+    /// Asks the store who the caller is, and ends attachments of machines that were shut out.
+    async fn current_standing(&self, caller: &Caller) -> Result<Standing, Refusal> {
+        let standing = self.standing(caller.key).await?;
+        let was_member = self
+            .switch
+            .with_hub(|hub, _| hub.member(caller.attachment).is_some());
+        if was_member && standing == Standing::Stranger {
+            let why = Refusal::new(
+                Code::Ended,
+                "this machine or its user was shut out; ask the relay's manager",
+            );
+            self.switch
+                .with_hub(|hub, _| hub.end(caller.attachment, why.clone()));
+            return Err(why);
+        }
+        Ok(standing)
+    }
+
+    fn full_name(&self, service: &Name, owner: &str) -> String {
+        format!("{service}.{owner}.{}", self.rules.suffix)
+    }
+
+    /// What a user wrote for a service, without the suffix of pseudo DNS names.
+    fn without_suffix<'a>(&self, text: &'a str) -> &'a str {
+        text.strip_suffix(self.rules.suffix.as_str())
+            .and_then(|rest| rest.strip_suffix('.'))
+            .unwrap_or(text)
+    }
+}
+
+/// A member as the hub knows it.
+pub(crate) fn hub_member(enrolled: &Enrolled) -> Member {
+    Member {
+        user: enrolled.user.id,
+        user_name: enrolled.user.name.to_string(),
+        machine: enrolled.machine.id,
+        machine_name: enrolled.machine.name.to_string(),
+    }
+}
+
+/// The name of a user or machine to be made.
+fn new_name(text: &str) -> Result<Name, Refusal> {
+    names::check(text).map_err(|error| Refusal::new(Code::NameInvalid, error.to_string()))?;
+    Ok(Name::new(text)?)
+}
+
+/// The name of a user to be made, which must not be taken for the relay itself.
+fn new_user_name(text: &str) -> Result<Name, Refusal> {
+    let name = new_name(text)?;
+    if name.as_str() == RELAY_OWNER {
+        let text = format!(
+            "no user can be named {RELAY_OWNER}: services of the relay itself have that owner"
+        );
+        return Err(Refusal::new(Code::NameInvalid, text));
+    }
+    Ok(name)
+}
+
+fn done(request: u64) -> Vec<Control> {
+    vec![Done { request }.into()]
+}

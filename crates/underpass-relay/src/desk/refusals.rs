@@ -1,0 +1,115 @@
+//! What the store's refusals are to an agent.
+//!
+//! A fault of the store is one code to everybody outside; what is wrong with it is in the relay's log.
+
+use underpass_proto::Code;
+use underpass_store::{
+    AccessError, Fault, InviteError, NameError, PublishError, RedeemError, ResolveError,
+    RevokeError, ServiceRefError,
+};
+
+use crate::refusal::Refusal;
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        tracing::error!(cause = %fault.cause, "{fault}");
+        Refusal::of(Code::StoreUnavailable)
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Refusal::new(Code::NameInvalid, error.to_string())
+    }
+}
+
+impl From<ServiceRefError> for Refusal {
+    fn from(error: ServiceRefError) -> Self {
+        Refusal::new(Code::NameInvalid, error.to_string())
+    }
+}
+
+impl From<RedeemError> for Refusal {
+    fn from(error: RedeemError) -> Self {
+        let text = error.to_string();
+        match error {
+            // One answer for all of them: a stranger is not told which codes exist or existed.
+            RedeemError::UnknownCode | RedeemError::Used | RedeemError::Expired => {
+                Refusal::of(Code::InvalidCode)
+            }
+            RedeemError::InviterDisabled | RedeemError::AdministratorExists => {
+                Refusal::new(Code::InvalidCode, text)
+            }
+            RedeemError::UserDisabled => Refusal::new(Code::Denied, text),
+            RedeemError::UserNameTaken | RedeemError::MachineNameTaken | RedeemError::KeyKnown => {
+                Refusal::new(Code::Exists, text)
+            }
+            RedeemError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<InviteError> for Refusal {
+    fn from(error: InviteError) -> Self {
+        let text = error.to_string();
+        match error {
+            InviteError::InviterUnknown | InviteError::UserDisabled => {
+                Refusal::new(Code::Denied, text)
+            }
+            InviteError::CodeInUse => Refusal::of(Code::Internal),
+            InviteError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Self {
+        let text = error.to_string();
+        match error {
+            PublishError::MachineNotAdmitted => Refusal::new(Code::NotEnrolled, text),
+            PublishError::OnOtherMachine { .. } => Refusal::new(Code::Exists, text),
+            PublishError::KeyInUse => Refusal::of(Code::Internal),
+            PublishError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<AccessError> for Refusal {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::NoSuchService => Refusal::of(Code::NoService),
+            AccessError::NoSuchUser { name } => {
+                let next = Code::NoUser.explain().next;
+                Refusal::new(Code::NoUser, format!("there is no user {name}; {next}"))
+            }
+            AccessError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<ResolveError> for Refusal {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::NotFound => Refusal::of(Code::NoService),
+            ResolveError::Denied => Refusal::of(Code::Denied),
+            ResolveError::Ambiguous { owners } => {
+                let owners: Vec<&str> = owners.iter().map(|owner| owner.as_str()).collect();
+                let text = format!(
+                    "several users publish a service of this name: {}; write SERVICE.OWNER",
+                    owners.join(", ")
+                );
+                Refusal::new(Code::NameAmbiguous, text)
+            }
+            ResolveError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<RevokeError> for Refusal {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::NoSuchMachine => Refusal::of(Code::NoMachine),
+            RevokeError::Fault(fault) => fault.into(),
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Routes: from the `Open` of one agent to the end.
+
+use underpass_proto::route::{Gone, Incoming, Open, picked_by};
+use underpass_proto::{Code, Speaker, Time};
+use underpass_store::ServiceId;
+
+use super::ids::RouteId;
+use super::{
+    Asked, AttachmentId, Check, CheckId, Command, Grant, Hub, LinkId, Member, RouteEnd, RouteEvent,
+    Wake,
+};
+use crate::refusal::Refusal;
+
+/// A route between two links, or on the way there.
+#[derive(Debug)]
+pub(super) struct Route {
+    near: RouteEnd,
+    opener: AttachmentId,
+    /// Who opened it, for the publisher and for the log.
+    by: Member,
+    /// The key of the opening machine, as its hop session has proved it.
+    key: [u8; 32],
+    /// The service as the user named it.
+    asked: String,
+    /// The service that was found, once it was.
+    grant: Option<Grant>,
+    stage: Stage,
+    /// When its stage has lasted for too long.
+    alarm: Option<Time>,
+}
+
+/// How far a route has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The store was asked.
+    Checking,
+    /// The publisher is not there.
+    Waiting,
+    /// Packets pass.
+    Joined {
+        far: RouteEnd,
+        publisher: AttachmentId,
+    },
+}
+
+impl Hub {
+    /// An agent opens a route. `key` is the key of its machine. The driver has made room for what
+    /// comes in at that end already; it is told to let go of it if the route is refused. False when
+    /// the hub does not know the link (any more), and so has nothing to say.
+    pub fn open(&mut self, link: LinkId, open: Open, key: [u8; 32]) -> bool {
+        let Open { route, service } = open;
+        let near = RouteEnd { link, route };
+        let Some(entry) = self.links.get(&link) else {
+            return false;
+        };
+        let opener = entry.attachment;
+        if picked_by(route) != Speaker::Agent || entry.routes.contains_key(&route) {
+            let text = format!("route {route} is in use, or not the agent's to pick");
+            let why = Refusal::new(Code::ProtocolViolation, text);
+            self.commands.push_back(Command::CloseLink { link, why });
+            return true;
+        }
+        match self.check_room_for_route(opener) {
+            Ok(by) => self.begin_route(near, opener, by, key, service),
+            Err(why) => self.finish(near, why),
+        }
+        true
+    }
+
+    fn check_room_for_route(&self, opener: AttachmentId) -> Result<Member, Refusal> {
+        let not_enrolled = || Refusal::of(Code::NotEnrolled);
+        let known = self.attachments.get(&opener).ok_or_else(not_enrolled)?;
+        let member = known.member.clone().ok_or_else(not_enrolled)?;
+        if known.unjoined >= self.limits.waiting_per_attachment {
+            return Err(Refusal::busy("routes of one agent that wait"));
+        }
+        if known.route_ends >= self.limits.routes_per_attachment {
+            return Err(Refusal::busy("routes of one agent"));
+        }
+        if self.routes.len() >= self.limits.routes {
+            return Err(Refusal::busy("routes"));
+        }
+        Ok(member)
+    }
+
+    fn begin_route(
+        &mut self,
+        near: RouteEnd,
+        opener: AttachmentId,
+        by: Member,
+        key: [u8; 32],
+        asked: String,
+    ) {
+        let id = RouteId(self.number());
+        if let Some(entry) = self.links.get_mut(&near.link) {
+            entry.routes.insert(near.route, id);
+        }
+        if let Some(known) = self.attachments.get_mut(&opener) {
+            known.route_ends += 1;
+            known.unjoined += 1;
+        }
+        let service = Asked::Name(asked.clone());
+        let route = Route {
+            near,
+            opener,
+            by,
+            key,
+            asked,
+            grant: None,
+            stage: Stage::Checking,
+            alarm: None,
+        };
+        self.routes.insert(id, route);
+        self.ask(id, service);
+    }
+
+    fn ask(&mut self, id: RouteId, service: Asked) {
+        let check = CheckId(self.number());
+        let Some(route) = self.routes.get(&id) else {
+            return;
+        };
+        let (user, machine) = (route.by.user, route.by.machine);
+        self.checks.insert(check, id);
+        self.commands.push_back(Command::Check(Check {
+            check,
+            user,
+            machine,
+            service,
+        }));
+    }
+
+    /// The store's answer to a [`Check`].
+    pub fn verdict(&mut self, check: CheckId, verdict: Result<Grant, Refusal>, now: Time) {
+        let Some(id) = self.checks.remove(&check) else {
+            return;
+        };
+        let Some(route) = self.routes.get_mut(&id) else {
+            return;
+        };
+        match (verdict, route.stage) {
+            (Ok(grant), Stage::Checking) => {
+                let service = grant.service;
+                route.grant = Some(grant);
+                match self.link_to(service) {
+                    Some((publisher, link)) => self.join(id, publisher, link, now),
+                    None => self.wait(id, service, now),
+                }
+            }
+            (Ok(_), Stage::Waiting | Stage::Joined { .. }) => {}
+            (Err(why), _) => self.refuse(id, why),
+        }
+    }
+
+    /// What users may do has changed: every route to the service is checked again.
+    pub fn recheck(&mut self, service: ServiceId) {
+        for id in self.routes_to(service) {
+            self.ask(id, Asked::Id(service));
+        }
+    }
+
+    fn routes_to(&self, service: ServiceId) -> Vec<RouteId> {
+        let to = |route: &Route| route.grant.as_ref().is_some_and(|it| it.service == service);
+        let found = self.routes.iter().filter(|(_, route)| to(route));
+        found.map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn drop_routes_to(&mut self, service: ServiceId, why: &Refusal) {
+        for id in self.routes_to(service) {
+            self.refuse(id, why.clone());
+        }
+    }
+
+    fn wait(&mut self, id: RouteId, service: ServiceId, now: Time) {
+        if self.waiting_count >= self.limits.waiting {
+            return self.refuse(id, Refusal::busy("routes that wait for their publisher"));
+        }
+        let until = now + self.limits.wait_for_publisher;
+        self.waiting.entry(service).or_default().push_back(id);
+        self.waiting_count += 1;
+        self.set_stage(id, Stage::Waiting, Some(until));
+    }
+
+    /// Joins the routes that have waited for a service, if its publisher is there now.
+    pub(super) fn serve_waiting(&mut self, service: ServiceId, now: Time) {
+        if let Some((publisher, link)) = self.link_to(service) {
+            let waiting = self.waiting.remove(&service).unwrap_or_default();
+            self.waiting_count -= waiting.len();
+            for id in waiting {
+                self.join(id, publisher, link, now);
+            }
+        }
+    }
+
+    fn join(&mut self, id: RouteId, publisher: AttachmentId, link: LinkId, now: Time) {
+        let most = self.limits.routes_per_attachment;
+        let room = self
+            .attachments
+            .get(&publisher)
+            .is_some_and(|known| known.route_ends < most);
+        let picked = room.then(|| self.pick_number(link)).flatten();
+        let Some(number) = picked else {
+            return self.refuse(id, Refusal::busy("routes to one publisher"));
+        };
+        let far = RouteEnd {
+            link,
+            route: number,
+        };
+        let Some(route) = self.routes.get(&id) else {
+            return;
+        };
+        let incoming = Incoming {
+            route: number,
+            service: route
+                .grant
+                .as_ref()
+                .map_or_else(String::new, |it| it.name.clone()),
+            user: route.by.user_name.clone(),
+            machine: route.key,
+        };
+        let (near, opener) = (route.near, route.opener);
+        self.record(id, None);
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.routes.insert(number, id);
+        }
+        if let Some(known) = self.attachments.get_mut(&publisher) {
+            known.route_ends += 1;
+        }
+        if let Some(known) = self.attachments.get_mut(&opener) {
+            known.unjoined -= 1;
+        }
+        let answer_by = now + self.limits.answer_within;
+        self.set_stage(id, Stage::Joined { far, publisher }, Some(answer_by));
+        self.commands.push_back(Command::Join {
+            near,
+            far,
+            incoming,
+        });
+    }
+
+    /// A number for a route that the relay opens on a link.
+    fn pick_number(&mut self, link: LinkId) -> Option<u32> {
+        let entry = self.links.get_mut(&link)?;
+        // One more try than there are routes is enough to find a free one.
+        for _ in 0..=entry.routes.len() {
+            let number = entry.next_route;
+            entry.next_route = number.wrapping_add(2);
+            if !entry.routes.contains_key(&number) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// The publisher has sent its first packet on a route.
+    pub fn answered(&mut self, far: RouteEnd) {
+        let Some(id) = self.route_at(far) else {
+            return;
+        };
+        if self.routes.get(&id).and_then(Route::far) == Some(far) {
+            self.set_alarm(id, None);
+        }
+    }
+
+    /// An agent has ended a route at its end.
+    pub fn gone(&mut self, link: LinkId, gone: Gone) {
+        let Gone { route, code, text } = gone;
+        let end = RouteEnd { link, route };
+        let Some(id) = self.route_at(end) else {
+            return;
+        };
+        let Some(route) = self.remove_route(id) else {
+            return;
+        };
+        self.commands.push_back(Command::Forget { end });
+        if let Some(other) = route.other_end(end) {
+            let gone = Gone {
+                route: other.route,
+                code,
+                text,
+            };
+            self.commands
+                .push_back(Command::Finish { end: other, gone });
+        }
+    }
+
+    /// A link of a route is no more, perhaps both: whoever is left is told.
+    pub(super) fn route_lost_link(&mut self, id: RouteId) {
+        let Some(route) = self.remove_route(id) else {
+            return;
+        };
+        if self.links.contains_key(&route.near.link) {
+            let why = Refusal::new(Code::ServiceAway, "the path to the publisher broke");
+            self.finish(route.near, why);
+        }
+        if let Some(far) = route.far().filter(|far| self.links.contains_key(&far.link)) {
+            let why = Refusal::new(Code::Aborted, "the path to the other side broke");
+            self.finish(far, why);
+        }
+    }
+
+    pub(super) fn route_expired(&mut self, id: RouteId) {
+        let Some(route) = self.routes.get_mut(&id) else {
+            return;
+        };
+        route.alarm = None;
+        let why = match route.stage {
+            Stage::Joined { .. } => {
+                Refusal::new(Code::TimedOut, "the service's publisher does not answer")
+            }
+            Stage::Checking | Stage::Waiting => Refusal::of(Code::ServiceAway),
+        };
+        self.refuse(id, why);
+    }
+
+    /// Ends a route for a reason that lies with the relay; both sides are told.
+    fn refuse(&mut self, id: RouteId, why: Refusal) {
+        self.record(id, Some(why.clone()));
+        let Some(route) = self.remove_route(id) else {
+            return;
+        };
+        self.finish(route.near, why);
+        if let Some(far) = route.far() {
+            let why = Refusal::new(Code::Ended, "the relay ended the route");
+            self.finish(far, why);
+        }
+    }
+
+    fn finish(&mut self, end: RouteEnd, why: Refusal) {
+        let gone = Gone {
+            route: end.route,
+            code: why.code.number(),
+            text: why.text,
+        };
+        self.commands.push_back(Command::Finish { end, gone });
+    }
+
+    fn record(&mut self, id: RouteId, refused: Option<Refusal>) {
+        let Some(route) = self.routes.get(&id) else {
+            return;
+        };
+        let service = route.grant.as_ref().map(|grant| grant.name.clone());
+        self.commands.push_back(Command::Record(RouteEvent {
+            user: route.by.user_name.clone(),
+            machine: route.by.machine_name.clone(),
+            service: service.unwrap_or_else(|| route.asked.clone()),
+            owner: route.grant.as_ref().map(|grant| grant.owner.clone()),
+            refused,
+        }));
+    }
+
+    fn route_at(&self, end: RouteEnd) -> Option<RouteId> {
+        self.links.get(&end.link)?.routes.get(&end.route).copied()
+    }
+
+    fn set_stage(&mut self, id: RouteId, stage: Stage, alarm: Option<Time>) {
+        if let Some(route) = self.routes.get_mut(&id) {
+            route.stage = stage;
+        }
+        self.set_alarm(id, alarm);
+    }
+
+    fn set_alarm(&mut self, id: RouteId, at: Option<Time>) {
+        let Some(route) = self.routes.get_mut(&id) else {
+            return;
+        };
+        let wake = Wake::Route { route: id.0 };
+        if let Some(before) = std::mem::replace(&mut route.alarm, at) {
+            self.alarms.remove(&(before, wake));
+        }
+        if let Some(at) = at {
+            self.alarms.insert((at, wake));
+        }
+    }
+
+    /// Takes a route out of every table. Links that are down have left theirs already.
+    fn remove_route(&mut self, id: RouteId) -> Option<Route> {
+        self.set_alarm(id, None);
+        let route = self.routes.remove(&id)?;
+        for end in [Some(route.near), route.far()].into_iter().flatten() {
+            if let Some(entry) = self.links.get_mut(&end.link) {
+                entry.routes.remove(&end.route);
+            }
+        }
+        if let Some(known) = self.attachments.get_mut(&route.opener) {
+            known.route_ends -= 1;
+            known.unjoined -= usize::from(route.far().is_none());
+        }
+        if let Stage::Joined { publisher, .. } = route.stage
+            && let Some(known) = self.attachments.get_mut(&publisher)
+        {
+            known.route_ends -= 1;
+        }
+        if route.stage == Stage::Waiting {
+            self.stop_waiting(id, route.grant.as_ref());
+        }
+        Some(route)
+    }
+
+    fn stop_waiting(&mut self, id: RouteId, grant: Option<&Grant>) {
+        let Some(service) = grant.map(|grant| grant.service) else {
+            return;
+        };
+        let Some(queue) = self.waiting.get_mut(&service) else {
+            return;
+        };
+        let before = queue.len();
+        queue.retain(|other| *other != id);
+        self.waiting_count -= before - queue.len();
+        if queue.is_empty() {
+            self.waiting.remove(&service);
+        }
+    }
+}
+
+impl Route {
+    fn far(&self) -> Option<RouteEnd> {
+        match self.stage {
+            Stage::Joined { far, .. } => Some(far),
+            Stage::Checking | Stage::Waiting => None,
+        }
+    }
+
+    fn other_end(&self, end: RouteEnd) -> Option<RouteEnd> {
+        if end == self.near {
+            self.far()
+        } else {
+            Some(self.near)
+        }
+    }
+}

@@ -1,0 +1,774 @@
+//! The hub against stories, and against a plain model of its driver.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use underpass_proto::route::{Gone, Open};
+use underpass_proto::{Code, Time};
+use underpass_store::{MachineId, ServiceId, UserId};
+
+use super::*;
+use crate::Refusal;
+
+const DB: ServiceId = ServiceId(1);
+const WAIT: Duration = Duration::from_secs(20);
+
+/// What a driver keeps, and checks of the promises made to it.
+struct Driver {
+    hub: Hub,
+    now: Time,
+    links: HashSet<LinkId>,
+    /// Ends that the driver keeps queues for, with the other end once joined.
+    ends: HashMap<RouteEnd, Option<RouteEnd>>,
+    checks: Vec<Check>,
+    /// What the agents were told, in order.
+    gone: Vec<(RouteEnd, Code)>,
+    joined: Vec<(RouteEnd, RouteEnd)>,
+    ended: Vec<(AttachmentId, Code)>,
+    cut: Vec<LinkId>,
+    notified: Vec<AttachmentId>,
+}
+
+fn member(user: i64) -> Member {
+    Member {
+        user: UserId(user),
+        user_name: format!("user-{user}"),
+        machine: MachineId(user),
+        machine_name: "machine".into(),
+    }
+}
+
+fn grant(service: ServiceId) -> Grant {
+    Grant {
+        service,
+        name: format!("service-{}", service.0),
+        owner: "owner".into(),
+    }
+}
+
+impl Driver {
+    fn new(limits: Limits) -> Self {
+        Self {
+            hub: Hub::new(limits),
+            now: Time::ZERO,
+            links: HashSet::new(),
+            ends: HashMap::new(),
+            checks: Vec::new(),
+            gone: Vec::new(),
+            joined: Vec::new(),
+            ended: Vec::new(),
+            cut: Vec::new(),
+            notified: Vec::new(),
+        }
+    }
+
+    /// A driver with an attached user and a publisher of [`DB`], each with one link.
+    fn with_publisher() -> Self {
+        let mut driver = Self::new(Limits::default());
+        driver.attach(1);
+        driver.up(1, 1);
+        driver.attach(2);
+        driver.up(2, 2);
+        driver.publish(2, DB).unwrap();
+        driver
+    }
+
+    fn attach(&mut self, id: u64) {
+        let member = Some(member(id as i64));
+        self.hub
+            .attach(AttachmentId(id), None, member, self.now)
+            .unwrap();
+    }
+
+    fn up(&mut self, attachment: u64, link: u64) {
+        self.links.insert(LinkId(link));
+        self.hub
+            .link_up(AttachmentId(attachment), LinkId(link), self.now);
+        self.drain();
+    }
+
+    fn down(&mut self, link: u64) {
+        let link = LinkId(link);
+        self.links.remove(&link);
+        self.ends.retain(|end, _| end.link != link);
+        self.hub.link_down(link);
+        self.drain();
+    }
+
+    fn detached(&mut self, attachment: u64, links: &[u64]) {
+        for link in links {
+            self.links.remove(&LinkId(*link));
+            self.ends.retain(|end, _| end.link != LinkId(*link));
+        }
+        self.hub.detached(AttachmentId(attachment));
+        self.drain();
+    }
+
+    fn publish(&mut self, attachment: u64, service: ServiceId) -> Result<(), Refusal> {
+        let publication = Publication {
+            name: grant(service).name,
+            description: String::new(),
+        };
+        let done = self
+            .hub
+            .publish(AttachmentId(attachment), service, publication, self.now);
+        self.drain();
+        done
+    }
+
+    fn open(&mut self, link: u64, route: u32) -> RouteEnd {
+        let end = RouteEnd {
+            link: LinkId(link),
+            route,
+        };
+        self.ends.entry(end).or_insert(None);
+        let service = "db".to_owned();
+        self.hub.open(end.link, Open { route, service }, [9; 32]);
+        self.drain();
+        end
+    }
+
+    fn answer_all(&mut self, verdict: Result<Grant, Code>) {
+        for check in std::mem::take(&mut self.checks) {
+            let verdict = verdict.clone().map_err(Refusal::of);
+            self.hub.verdict(check.check, verdict, self.now);
+            self.drain();
+        }
+    }
+
+    fn gone(&mut self, end: RouteEnd, code: Code) {
+        let gone = Gone {
+            route: end.route,
+            code: code.number(),
+            text: String::new(),
+        };
+        self.hub.gone(end.link, gone);
+        self.drain();
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.hub.handle_timeout(self.now);
+        self.drain();
+        assert!(self.hub.poll_timeout().is_none_or(|(at, _)| at > self.now));
+    }
+
+    fn drain(&mut self) {
+        while let Some(command) = self.hub.poll_command() {
+            self.carry_out(command);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Check(check) => self.checks.push(check),
+            Command::Join {
+                near,
+                far,
+                incoming,
+            } => {
+                assert_eq!(incoming.route, far.route);
+                assert_eq!(self.ends.insert(near, Some(far)), Some(None), "joined once");
+                assert!(self.ends.insert(far, Some(near)).is_none(), "{far} is new");
+                assert!(self.links.contains(&near.link) && self.links.contains(&far.link));
+                self.joined.push((near, far));
+            }
+            Command::Forget { end } => {
+                assert!(self.ends.remove(&end).is_some(), "{end} is known");
+            }
+            Command::Finish { end, gone } => {
+                assert!(self.links.contains(&end.link), "{end} has its link");
+                assert!(self.ends.remove(&end).is_some(), "{end} is known");
+                assert_eq!(gone.route, end.route);
+                self.gone.push((end, Code::from_number(gone.code).unwrap()));
+            }
+            Command::CloseLink { link, .. } => {
+                assert!(self.links.contains(&link));
+                self.cut.push(link);
+            }
+            Command::End { attachment, why } => self.ended.push((attachment, why.code)),
+            Command::Notify { attachment, .. } => self.notified.push(attachment),
+            Command::Record(_) => {}
+        }
+    }
+}
+
+#[test]
+fn an_allowed_user_is_joined_with_the_publisher() {
+    let mut driver = Driver::with_publisher();
+    let near = driver.open(1, 2);
+    let [check] = &driver.checks[..] else {
+        panic!("one question");
+    };
+    assert_eq!(check.user, UserId(1));
+    assert_eq!(check.service, Asked::Name("db".into()));
+    assert!(driver.joined.is_empty(), "not before the verdict");
+    driver.answer_all(Ok(grant(DB)));
+    assert_eq!(driver.joined[0].0, near);
+    assert_eq!(driver.joined[0].1.link, LinkId(2));
+}
+
+#[test]
+fn the_publisher_is_told_who_comes_by_the_key_of_the_hop() {
+    let mut driver = Driver::with_publisher();
+    let open = Open {
+        route: 2,
+        service: "db.owner".into(),
+    };
+    driver.hub.open(LinkId(1), open, [9; 32]);
+    let Some(Command::Check(check)) = driver.hub.poll_command() else {
+        panic!("a question");
+    };
+    driver.hub.verdict(check.check, Ok(grant(DB)), driver.now);
+    let join = std::iter::from_fn(|| driver.hub.poll_command())
+        .find_map(|command| match command {
+            Command::Join { incoming, .. } => Some(incoming),
+            _ => None,
+        })
+        .unwrap();
+    assert_eq!((join.user.as_str(), join.machine), ("user-1", [9; 32]));
+    assert_eq!(join.service, "service-1", "by the publisher's name for it");
+}
+
+#[test]
+fn a_refusal_of_the_store_is_passed_on() {
+    for code in [Code::Denied, Code::NoService, Code::StoreUnavailable] {
+        let mut driver = Driver::with_publisher();
+        let near = driver.open(1, 2);
+        driver.answer_all(Err(code));
+        assert_eq!(driver.gone, [(near, code)]);
+        assert_eq!(driver.hub.load().routes, 0);
+    }
+}
+
+#[test]
+fn who_is_not_enrolled_opens_nothing() {
+    let mut driver = Driver::new(Limits::default());
+    driver
+        .hub
+        .attach(AttachmentId(1), None, None, driver.now)
+        .unwrap();
+    driver.up(1, 1);
+    let near = driver.open(1, 2);
+    assert!(driver.checks.is_empty());
+    assert_eq!(driver.gone, [(near, Code::NotEnrolled)]);
+}
+
+#[test]
+fn a_route_waits_for_its_publisher_and_no_longer_than_allowed() {
+    let mut driver = Driver::with_publisher();
+    driver.down(2);
+    let first = driver.open(1, 2);
+    driver.answer_all(Ok(grant(DB)));
+    driver.wait(WAIT / 2);
+    assert!(driver.gone.is_empty() && driver.joined.is_empty());
+    driver.up(2, 3);
+    assert_eq!(driver.joined[0].0, first);
+
+    driver.down(3);
+    driver.gone.clear();
+    let second = driver.open(1, 4);
+    driver.answer_all(Ok(grant(DB)));
+    driver.wait(WAIT);
+    assert_eq!(driver.gone, [(second, Code::ServiceAway)]);
+    assert_eq!(driver.hub.load().waiting, 0);
+    driver.up(2, 4);
+    assert_eq!(driver.joined.len(), 1, "what was given up stays so");
+}
+
+#[test]
+fn a_publisher_that_attaches_anew_serves_what_waits() {
+    let mut driver = Driver::with_publisher();
+    driver.detached(2, &[2]);
+    let near = driver.open(1, 2);
+    driver.answer_all(Ok(grant(DB)));
+    driver.attach(3);
+    driver.up(3, 3);
+    assert!(driver.joined.is_empty());
+    driver.publish(3, DB).unwrap();
+    assert_eq!(driver.joined[0].0, near);
+}
+
+#[test]
+fn when_one_link_goes_the_other_side_is_told() {
+    for (cut, left) in [(1, 2), (2, 1)] {
+        let mut driver = Driver::with_publisher();
+        driver.open(1, 2);
+        driver.answer_all(Ok(grant(DB)));
+        driver.down(cut);
+        let [(end, code)] = driver.gone[..] else {
+            panic!("one side is told");
+        };
+        assert_eq!(end.link, LinkId(left));
+        assert!(code.retry_helps());
+        assert_eq!(driver.hub.load().routes, 0);
+    }
+}
+
+#[test]
+fn an_agent_can_connect_to_itself() {
+    let mut driver = Driver::with_publisher();
+    driver.open(2, 2);
+    driver.answer_all(Ok(grant(DB)));
+    let (near, far) = driver.joined[0];
+    assert_eq!((near.link, far.link), (LinkId(2), LinkId(2)));
+    assert_ne!(near.route, far.route);
+    driver.down(2);
+    assert_eq!(driver.hub.load().routes, 0);
+}
+
+#[test]
+fn either_side_can_end_a_route_and_the_other_hears_why() {
+    for near_ends in [true, false] {
+        let mut driver = Driver::with_publisher();
+        driver.open(1, 2);
+        driver.answer_all(Ok(grant(DB)));
+        let (near, far) = driver.joined[0];
+        let (end, other) = if near_ends { (near, far) } else { (far, near) };
+        driver.gone(end, Code::Cancelled);
+        assert_eq!(driver.gone, [(other, Code::Cancelled)]);
+        assert!(driver.ends.is_empty());
+    }
+}
+
+#[test]
+fn who_gives_up_before_the_verdict_is_not_joined() {
+    let mut driver = Driver::with_publisher();
+    let near = driver.open(1, 2);
+    driver.gone(near, Code::Cancelled);
+    driver.answer_all(Ok(grant(DB)));
+    assert!(driver.joined.is_empty() && driver.ends.is_empty());
+}
+
+#[test]
+fn a_number_in_use_or_of_the_relays_choice_closes_the_link() {
+    let mut driver = Driver::with_publisher();
+    driver.open(1, 2);
+    driver.open(1, 2);
+    assert_eq!(driver.cut, [LinkId(1)]);
+    driver.ends.clear();
+    driver.open(1, 3);
+    assert_eq!(driver.cut, [LinkId(1), LinkId(1)]);
+}
+
+#[test]
+fn a_publisher_that_never_answers_is_given_up() {
+    let mut driver = Driver::with_publisher();
+    driver.open(1, 2);
+    driver.open(1, 4);
+    driver.answer_all(Ok(grant(DB)));
+    driver.hub.answered(driver.joined[0].1);
+    driver.wait(Limits::default().answer_within);
+    let (silent_near, silent_far) = driver.joined[1];
+    assert_eq!(
+        driver.gone,
+        [(silent_near, Code::TimedOut), (silent_far, Code::Ended)]
+    );
+    assert_eq!(driver.hub.load().routes, 1);
+}
+
+#[test]
+fn what_the_opener_sends_is_no_answer_of_the_publisher() {
+    let mut driver = Driver::with_publisher();
+    driver.down(2);
+    let near = driver.open(1, 2);
+    driver.answer_all(Ok(grant(DB)));
+    driver.hub.answered(near);
+    driver.wait(WAIT);
+    assert_eq!(driver.gone, [(near, Code::ServiceAway)]);
+}
+
+#[test]
+fn access_that_is_taken_back_ends_routes_that_stand() {
+    let mut driver = Driver::with_publisher();
+    driver.open(1, 2);
+    driver.open(1, 4);
+    driver.answer_all(Ok(grant(DB)));
+    driver.hub.recheck(DB);
+    driver.drain();
+    assert_eq!(driver.checks[0].service, Asked::Id(DB));
+    let kept = driver.checks.pop().unwrap();
+    driver.answer_all(Err(Code::Denied));
+    driver.hub.verdict(kept.check, Ok(grant(DB)), driver.now);
+    let (near, far) = driver.joined[0];
+    assert_eq!(driver.gone, [(near, Code::Denied), (far, Code::Ended)]);
+    assert_eq!(driver.hub.load().routes, 1);
+}
+
+#[test]
+fn a_withdrawn_service_has_no_routes_and_no_publisher() {
+    let mut driver = Driver::with_publisher();
+    driver.open(1, 2);
+    driver.answer_all(Ok(grant(DB)));
+    assert!(driver.hub.is_present(DB));
+    driver.hub.withdraw(DB);
+    driver.drain();
+    assert!(!driver.hub.is_present(DB));
+    assert_eq!(driver.gone[0].1, Code::NoService);
+    assert!(driver.ends.is_empty());
+}
+
+#[test]
+fn a_machine_that_is_shut_out_loses_everything() {
+    let mut driver = Driver::with_publisher();
+    driver.open(1, 2);
+    driver.answer_all(Ok(grant(DB)));
+    driver.hub.shut_out(MachineId(2), &Refusal::of(Code::Ended));
+    driver.links.remove(&LinkId(2));
+    driver.ends.retain(|end, _| end.link != LinkId(2));
+    driver.drain();
+    assert_eq!(driver.ended, [(AttachmentId(2), Code::Ended)]);
+    assert_eq!(driver.gone.len(), 1);
+    assert!(!driver.hub.is_machine_attached(MachineId(2)));
+    assert!(!driver.hub.is_present(DB));
+}
+
+#[test]
+fn the_last_agent_to_publish_gets_the_routes_while_it_is_there() {
+    let mut driver = Driver::with_publisher();
+    driver.attach(3);
+    driver.up(3, 3);
+    driver.publish(3, DB).unwrap();
+    assert_eq!(driver.notified, [AttachmentId(2)]);
+    driver.open(1, 2);
+    driver.answer_all(Ok(grant(DB)));
+    driver.detached(3, &[3]);
+    driver.open(1, 4);
+    driver.answer_all(Ok(grant(DB)));
+    let to: Vec<LinkId> = driver.joined.iter().map(|(_, far)| far.link).collect();
+    assert_eq!(to, [LinkId(3), LinkId(2)]);
+}
+
+#[test]
+fn strangers_have_a_time_to_enrol() {
+    let mut driver = Driver::new(Limits::default());
+    for id in [1, 2] {
+        driver
+            .hub
+            .attach(AttachmentId(id), None, None, driver.now)
+            .unwrap();
+    }
+    driver.hub.enrolled(AttachmentId(2), member(2)).unwrap();
+    driver.wait(Limits::default().enrol_within);
+    assert_eq!(driver.ended, [(AttachmentId(1), Code::NotEnrolled)]);
+    let load = driver.hub.load();
+    assert_eq!((load.attachments, load.strangers), (1, 0));
+}
+
+#[test]
+fn each_limit_is_kept_and_named() {
+    let limits = Limits {
+        attachments: 6,
+        attachments_per_source: 3,
+        attachments_per_user: 2,
+        strangers: 2,
+        strangers_per_source: 1,
+        ..Limits::default()
+    };
+    let mut hub = Hub::new(limits);
+    let from = |last| Some(Source::from(IpAddr::from([192, 0, 2, last])));
+    let mut next = 0;
+    let mut attach = |hub: &mut Hub, source, user: Option<i64>| {
+        next += 1;
+        let attached = hub.attach(AttachmentId(next), source, user.map(member), Time::ZERO);
+        attached.map_err(|why| (why.code, why.text))
+    };
+    let busy = |result: Result<(), (Code, String)>, limit: &str| {
+        let (code, text) = result.unwrap_err();
+        assert_eq!(code, Code::Busy);
+        assert!(text.contains(limit), "{text}");
+    };
+    attach(&mut hub, from(1), None).unwrap();
+    busy(
+        attach(&mut hub, from(1), None),
+        "from one address that are not enrolled",
+    );
+    attach(&mut hub, from(2), None).unwrap();
+    busy(attach(&mut hub, from(3), None), "not enrolled");
+    attach(&mut hub, from(1), Some(1)).unwrap();
+    attach(&mut hub, from(1), Some(1)).unwrap();
+    busy(attach(&mut hub, from(2), Some(1)), "of one user");
+    busy(attach(&mut hub, from(1), Some(2)), "from one address");
+    attach(&mut hub, from(4), Some(2)).unwrap();
+    busy(
+        hub.enrolled(AttachmentId(1), member(1))
+            .map_err(|why| (why.code, why.text)),
+        "of one user",
+    );
+    attach(&mut hub, from(5), Some(3)).unwrap();
+    busy(attach(&mut hub, from(6), Some(4)), "attachments");
+    for id in 1..=next {
+        hub.detached(AttachmentId(id));
+    }
+    assert_eq!(hub.load(), Load::default());
+    assert!(hub.by_source.is_empty() && hub.by_user.is_empty() && hub.alarms.is_empty());
+}
+
+#[test]
+fn routes_have_limits_too() {
+    let limits = Limits {
+        waiting: 3,
+        waiting_per_attachment: 2,
+        routes: 5,
+        routes_per_attachment: 4,
+        services_per_attachment: 1,
+        ..Limits::default()
+    };
+    let mut driver = Driver::new(limits);
+    for id in 1..=3 {
+        driver.attach(id);
+        driver.up(id, id);
+    }
+    let busy = |driver: &mut Driver| {
+        let told = std::mem::take(&mut driver.gone);
+        assert!(told.iter().all(|(_, code)| *code == Code::Busy));
+        told.len()
+    };
+    for route in [2, 4, 6] {
+        driver.open(1, route);
+    }
+    assert_eq!(busy(&mut driver), 1, "two may be undecided");
+    driver.answer_all(Ok(grant(DB)));
+    driver.open(2, 2);
+    driver.open(2, 4);
+    driver.answer_all(Ok(grant(DB)));
+    assert_eq!(busy(&mut driver), 1, "three may wait");
+    driver.publish(3, DB).unwrap();
+    assert_eq!(driver.joined.len(), 3);
+    driver.open(1, 8);
+    driver.answer_all(Ok(grant(DB)));
+    driver.open(2, 8);
+    driver.answer_all(Ok(grant(DB)));
+    assert_eq!(busy(&mut driver), 1, "four may lead to one publisher");
+    assert_eq!(
+        driver.publish(3, ServiceId(2)).unwrap_err().code,
+        Code::Busy
+    );
+    driver.publish(3, DB).unwrap();
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Up {
+        attachment: u64,
+    },
+    Down {
+        which: prop::sample::Index,
+    },
+    Detach {
+        attachment: u64,
+    },
+    Publish {
+        attachment: u64,
+        service: i64,
+    },
+    Withdraw {
+        service: i64,
+    },
+    Open {
+        which: prop::sample::Index,
+        route: u32,
+    },
+    Answer {
+        which: prop::sample::Index,
+        service: Option<i64>,
+    },
+    Gone {
+        which: prop::sample::Index,
+    },
+    Answered {
+        which: prop::sample::Index,
+    },
+    Recheck {
+        service: i64,
+    },
+    ShutOut {
+        machine: i64,
+    },
+    Wait {
+        seconds: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let which = any::<prop::sample::Index>;
+    prop_oneof![
+        3 => (1u64..4).prop_map(|attachment| Step::Up { attachment }),
+        1 => which().prop_map(|which| Step::Down { which }),
+        1 => (1u64..4).prop_map(|attachment| Step::Detach { attachment }),
+        2 => ((1u64..4), (1i64..3)).prop_map(|(attachment, service)| Step::Publish { attachment, service }),
+        1 => (1i64..3).prop_map(|service| Step::Withdraw { service }),
+        6 => (which(), 0u32..12).prop_map(|(which, route)| Step::Open { which, route }),
+        6 => (which(), prop::option::weighted(0.8, 1i64..3))
+            .prop_map(|(which, service)| Step::Answer { which, service }),
+        2 => which().prop_map(|which| Step::Gone { which }),
+        1 => which().prop_map(|which| Step::Answered { which }),
+        1 => (1i64..3).prop_map(|service| Step::Recheck { service }),
+        1 => (1i64..4).prop_map(|machine| Step::ShutOut { machine }),
+        2 => (0u64..25).prop_map(|seconds| Step::Wait { seconds }),
+    ]
+}
+
+/// Random inputs, some of them nonsense, and what must hold after each of them.
+struct Storm {
+    driver: Driver,
+    links_of: HashMap<u64, Vec<u64>>,
+    next_link: u64,
+}
+
+impl Storm {
+    fn pick<T: Copy + Ord>(all: impl Iterator<Item = T>, which: prop::sample::Index) -> Option<T> {
+        let mut all: Vec<T> = all.collect();
+        all.sort_unstable();
+        (!all.is_empty()).then(|| all[which.index(all.len())])
+    }
+
+    fn take(&mut self, step: Step) {
+        let driver = &mut self.driver;
+        match step {
+            Step::Up { attachment } => {
+                if driver.hub.member(AttachmentId(attachment)).is_none() {
+                    driver.attach(attachment);
+                }
+                self.next_link += 1;
+                self.links_of
+                    .entry(attachment)
+                    .or_default()
+                    .push(self.next_link);
+                driver.up(attachment, self.next_link);
+            }
+            Step::Down { which } => {
+                if let Some(link) = Self::pick(driver.links.iter().copied(), which) {
+                    driver.down(link.0);
+                }
+            }
+            Step::Detach { attachment } => {
+                let links = self.links_of.remove(&attachment).unwrap_or_default();
+                driver.detached(attachment, &links);
+            }
+            Step::Publish {
+                attachment,
+                service,
+            } => {
+                let attached = driver.hub.member(AttachmentId(attachment)).is_some();
+                let published = driver.publish(attachment, ServiceId(service));
+                assert_eq!(published.is_ok(), attached);
+            }
+            Step::Withdraw { service } => {
+                driver.hub.withdraw(ServiceId(service));
+                driver.drain();
+            }
+            Step::Open { which, route } => self.open(which, route),
+            Step::Answer { which, service } => {
+                if !driver.checks.is_empty() {
+                    let at = which.index(driver.checks.len());
+                    let check = driver.checks.swap_remove(at);
+                    let verdict = service.map(|id| grant(ServiceId(id)));
+                    let verdict = verdict.ok_or_else(|| Refusal::of(Code::Denied));
+                    driver.hub.verdict(check.check, verdict, driver.now);
+                    driver.drain();
+                }
+            }
+            Step::Gone { which } => {
+                if let Some(end) = Self::pick(driver.ends.keys().copied(), which) {
+                    driver.gone(end, Code::Cancelled);
+                    driver.gone(end, Code::Cancelled);
+                }
+            }
+            Step::Answered { which } => {
+                if let Some(end) = Self::pick(driver.ends.keys().copied(), which) {
+                    driver.hub.answered(end);
+                }
+            }
+            Step::Recheck { service } => {
+                driver.hub.recheck(ServiceId(service));
+                driver.drain();
+            }
+            Step::ShutOut { machine } => {
+                let links = self.links_of.remove(&(machine as u64)).unwrap_or_default();
+                for link in links {
+                    driver.links.remove(&LinkId(link));
+                    driver.ends.retain(|end, _| end.link != LinkId(link));
+                }
+                driver
+                    .hub
+                    .shut_out(MachineId(machine), &Refusal::of(Code::Ended));
+                driver.drain();
+            }
+            Step::Wait { seconds } => driver.wait(Duration::from_secs(seconds)),
+        }
+    }
+
+    /// Opens a route and checks that an end in use, or not the agent's to pick, is left alone.
+    fn open(&mut self, which: prop::sample::Index, route: u32) {
+        let driver = &mut self.driver;
+        let Some(link) = Self::pick(driver.links.iter().copied(), which) else {
+            return;
+        };
+        let end = RouteEnd { link, route };
+        let (before, cut) = (driver.ends.get(&end).copied(), driver.cut.len());
+        driver.open(link.0, route);
+        let wrong = before.is_some() || route % 2 == 1;
+        assert_eq!(driver.cut.len() > cut, wrong);
+        if let Some(before) = before {
+            assert_eq!(driver.ends.get(&end), Some(&before));
+        } else if wrong {
+            driver.ends.remove(&end);
+        }
+    }
+
+    fn check(&self) {
+        let (driver, hub) = (&self.driver, &self.driver.hub);
+        let near = driver.ends.keys().filter(|end| end.route % 2 == 0).count();
+        assert_eq!(
+            hub.routes.len(),
+            near,
+            "a route for each end kept, and the other way round"
+        );
+        let tables: usize = hub.links.values().map(|entry| entry.routes.len()).sum();
+        assert_eq!(tables, driver.ends.len());
+        let ends: usize = hub.attachments.values().map(|it| it.route_ends).sum();
+        assert_eq!(ends, driver.ends.len());
+        let waiting: usize = hub.waiting.values().map(VecDeque::len).sum();
+        assert_eq!(waiting, hub.waiting_count);
+        let unjoined: usize = hub.attachments.values().map(|it| it.unjoined).sum();
+        assert_eq!(
+            unjoined,
+            driver.ends.values().filter(|other| other.is_none()).count()
+        );
+        assert_eq!(hub.checks.len(), driver.checks.len());
+        assert_eq!(hub.links.len(), driver.links.len());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_route_leaks_and_every_open_is_answered(
+        steps in proptest::collection::vec(step(), 1..120)
+    ) {
+        let driver = Driver::new(Limits { waiting: 4, waiting_per_attachment: 5, ..Limits::default() });
+        let mut storm = Storm { driver, links_of: HashMap::new(), next_link: 0 };
+        for step in steps {
+            storm.take(step);
+            storm.check();
+        }
+        let driver = &mut storm.driver;
+        driver.answer_all(Ok(grant(DB)));
+        driver.wait(Duration::from_secs(100));
+        prop_assert!(driver.ends.values().all(Option::is_some), "every open was answered");
+        for link in driver.links.clone() {
+            driver.down(link.0);
+        }
+        prop_assert!(driver.ends.is_empty());
+        for id in 1..4 {
+            driver.detached(id, &[]);
+        }
+        prop_assert_eq!(driver.hub.load(), Load::default());
+        prop_assert!(driver.hub.alarms.is_empty() && driver.hub.waiting.is_empty());
+        prop_assert!(driver.hub.checks.is_empty());
+    }
+}

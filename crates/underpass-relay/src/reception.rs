@@ -1,0 +1,279 @@
+//! From a carrier that has just come in to an attachment that is served until its end.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use underpass_carrier::{Carrier, Server};
+use underpass_endpoint::{Accepted, Acceptor, Channel, ChannelError, Incoming, Link, Session};
+use underpass_proto::control::{CONTROL_SERVICE, Control, ControlDecoder};
+use underpass_proto::packet::SessionId;
+use underpass_proto::{Code, Speaker};
+use underpass_seal::PublicKey;
+use underpass_store::Name;
+
+use crate::attachment::Attached;
+use crate::clock;
+use crate::desk::{Caller, Desk, hub_member};
+use crate::hub::{AttachmentId, Check, Source};
+use crate::log::{Kind, Log, Note};
+use crate::policy::Standing;
+use crate::refusal::Refusal;
+use crate::switch::Switch;
+use crate::target;
+
+/// Questions to the store at once: it answers one after the other in any case.
+const MOST_CHECKS: usize = 64;
+
+/// Takes carriers in and serves attachments.
+pub(crate) struct Reception {
+    acceptor: Acceptor,
+    switch: Arc<Switch>,
+    desk: Arc<Desk>,
+    log: Log,
+    /// Attachments by the name of their hop session, to find them when it is resumed.
+    by_session: Mutex<HashMap<SessionId, Arc<Attached>>>,
+    next: AtomicU64,
+    checks: Arc<Semaphore>,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Reception {
+    pub(crate) fn new(
+        acceptor: Acceptor,
+        switch: Arc<Switch>,
+        desk: Arc<Desk>,
+        log: Log,
+    ) -> Arc<Self> {
+        let reception = Arc::new(Self {
+            acceptor,
+            switch,
+            desk,
+            log,
+            by_session: Mutex::default(),
+            next: AtomicU64::new(1),
+            checks: Arc::new(Semaphore::new(MOST_CHECKS)),
+            tasks: TaskTracker::new(),
+        });
+        let weak = Arc::downgrade(&reception);
+        reception.switch.set_examiner(move |check| {
+            if let Some(reception) = weak.upgrade() {
+                let examining = Arc::clone(&reception).examine(check);
+                reception.tasks.spawn(examining);
+            }
+        });
+        reception
+    }
+
+    /// Takes in what the server accepts, until `stop`; gives the server back.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        mut server: Server,
+        stop: CancellationToken,
+    ) -> Server {
+        loop {
+            let carrier = tokio::select! {
+                carrier = server.accept() => carrier,
+                () = stop.cancelled() => return server,
+            };
+            let Some(carrier) = carrier else {
+                return server;
+            };
+            let this = Arc::clone(&self);
+            self.tasks.spawn(this.receive(carrier));
+        }
+    }
+
+    async fn receive(self: Arc<Self>, carrier: Carrier) {
+        let peer = carrier.info.peer;
+        match self.acceptor.accept(carrier).await {
+            Ok(Accepted::New {
+                link,
+                session,
+                peer,
+            }) => self.welcome(link, session, peer).await,
+            Ok(Accepted::Resumed { link, session }) => self.welcome_back(link, session).await,
+            Err(error) => tracing::debug!(?peer, "carrier refused: {error}"),
+        }
+    }
+
+    /// A new hop session: finds out whose it is, then serves it to its end.
+    async fn welcome(self: Arc<Self>, link: Arc<Link>, session: Session, peer: PublicKey) {
+        let id = AttachmentId(self.next.fetch_add(1, Ordering::Relaxed));
+        let address = link.info().peer;
+        let attached = Arc::new(Attached::new(id, peer.0, session.clone(), address));
+        lock(&self.by_session).insert(session.id(), Arc::clone(&attached));
+        match self.admit(&attached).await {
+            Ok(user) => {
+                attached.set_ready();
+                self.bring_up(&attached, &link).await;
+                self.serve(&attached).await;
+                self.note(Kind::Detach, &attached, user.as_ref());
+            }
+            Err(why) => attached.end(&why),
+        }
+        self.switch.remove(id);
+        lock(&self.by_session).remove(&session.id());
+    }
+
+    /// Asks the store who it is, and the hub whether there is room. The user, if it is enrolled.
+    async fn admit(&self, attached: &Arc<Attached>) -> Result<Option<Name>, Refusal> {
+        let (member, user) = match self.desk.standing(attached.key).await? {
+            Standing::Stranger => (None, None),
+            Standing::Member(member) => (Some(hub_member(&member)), Some(member.user.name)),
+        };
+        let source = attached.address.map(|address| Source::from(address.ip()));
+        self.switch.add(Arc::clone(attached));
+        self.switch
+            .with_hub(|hub, now| hub.attach(attached.id, source, member, now))?;
+        self.note(Kind::Attach, attached, user.as_ref());
+        Ok(user)
+    }
+
+    fn note(&self, kind: Kind, attached: &Attached, user: Option<&Name>) {
+        if let Some(user) = user {
+            let address = attached.address.map(|address| address.to_string());
+            self.log
+                .write(Note::new(kind).by(user.as_str()).from(address.as_deref()));
+        }
+    }
+
+    /// A further link of a hop session that is known.
+    async fn welcome_back(&self, link: Arc<Link>, session: Session) {
+        let attached = lock(&self.by_session).get(&session.id()).cloned();
+        match attached {
+            Some(attached) if attached.ready().await => self.bring_up(&attached, &link).await,
+            // The session is at its end, and its links with it.
+            _ => link.close(),
+        }
+    }
+
+    /// Reports a link to the switch once its agent has proven itself on it: before that, somebody who
+    /// replays an old request to resume would draw routes to a link that leads nowhere.
+    async fn bring_up(&self, attached: &Attached, link: &Arc<Link>) {
+        if link.active().await {
+            self.switch.link_up(link, attached.id, attached.key);
+        }
+    }
+
+    /// Serves the channels of an attachment until its session ends.
+    async fn serve(self: &Arc<Self>, attached: &Arc<Attached>) {
+        while let Some(incoming) = attached.session.accept().await {
+            if incoming.service() == CONTROL_SERVICE {
+                match attached.add_control() {
+                    Some(unasked) => {
+                        let this = Arc::clone(self);
+                        let serving =
+                            this.control(Arc::clone(attached), incoming.accept(), unasked);
+                        self.tasks.spawn(serving);
+                    }
+                    None => incoming.refuse(Code::Busy),
+                }
+            } else {
+                let this = Arc::clone(self);
+                self.tasks.spawn(this.dial(Arc::clone(attached), incoming));
+            }
+        }
+    }
+
+    /// Answers the requests of one control channel, one after the other.
+    async fn control(
+        self: Arc<Self>,
+        attached: Arc<Attached>,
+        channel: Channel,
+        mut unasked: mpsc::Receiver<Control>,
+    ) {
+        let caller = Caller {
+            attachment: attached.id,
+            key: attached.key,
+            address: attached.address.map(|address| address.to_string()),
+        };
+        let (mut reader, mut writer) = channel.into_split();
+        let mut decoder = ControlDecoder::new(Speaker::Agent);
+        loop {
+            let messages = match decoder.next() {
+                Ok(Some(request)) => {
+                    self.desk
+                        .answer(&caller, request, clock::calendar(), &rand::random)
+                        .await
+                }
+                Ok(None) => tokio::select! {
+                    chunk = reader.read_chunk() => match chunk {
+                        Ok(Some(bytes)) => {
+                            decoder.push(&bytes);
+                            continue;
+                        }
+                        // The agent needs it no more, or the session is gone.
+                        Ok(None) | Err(_) => return,
+                    },
+                    message = unasked.recv() => message.into_iter().collect(),
+                },
+                Err(error) => {
+                    tracing::info!(
+                        attachment = attached.id.0,
+                        "control channel refused: {error}"
+                    );
+                    writer.reset(Code::ProtocolViolation);
+                    return reader.stop(Code::ProtocolViolation);
+                }
+            };
+            if let Err(error) = write(&mut writer, &messages).await {
+                return tracing::debug!(attachment = attached.id.0, "control channel: {error}");
+            }
+        }
+    }
+
+    /// A channel to a service that the relay itself is to reach.
+    async fn dial(self: Arc<Self>, attached: Arc<Attached>, incoming: Incoming) {
+        let found = match self.desk.standing(attached.key).await {
+            Ok(Standing::Member(member)) => {
+                let user = member.user.name;
+                let found = self.desk.relay_service(&user, incoming.service());
+                let kind = if found.is_ok() {
+                    Kind::Connect
+                } else {
+                    Kind::Refuse
+                };
+                let note = Note::new(kind).by(user.as_str()).to(target::RELAY_OWNER);
+                self.log.write(note.with("service", incoming.service()));
+                found
+            }
+            Ok(Standing::Stranger) => Err(Refusal::of(Code::NotEnrolled)),
+            Err(why) => Err(why),
+        };
+        match found {
+            Ok(service) => target::serve(incoming, service).await,
+            Err(why) => incoming.refuse(why.code),
+        }
+    }
+
+    async fn examine(self: Arc<Self>, check: Check) {
+        let verdict = match self.checks.acquire().await {
+            Ok(_turn) => self.desk.examine(&check).await,
+            Err(_) => Err(Refusal::of(Code::GoingAway)),
+        };
+        self.switch
+            .with_hub(|hub, now| hub.verdict(check.check, verdict, now));
+    }
+}
+
+async fn write(
+    writer: &mut underpass_endpoint::ChannelWriter,
+    messages: &[Control],
+) -> Result<(), ChannelError> {
+    let mut bytes = BytesMut::new();
+    for message in messages {
+        if let Err(error) = message.put_framed(&mut bytes) {
+            tracing::error!("an answer was left out: {error}");
+        }
+    }
+    writer.write_chunk(bytes.freeze()).await
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

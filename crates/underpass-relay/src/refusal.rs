@@ -1,0 +1,49 @@
+//! Why a peer does not get what it asked for.
+
+use std::fmt;
+
+use underpass_proto::Code;
+
+/// A code from the table and the sentence that goes with it, as they are sent to the peer.
+///
+/// The text is for people at the other end: it never tells of files, addresses or other users of
+/// this relay. What the relay's manager should know goes to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What a program acts upon.
+    pub code: Code,
+    /// What a person reads.
+    pub text: String,
+}
+
+impl Refusal {
+    /// A refusal in words of its own.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+        }
+    }
+
+    /// A refusal in the words of the table.
+    #[must_use]
+    pub fn of(code: Code) -> Self {
+        Self::new(code, code.to_string())
+    }
+
+    /// A refusal that says which of the relay's limits was reached.
+    #[must_use]
+    pub fn busy(limit: &str) -> Self {
+        let next = Code::Busy.explain().next;
+        Self::new(
+            Code::Busy,
+            format!("the relay's limit is reached: {limit}; {next}"),
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}

@@ -1,0 +1,372 @@
+//! A relay as a program starts and stops it.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use underpass_carrier::{
+    Fingerprint as TlsFingerprint, IdentityError, Listen, NotFound, Scheme, Server, ServerError,
+    ServerSettings, TlsIdentity,
+};
+use underpass_endpoint::Acceptor;
+use underpass_proto::Code;
+use underpass_proto::control::Going;
+use underpass_proto::params::Params;
+use underpass_proto::session::{Budget, Config};
+use underpass_seal::{Fingerprint, StaticKey};
+use underpass_store::{
+    DataFolder, DataFolderError, Fault, OpenError, SetupCodeError, SqliteStore, Store,
+};
+
+use crate::clock;
+use crate::code::OneTimeCode;
+use crate::desk::{Desk, Rules};
+use crate::hub::Load;
+use crate::log::{Keep, Kind, Log, Note};
+use crate::reception::Reception;
+use crate::settings::{SettingError, Settings};
+use crate::switch::Switch;
+
+/// The relay's key in its data folder.
+const KEY_FILE: &str = "relay.key";
+/// When agents should come back after an orderly shutdown: a restart takes about as long.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// What one hop session may buffer for readers that are slow. It carries control messages and what
+/// the relay itself dials; packets of routes pass beside it.
+const HOP_SESSION_WINDOW: u64 = 8 << 20;
+/// The same of one channel.
+const HOP_CHANNEL_WINDOW: u64 = 4 << 20;
+
+/// Why a relay did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The data folder or the relay's key in it cannot be used.
+    #[error(transparent)]
+    DataFolder(#[from] DataFolderError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database cannot be used.
+    #[error("{0}")]
+    Store(#[from] Fault),
+    /// The certificate for HTTPS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] IdentityError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ServerError),
+    /// The setup code could not be written to its file.
+    #[error("cannot write the setup code to {}: {source}; check that the folder exists and is writable", path.display())]
+    SetupFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Starts relays.
+#[derive(Debug)]
+pub struct Relay;
+
+/// A running relay. Dropping it ends it at once; [`RelayHandle::shutdown`] ends it in order.
+pub struct RelayHandle {
+    addresses: Vec<(Scheme, SocketAddr)>,
+    urls: Vec<String>,
+    fingerprint: Fingerprint,
+    tls_fingerprint: Option<TlsFingerprint>,
+    setup_code: Option<OneTimeCode>,
+    shutdown_within: Duration,
+    switch: Arc<Switch>,
+    reception: Arc<Reception>,
+    store: Arc<dyn Store>,
+    log: Log,
+    log_writer: JoinHandle<()>,
+    running: JoinHandle<Server>,
+    stop: DropGuard,
+}
+
+impl std::fmt::Debug for RelayHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayHandle")
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// Starts a relay on the tokio runtime it is called on.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing runs then.
+    pub async fn start(settings: Settings) -> Result<RelayHandle, StartError> {
+        settings.check()?;
+        let folder = DataFolder::open(&settings.data)?;
+        let secret = folder.load_or_create_secret(KEY_FILE, || StaticKey::generate().to_bytes())?;
+        let identity = Arc::new(StaticKey::from_bytes(*secret));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.database_file()).await?);
+        let setup_code = prepare_setup(store.as_ref(), settings.setup_file.as_deref()).await?;
+        let (listen, tls_fingerprint) = listeners(&settings, &folder)?;
+        let server = Server::bind(&listen, server_settings(&settings), Arc::new(NotFound)).await?;
+        let addresses = server.addresses().to_vec();
+
+        let (log, writer) = Log::new();
+        let keep = Keep {
+            age: settings.events_keep.0,
+            count: u64::try_from(settings.events_most).unwrap_or(u64::MAX),
+        };
+        let log_writer = tokio::spawn(writer.run(Arc::clone(&store), keep));
+        let memory = settings.route_memory.0;
+        let switch = Switch::new(settings.limits(), settings.marks(), memory, log.clone());
+        let rules = Rules {
+            relay_key: identity.public(),
+            suffix: settings.suffix.clone(),
+            invitation: settings.invitation.0,
+            services: settings.services.clone(),
+        };
+        let desk = Desk::new(Arc::clone(&store), Arc::clone(&switch), log.clone(), rules);
+        let config = session_config(&settings);
+        let acceptor = Acceptor::new(Arc::clone(&identity), config, switch.clone());
+        let reception = Reception::new(acceptor, Arc::clone(&switch), Arc::new(desk), log.clone());
+        let stop = CancellationToken::new();
+        let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
+        reception.tasks.spawn(keeping_time);
+        let running = tokio::spawn(Arc::clone(&reception).run(server, stop.clone()));
+        log.write(Note::new(Kind::Start).with("version", env!("CARGO_PKG_VERSION")));
+        let fingerprint = identity.public().fingerprint();
+        Ok(RelayHandle {
+            urls: urls(&settings, &addresses, &fingerprint),
+            addresses,
+            fingerprint,
+            tls_fingerprint,
+            setup_code,
+            shutdown_within: settings.shutdown_within.0,
+            switch,
+            reception,
+            store,
+            log,
+            log_writer,
+            running,
+            stop: stop.drop_guard(),
+        })
+    }
+}
+
+impl RelayHandle {
+    /// Where it listens, in the order of the settings, plain addresses first.
+    #[must_use]
+    pub fn addresses(&self) -> &[(Scheme, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// What clients log in to: address and fingerprint in one, one for each address.
+    #[must_use]
+    pub fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// The fingerprint of the relay's key.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The SHA-256 of the certificate for HTTPS, where there is one.
+    #[must_use]
+    pub fn tls_fingerprint(&self) -> Option<TlsFingerprint> {
+        self.tls_fingerprint
+    }
+
+    /// The one-time code for the first administrator, while there is none. It is not kept anywhere
+    /// else: each start of the relay makes a new one.
+    #[must_use]
+    pub fn setup_code(&self) -> Option<String> {
+        self.setup_code.as_ref().map(ToString::to_string)
+    }
+
+    /// How much there is at the moment, and how many bytes wait in the queues of routes.
+    #[must_use]
+    pub fn load(&self) -> (Load, usize) {
+        self.switch.load()
+    }
+
+    /// Ends the relay in order: agents are told when to come back, what was sent to them goes out,
+    /// the database is closed. Takes no longer than the settings allow, and a little.
+    pub async fn shutdown(mut self) {
+        let deadline = tokio::time::Instant::now() + self.shutdown_within;
+        // Nobody new is taken in from here on.
+        self.stop.token().cancel();
+        let farewell = self.farewell();
+        let told = tokio::time::timeout_at(deadline, farewell).await.is_ok();
+        if !told {
+            tracing::warn!("some agents were not told of the shutdown in time");
+        }
+        if let Ok(server) = (&mut self.running).await {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            server.shutdown(left.max(Duration::from_millis(100))).await;
+        }
+        self.reception.tasks.close();
+        let _ = tokio::time::timeout_at(deadline, self.reception.tasks.wait()).await;
+        self.log.write(Note::new(Kind::Stop));
+        self.close_store().await;
+    }
+
+    /// Tells every attachment, ends its session, and waits until its links have sent that.
+    async fn farewell(&self) {
+        let text = "the relay is shutting down; agents connect again by themselves";
+        let going = Going {
+            code: Code::GoingAway.number(),
+            text: text.to_owned(),
+            retry_after_ms: u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX),
+        };
+        let attached = self.switch.all_attached();
+        for attached in &attached {
+            attached.going(going.clone());
+        }
+        join_all(attached.iter().map(|attached| attached.heard_everything())).await;
+        for attached in &attached {
+            attached.session.close(Code::GoingAway, text);
+        }
+        let links = self.switch.links();
+        for link in &links {
+            link.close();
+        }
+        join_all(links.iter().map(|link| link.ended())).await;
+    }
+
+    /// Lets the log write what it has, then closes the database.
+    async fn close_store(self) {
+        let Self {
+            store,
+            log,
+            log_writer,
+            switch,
+            reception,
+            ..
+        } = self;
+        // The writer ends with the last log. Tasks that outlive the deadline may hold one, so it is
+        // not waited for without end.
+        drop((log, switch, reception));
+        let _ = tokio::time::timeout(Duration::from_secs(1), log_writer).await;
+        store.close().await;
+    }
+}
+
+/// Makes the one-time setup code while nobody administers the relay.
+async fn prepare_setup(
+    store: &dyn Store,
+    file: Option<&Path>,
+) -> Result<Option<OneTimeCode>, StartError> {
+    if store.has_administrator().await? {
+        return Ok(None);
+    }
+    let code = OneTimeCode::new(rand::random());
+    match store.set_setup_code(code.digest(), clock::calendar()).await {
+        Ok(()) => {}
+        Err(SetupCodeError::AdministratorExists) => return Ok(None),
+        Err(SetupCodeError::Fault(fault)) => return Err(fault.into()),
+    }
+    if let Some(path) = file {
+        write_secret(path, &format!("{code}\n")).map_err(|source| StartError::SetupFile {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    Ok(Some(code))
+}
+
+/// Writes a file that only its owner may read. It appears whole, whatever was there before.
+fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{:016x}", rand::random::<u64>()));
+    let draft = PathBuf::from(draft);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(&draft)?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(&draft, path));
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&draft);
+    }
+    written
+}
+
+fn listeners(
+    settings: &Settings,
+    folder: &DataFolder,
+) -> Result<(Vec<Listen>, Option<TlsFingerprint>), StartError> {
+    let plain = |address: &SocketAddr| Listen {
+        address: *address,
+        tls: None,
+    };
+    let mut listen: Vec<Listen> = settings.listen.iter().map(plain).collect();
+    if settings.tls_listen.is_empty() {
+        return Ok((listen, None));
+    }
+    let identity = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(cert), Some(key)) => TlsIdentity::from_pem_files(cert, key)?,
+        _ => TlsIdentity::self_signed(folder.path(), &settings.tls_names)?,
+    };
+    listen.extend(settings.tls_listen.iter().map(|address| Listen {
+        address: *address,
+        tls: Some(identity.clone()),
+    }));
+    Ok((listen, Some(identity.fingerprint())))
+}
+
+fn server_settings(settings: &Settings) -> ServerSettings {
+    let mut server = ServerSettings::default();
+    server.prefix.clone_from(&settings.prefix);
+    server.max_connections = settings.connections;
+    server
+}
+
+fn session_config(settings: &Settings) -> Config {
+    Config {
+        params: Params {
+            keep_s: settings.keep.0.as_secs(),
+            agent: concat!("underpass relay ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..Params::default()
+        },
+        max_channel_window: HOP_CHANNEL_WINDOW,
+        max_session_window: HOP_SESSION_WINDOW,
+        budget: Budget::new(settings.replay_memory.0 as u64),
+        ..Config::default()
+    }
+}
+
+/// What clients log in to. An address that stands for all of them is shown as this machine.
+fn urls(
+    settings: &Settings,
+    addresses: &[(Scheme, SocketAddr)],
+    fingerprint: &Fingerprint,
+) -> Vec<String> {
+    if let Some(url) = &settings.public_url {
+        return vec![format!("{}#{fingerprint}", url.trim_end_matches('/'))];
+    }
+    let url = |(scheme, address): &(Scheme, SocketAddr)| {
+        let host = if address.ip().is_unspecified() {
+            format!("localhost:{}", address.port())
+        } else {
+            address.to_string()
+        };
+        format!(
+            "{}://{host}{}#{fingerprint}",
+            scheme.as_str(),
+            settings.prefix
+        )
+    };
+    addresses.iter().map(url).collect()
+}

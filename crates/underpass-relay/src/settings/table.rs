@@ -1,0 +1,179 @@
+//! The table of settings.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{ByteSize, Count, Span, Value};
+use super::{Setting, SettingError};
+use crate::hub::Limits;
+use crate::queue::Marks;
+use crate::target::RelayService;
+
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr; )*) => {
+        /// A relay's settings.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Settings {
+            $( $(#[doc = $doc])+ pub $name: $type, )*
+            /// Services that the relay dials itself: the `[[service]]` tables of the file.
+            pub services: Vec<RelayService>,
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $( $name: $default, )* services: Vec::new() }
+            }
+        }
+
+        impl Settings {
+            /// The table, for help and manual.
+            #[must_use]
+            pub fn table() -> Vec<Setting> {
+                let default = Self::default();
+                vec![$( Setting {
+                    name: stringify!($name),
+                    kind: <$type as Value>::KIND,
+                    several: <$type as Value>::SEVERAL,
+                    default: default.$name.show(),
+                    doc: [$( $doc.trim() ),+].join(" "),
+                } ),*]
+            }
+
+            /// Sets one setting by its exact name.
+            pub(super) fn set_toml(
+                &mut self,
+                name: &str,
+                value: &toml::Value,
+            ) -> Result<(), SettingError> {
+                match name {
+                    $( stringify!($name) => {
+                        self.$name = <$type as Value>::from_toml(value)
+                            .map_err(|reason| SettingError::value(name, reason))?;
+                    } )*
+                    _ => return Err(SettingError::Unknown {
+                        name: name.to_owned(),
+                        known: [$( stringify!($name) ),*, "service"].join(", "),
+                    }),
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+/// Where agents expect a relay that says nothing else.
+const DEFAULT_PORT: u16 = 8080;
+
+settings! {
+    /// Where to listen for plain HTTP.
+    listen: Vec<SocketAddr> = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))];
+    /// Where to listen for HTTPS.
+    tls_listen: Vec<SocketAddr> = vec![];
+    /// The certificate chain for HTTPS, in PEM. Without one the relay makes a self-signed certificate,
+    /// whose fingerprint it shows and clients pin.
+    tls_cert: Option<PathBuf> = None;
+    /// The private key that goes with it, in PEM.
+    tls_key: Option<PathBuf> = None;
+    /// Host names in a self-signed certificate.
+    tls_names: Vec<String> = vec!["localhost".to_owned()];
+    /// The path under which the relay answers, such as /tunnel; the rest of the site is not its own.
+    prefix: String = String::new();
+    /// The address that clients are told to use, where it is not the one that the relay listens on.
+    public_url: Option<String> = None;
+    /// The folder with the relay's key and database.
+    data: PathBuf = default_data_folder();
+    /// A file to which the one-time setup code is written as well, readable for its owner only.
+    setup_file: Option<PathBuf> = None;
+    /// The suffix of pseudo DNS names.
+    suffix: String = underpass_proto::names::DEFAULT_SUFFIX.to_owned();
+    /// How long an attachment is kept while its agent is away.
+    keep: Span = Span(Duration::from_secs(600));
+    /// How long a connection waits for the publisher of its service to come back.
+    wait_for_publisher: Span = Span(Limits::default().wait_for_publisher);
+    /// How long a publisher may take to answer a new connection.
+    answer_within: Span = Span(Limits::default().answer_within);
+    /// How long a machine may stay attached without being enrolled.
+    enrol_within: Span = Span(Limits::default().enrol_within);
+    /// How long an invitation is good for unless its maker says otherwise.
+    invitation: Span = Span(Duration::from_secs(24 * 3600));
+    /// How long a shutdown may take.
+    shutdown_within: Span = Span(Duration::from_secs(5));
+    /// The most attachments altogether.
+    attachments: Count = Limits::default().attachments;
+    /// The most attachments from one address.
+    attachments_per_source: Count = Limits::default().attachments_per_source;
+    /// The most attachments of one user.
+    attachments_per_user: Count = Limits::default().attachments_per_user;
+    /// The most attachments of machines that are not enrolled.
+    strangers: Count = Limits::default().strangers;
+    /// The same from one address.
+    strangers_per_source: Count = Limits::default().strangers_per_source;
+    /// The most services that one agent publishes.
+    services_per_attachment: Count = Limits::default().services_per_attachment;
+    /// The most routes altogether.
+    routes: Count = Limits::default().routes;
+    /// The most routes that end at one agent.
+    routes_per_attachment: Count = Limits::default().routes_per_attachment;
+    /// The most routes that wait for their publisher.
+    waiting: Count = Limits::default().waiting;
+    /// The most routes of one agent that wait.
+    waiting_per_attachment: Count = Limits::default().waiting_per_attachment;
+    /// The most connections at a time; carriers of several requests use several.
+    connections: Count = 10_000;
+    /// At or below so many bytes in its queue the sender of a route is told to go on.
+    route_low: ByteSize = ByteSize(Marks::default().low);
+    /// Above so many bytes in its queue the sender of a route is told to wait.
+    route_high: ByteSize = ByteSize(Marks::default().high);
+    /// Above so many bytes in its queue packets of a route are dropped, and the sender is told which.
+    route_hard: ByteSize = ByteSize(Marks::default().hard);
+    /// What the queues of all routes may hold together.
+    route_memory: ByteSize = ByteSize(256 * 1024 * 1024);
+    /// What the relay may hold together for attachments that have not acknowledged it.
+    replay_memory: ByteSize = ByteSize(256 * 1024 * 1024);
+    /// How long events are kept.
+    events_keep: Span = Span(Duration::from_secs(90 * 24 * 3600));
+    /// The most events that are kept.
+    events_most: Count = 1_000_000;
+}
+
+/// `underpass/relay` in the folder for state that the XDG Base Directory Specification names.
+fn default_data_folder() -> PathBuf {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let state = state.filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = state
+        .or_else(home)
+        .unwrap_or_else(|| PathBuf::from("/var/lib"));
+    state.join("underpass/relay")
+}
+
+impl Settings {
+    /// The hub's part of the settings.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            attachments: self.attachments,
+            attachments_per_source: self.attachments_per_source,
+            attachments_per_user: self.attachments_per_user,
+            strangers: self.strangers,
+            strangers_per_source: self.strangers_per_source,
+            enrol_within: self.enrol_within.0,
+            services_per_attachment: self.services_per_attachment,
+            routes: self.routes,
+            routes_per_attachment: self.routes_per_attachment,
+            waiting: self.waiting,
+            waiting_per_attachment: self.waiting_per_attachment,
+            wait_for_publisher: self.wait_for_publisher.0,
+            answer_within: self.answer_within.0,
+        }
+    }
+
+    /// The queues' part of the settings.
+    pub(crate) fn marks(&self) -> Marks {
+        Marks {
+            low: self.route_low.0,
+            high: self.route_high.0,
+            hard: self.route_hard.0,
+        }
+    }
+}

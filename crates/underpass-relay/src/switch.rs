@@ -1,0 +1,420 @@
+//! Drives the [hub](crate::hub): hands it what links and agents do, carries out what it decides, and
+//! moves the packets of joined routes past it.
+//!
+//! Locks are taken in this order and never the other way: hub, port, lane, link. A packet of a joined
+//! route takes only the last three.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use underpass_endpoint::{Link, LinkEnd, Router};
+use underpass_proto::route::{Gone, Incoming, Open, RouteHeader};
+use underpass_proto::{Code, Time};
+
+use crate::attachment::Attached;
+use crate::clock;
+use crate::gate::Gate;
+use crate::hub::{AttachmentId, Command, Hub, Limits, LinkId, Load, RouteEnd};
+use crate::lane::{Lane, Pool, Pushed};
+use crate::log::{Kind, Log, Note};
+use crate::queue::Marks;
+use crate::refusal::Refusal;
+
+/// One link, as the switch knows it.
+struct Port {
+    link: Weak<Link>,
+    id: LinkId,
+    /// What came in before it was known whose link this is.
+    gate: Mutex<Gate>,
+    /// The key of the machine at the other end, as the hop session has proved it.
+    key: Mutex<[u8; 32]>,
+    lanes: Mutex<HashMap<u32, Lanes>>,
+    /// Set with the hub locked, so that a link that is down is never reported up.
+    down: AtomicBool,
+}
+
+/// Both directions of a route at one of its ends.
+struct Lanes {
+    /// For what comes in at this end.
+    inward: Arc<Lane>,
+    /// For what goes out at this end, once the route is joined.
+    outward: Option<Arc<Lane>>,
+}
+
+/// The relay's hub, its links and lanes.
+pub(crate) struct Switch {
+    hub: Mutex<Hub>,
+    /// When the hub is to be woken has changed.
+    timer: Notify,
+    ports: RwLock<HashMap<LinkId, Arc<Port>>>,
+    attached: Mutex<HashMap<AttachmentId, Arc<Attached>>>,
+    pool: Arc<Pool>,
+    log: Log,
+    /// Answers the hub's questions; set once, before the first link.
+    examiner: std::sync::OnceLock<Box<dyn Fn(crate::hub::Check) + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Switch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Switch")
+            .field("load", &self.load())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Switch {
+    /// A switch without links. Lanes hold `room` bytes together.
+    pub(crate) fn new(limits: Limits, marks: Marks, room: usize, log: Log) -> Arc<Self> {
+        Arc::new(Self {
+            hub: Mutex::new(Hub::new(limits)),
+            timer: Notify::new(),
+            ports: RwLock::default(),
+            attached: Mutex::default(),
+            pool: Pool::new(marks, room),
+            log,
+            examiner: std::sync::OnceLock::new(),
+        })
+    }
+
+    /// Says who answers the hub's questions; it must not block, and answers by [`Switch::with_hub`].
+    pub(crate) fn set_examiner(
+        &self,
+        examiner: impl Fn(crate::hub::Check) + Send + Sync + 'static,
+    ) {
+        let first = self.examiner.set(Box::new(examiner)).is_ok();
+        debug_assert!(first, "there is one examiner");
+    }
+
+    /// Does something with the hub, then carries out what it decides.
+    pub(crate) fn with_hub<R>(&self, act: impl FnOnce(&mut Hub, Time) -> R) -> R {
+        let mut hub = lock(&self.hub);
+        let before = hub.poll_timeout();
+        let result = act(&mut hub, clock::now());
+        while let Some(command) = hub.poll_command() {
+            self.carry_out(command);
+        }
+        if hub.poll_timeout() != before {
+            self.timer.notify_one();
+        }
+        result
+    }
+
+    /// How much there is at the moment, and how many bytes wait in lanes.
+    pub(crate) fn load(&self) -> (Load, usize) {
+        (lock(&self.hub).load(), self.pool.used())
+    }
+
+    /// Wakes the hub when it wants to be, until `stop`.
+    pub(crate) async fn keep_time(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let due = lock(&self.hub).poll_timeout().map(|(at, _)| at);
+            let timeout = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(clock::instant(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = timeout => self.with_hub(Hub::handle_timeout),
+                () = self.timer.notified() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Takes note of an attachment whose links and control channels are to be told of things.
+    pub(crate) fn add(&self, attached: Arc<Attached>) {
+        lock(&self.attached).insert(attached.id, attached);
+    }
+
+    /// Forgets an attachment and everything that it had.
+    pub(crate) fn remove(&self, attachment: AttachmentId) {
+        self.with_hub(|hub, _| hub.detached(attachment));
+        lock(&self.attached).remove(&attachment);
+    }
+
+    /// All attachments.
+    pub(crate) fn all_attached(&self) -> Vec<Arc<Attached>> {
+        lock(&self.attached).values().cloned().collect()
+    }
+
+    /// Counts a one-time code of an attachment that was not good. How many there were.
+    pub(crate) fn count_failed_code(&self, attachment: AttachmentId) -> u32 {
+        let attached = lock(&self.attached).get(&attachment).cloned();
+        attached.map_or(0, |attached| attached.count_failed_code())
+    }
+
+    /// The links of all attachments.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
+        ports
+            .values()
+            .filter_map(|port| port.link.upgrade())
+            .collect()
+    }
+
+    /// A link belongs to an attachment and may carry routes: takes up what came in on it until now.
+    pub(crate) fn link_up(&self, link: &Arc<Link>, attachment: AttachmentId, key: [u8; 32]) {
+        let port = self.port(link);
+        *lock(&port.key) = key;
+        let down = self.with_hub(|hub, now| {
+            let down = port.down.load(Ordering::Acquire);
+            if !down {
+                hub.link_up(attachment, port.id, now);
+            }
+            down
+        });
+        if down {
+            // Its end was reported already, so nobody else would take the port away.
+            self.remove_port(port.id);
+            return;
+        }
+        while let Some((header, payload)) = next_held(&port) {
+            self.take(&port, link, header, payload);
+        }
+    }
+
+    fn port(&self, link: &Arc<Link>) -> Arc<Port> {
+        let id = LinkId(link.serial());
+        if let Some(port) = self.known_port(id) {
+            return port;
+        }
+        let mut ports = self.ports.write().unwrap_or_else(PoisonError::into_inner);
+        let port = ports.entry(id).or_insert_with(|| {
+            Arc::new(Port {
+                link: Arc::downgrade(link),
+                id,
+                gate: Mutex::new(Gate::new()),
+                key: Mutex::new([0; 32]),
+                lanes: Mutex::default(),
+                // A link may end before anything came in on it.
+                down: AtomicBool::new(link.is_ended()),
+            })
+        });
+        Arc::clone(port)
+    }
+
+    fn known_port(&self, id: LinkId) -> Option<Arc<Port>> {
+        let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
+        ports.get(&id).cloned()
+    }
+
+    fn remove_port(&self, id: LinkId) {
+        let mut ports = self.ports.write().unwrap_or_else(PoisonError::into_inner);
+        ports.remove(&id);
+    }
+
+    fn take(&self, port: &Arc<Port>, link: &Arc<Link>, header: RouteHeader, payload: Bytes) {
+        match header {
+            RouteHeader::Data(data) => self.forward(port, data.route, payload),
+            RouteHeader::Open(open) => self.open(port, link, open, payload),
+            RouteHeader::Gone(gone) => self.with_hub(|hub, _| hub.gone(port.id, gone)),
+            // Only relays say these, and the link reads only what agents say.
+            RouteHeader::Incoming(_)
+            | RouteHeader::Wait(_)
+            | RouteHeader::GoOn(_)
+            | RouteHeader::Dropped(_) => {}
+        }
+    }
+
+    /// Passes a packet on. One of an unknown route is late, and nobody's loss.
+    fn forward(&self, port: &Port, route: u32, payload: Bytes) {
+        let Some(lane) = lock(&port.lanes)
+            .get(&route)
+            .map(|lanes| Arc::clone(&lanes.inward))
+        else {
+            return;
+        };
+        if lane.push(payload) == Pushed::First {
+            let end = RouteEnd {
+                link: port.id,
+                route,
+            };
+            self.with_hub(|hub, _| hub.answered(end));
+        }
+    }
+
+    fn open(&self, port: &Arc<Port>, link: &Arc<Link>, open: Open, payload: Bytes) {
+        let route = open.route;
+        let known = lock(&port.lanes).contains_key(&route);
+        if !known {
+            let inward = Lane::new(&self.pool, link, route);
+            inward.push(payload);
+            if inward.is_empty() {
+                let Refusal { code, text } = Refusal::busy("memory for packets of routes");
+                let code = code.number();
+                return link.send_header(Gone { route, code, text }.into());
+            }
+            let outward = None;
+            lock(&port.lanes).insert(route, Lanes { inward, outward });
+        }
+        // Of a number in use the hub says that the link is to be closed.
+        let key = *lock(&port.key);
+        if !self.with_hub(|hub, _| hub.open(port.id, open, key)) {
+            // The attachment was ended, and the link is about to be.
+            lock(&port.lanes).remove(&route);
+            link.close();
+        }
+    }
+
+    fn carry_out(&self, command: Command) {
+        match command {
+            Command::Check(check) => match self.examiner.get() {
+                Some(examine) => examine(check),
+                None => tracing::error!("nobody answers the questions of the hub"),
+            },
+            Command::Join {
+                near,
+                far,
+                incoming,
+            } => self.join(near, far, incoming),
+            Command::Forget { end } => self.forget(end),
+            Command::Finish { end, gone } => self.finish(end, gone),
+            Command::CloseLink { link, why } => {
+                tracing::info!(link = link.0, "link closed: {why}");
+                if let Some(link) = self.known_port(link).and_then(|port| port.link.upgrade()) {
+                    link.close();
+                }
+            }
+            Command::End { attachment, why } => {
+                if let Some(attached) = lock(&self.attached).get(&attachment) {
+                    attached.end(&why);
+                }
+            }
+            Command::Notify { attachment, text } => {
+                if let Some(attached) = lock(&self.attached).get(&attachment) {
+                    attached.notify(text);
+                }
+            }
+            Command::Record(event) => {
+                let kind = match &event.refused {
+                    None => Kind::Connect,
+                    Some(_) => Kind::Refuse,
+                };
+                self.log.write(Note::of_route(kind, event));
+            }
+        }
+    }
+
+    fn join(&self, near: RouteEnd, far: RouteEnd, incoming: Incoming) {
+        let ends = self.end_of(near).zip(self.end_of(far));
+        let Some(((near_port, near_link), (far_port, far_link))) = ends else {
+            return;
+        };
+        let back = Lane::new(&self.pool, &far_link, far.route);
+        back.set_exit(&near_link, near.route, None);
+        let inward = {
+            let mut lanes = lock(&near_port.lanes);
+            let Some(lanes) = lanes.get_mut(&near.route) else {
+                return back.close();
+            };
+            lanes.outward = Some(Arc::clone(&back));
+            Arc::clone(&lanes.inward)
+        };
+        let lanes = Lanes {
+            inward: back,
+            outward: Some(Arc::clone(&inward)),
+        };
+        lock(&far_port.lanes).insert(far.route, lanes);
+        inward.set_exit(&far_link, far.route, Some(incoming));
+    }
+
+    fn end_of(&self, end: RouteEnd) -> Option<(Arc<Port>, Arc<Link>)> {
+        let port = self.known_port(end.link)?;
+        let link = port.link.upgrade()?;
+        Some((port, link))
+    }
+
+    fn forget(&self, end: RouteEnd) {
+        let port = self.known_port(end.link);
+        let lanes = port.and_then(|port| lock(&port.lanes).remove(&end.route));
+        if let Some(Lanes { inward, outward }) = lanes {
+            // What came in before the agent's last word still goes out at the other end, whose own
+            // command sees to that.
+            drop(inward);
+            if let Some(outward) = outward {
+                outward.close();
+            }
+        }
+    }
+
+    fn finish(&self, end: RouteEnd, gone: Gone) {
+        let Some((port, link)) = self.end_of(end) else {
+            return;
+        };
+        let lanes = lock(&port.lanes).remove(&end.route);
+        match lanes {
+            Some(Lanes {
+                inward,
+                outward: Some(outward),
+            }) => {
+                inward.close();
+                outward.finish(gone);
+            }
+            Some(Lanes {
+                inward,
+                outward: None,
+            }) => {
+                inward.close();
+                link.send_header(gone.into());
+            }
+            None => link.send_header(gone.into()),
+        }
+    }
+}
+
+fn next_held(port: &Port) -> Option<(RouteHeader, Bytes)> {
+    lock(&port.gate).next()
+}
+
+impl Router for Switch {
+    fn routed(&self, link: &Arc<Link>, header: RouteHeader, payload: Bytes) {
+        let port = self.port(link);
+        let passed = lock(&port.gate).pass(header, payload);
+        match passed {
+            Ok(Some((header, payload))) => self.take(&port, link, header, payload),
+            Ok(None) => {}
+            Err(full) => {
+                tracing::info!(link = link.serial(), "link closed: {full}");
+                link.close();
+            }
+        }
+    }
+
+    fn link_down(&self, link: &Arc<Link>, why: &LinkEnd) {
+        let port = self.port(link);
+        tracing::debug!(link = link.serial(), "link down: {why}");
+        self.with_hub(|hub, _| {
+            port.down.store(true, Ordering::Release);
+            hub.link_down(port.id);
+        });
+        let lanes = std::mem::take(&mut *lock(&port.lanes));
+        for Lanes { inward, outward } in lanes.into_values() {
+            drop(inward);
+            if let Some(outward) = outward {
+                outward.close();
+            }
+        }
+        lock(&port.gate).clear();
+        self.remove_port(port.id);
+    }
+}
+
+/// Nothing of the relay's own state is left half done by a panic that would matter more than going on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Refusal {
+    /// The refusal of a link on which too much came in before it was known whose it is.
+    pub(crate) fn early() -> Self {
+        Self::new(
+            Code::Busy,
+            "too many routes were opened before the machine was known",
+        )
+    }
+}

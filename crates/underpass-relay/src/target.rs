@@ -1,0 +1,160 @@
+//! Services that the relay reaches itself: it is the far end, and dials them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use underpass_endpoint::{Incoming, dial, splice};
+use underpass_proto::Code;
+use underpass_proto::frame::ChannelKind;
+use underpass_store::{Name, NameError, Who};
+
+/// The owner's label in the names of the relay's own services. No user can have this name.
+pub const RELAY_OWNER: &str = "relay";
+/// How long a target may take to answer.
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A service that the relay dials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayService {
+    /// Its name; its full name is `NAME.relay` and the suffix.
+    pub name: Name,
+    /// Where it is, as the relay reaches it.
+    pub target: HostPort,
+    /// Who may use it. Empty: nobody.
+    pub allow: Vec<Who>,
+    /// Whether channels to it may be compressed.
+    pub compression: bool,
+}
+
+impl RelayService {
+    /// Whether a user may use it.
+    #[must_use]
+    pub fn allows(&self, user: &Name) -> bool {
+        self.allow.iter().any(|who| match who {
+            Who::Everyone => true,
+            Who::User(name) => name == user,
+        })
+    }
+}
+
+/// A host's name or address, and a TCP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort(String);
+
+/// A text that is not a host and a port.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not HOST:PORT, such as 127.0.0.1:5432 or db.example:5432")]
+pub struct HostPortError(String);
+
+impl FromStr for HostPort {
+    type Err = HostPortError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || HostPortError(text.to_owned());
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let sound = match bare {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+                !host.is_empty() && host.chars().all(allowed)
+            }
+        };
+        match port.parse::<u16>() {
+            Ok(1..) if sound => Ok(Self(text.to_owned())),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What a name means among the relay's own services.
+///
+/// # Errors
+/// The text is no name of a service.
+pub(crate) fn find<'a>(
+    services: &'a [RelayService],
+    text: &str,
+) -> Result<Option<&'a RelayService>, NameError> {
+    let name = match text.split_once('.') {
+        None => text,
+        Some((name, RELAY_OWNER)) => name,
+        Some(_) => return Ok(None),
+    };
+    let name = Name::new(name)?;
+    Ok(services.iter().find(|service| service.name == name))
+}
+
+/// Dials the target of `service` and moves bytes until both sides are done; a target that does not
+/// answer is refused with the reason that the dial gave.
+pub(crate) async fn serve(incoming: Incoming, service: RelayService) {
+    if incoming.kind() != ChannelKind::Stream {
+        return incoming.refuse(Code::Refused);
+    }
+    match dial::dial(&service.target.0, DIAL_LIMIT).await {
+        Ok(tcp) => {
+            let report = splice::splice(incoming.accept(), tcp).await;
+            if let Some(error) = report.error {
+                tracing::debug!(service = %service.name, "connection broke: {error}");
+            }
+        }
+        Err(error) => {
+            tracing::info!(service = %service.name, "{error}");
+            incoming.refuse(error.code());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports() {
+        for text in ["127.0.0.1:80", "db.example:5432", "[::1]:22", "a_b-c:1"] {
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "host",
+            "host:",
+            ":80",
+            "host:0",
+            "host:70000",
+            "::1:22",
+            "[x]:1",
+            "a b:1",
+            "[::1]",
+        ] {
+            assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn closed_unless_somebody_is_allowed() {
+        let name = |text| Name::new(text).unwrap();
+        let service = |allow: Vec<Who>| RelayService {
+            name: name("web"),
+            target: "127.0.0.1:80".parse().unwrap(),
+            allow,
+            compression: true,
+        };
+        assert!(!service(vec![]).allows(&name("alice")));
+        assert!(service(vec![Who::Everyone]).allows(&name("alice")));
+        let some = service(vec![Who::User(name("bob"))]);
+        assert!(some.allows(&name("bob")) && !some.allows(&name("alice")));
+        let services = [some];
+        let found = |text| find(&services, text).unwrap().is_some();
+        assert!(found("web") && found("web.relay"));
+        assert!(!found("web.alice") && !found("db"));
+        assert!(find(&services, "WEB").is_err());
+    }
+}
