@@ -1,1 +1,20 @@
-//! The Underpass agent: publish and connect.
+//! The Underpass agent: the program in a private network that publishes services and opens local
+//! listeners for the services of others.
+//!
+//! A [`Standing`] is an attachment to a relay that introduces itself; over it go requests, a
+//! [`Publisher`] that serves, and a [`Connector`] that opens. [`home`] keeps keys and
+//! what is known of others, [`status`] tells other processes what this one does.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod connect;
+pub mod home;
+pub mod publish;
+mod requests;
+mod standing;
+pub mod status;
+
+pub use connect::Connector;
+pub use home::Home;
+pub use publish::Publisher;
+pub use standing::{Reach, RequestError, Standing, StandingError};

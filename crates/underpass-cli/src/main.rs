@@ -1,2 +1,66 @@
 //! The `underpass` command.
-fn main() {}
+
+#![allow(unreachable_pub, reason = "a program exports nothing; pub means for the other modules")]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod cli;
+mod commands;
+mod failure;
+mod logging;
+#[cfg(test)]
+mod manual;
+mod output;
+mod ready;
+mod settings;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::Cli;
+use commands::Context;
+use failure::Failure;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output and is no failure.
+            let _ = error.print();
+            return exit_code(error.exit_code().try_into().unwrap_or(2));
+        }
+    };
+    let as_asked = Output::new(cli.wants_json(), false);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            as_asked.failure(&failure);
+            exit_code(failure.exit)
+        }
+    }
+}
+
+/// Ends the process at once: a thread that waits for standard input must not keep it.
+fn exit_code(code: u8) -> ExitCode {
+    std::process::exit(code.into())
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let home = underpass_agent::Home::locate(|name| std::env::var_os(name))?;
+    let context = Context::new(&cli, home, |name| {
+        std::env::var_os(name)
+            .map(OsString::into_string)
+            .transpose()
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::file(format!("cannot start threads: {error}")))?;
+    let command = cli.command.with_config(cli.config);
+    let outcome = runtime.block_on(command.run(context));
+    // Not waited for: standard input may be read by a thread that nothing can interrupt.
+    runtime.shutdown_background();
+    outcome
+}

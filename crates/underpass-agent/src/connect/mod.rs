@@ -1,0 +1,253 @@
+//! Using services of others: sessions that all local connections share, local listeners, and
+//! standard input and output.
+
+mod listen;
+mod stdio;
+mod trust;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, Session};
+use underpass_proto::Code;
+use underpass_proto::control::{FarEnd, Resolved};
+use underpass_proto::frame::{ChannelKind, Class};
+use underpass_seal::PublicKey;
+
+use crate::standing::{RequestError, Standing};
+use crate::status::{Board, SessionEntry, Shown};
+
+pub use listen::{ListenError, Listener};
+pub use stdio::{NcError, nc};
+pub use trust::PinnedTrust;
+
+/// How long a program that is done waits for what it wrote to arrive.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+/// Between looks at what is under way.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
+
+/// Why a service could not be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The relay does not say where it is.
+    #[error(transparent)]
+    Resolve(#[from] RequestError),
+    /// There is no session with its publisher.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It, or its publisher, refused.
+    #[error(transparent)]
+    Refused(#[from] ChannelError),
+}
+
+impl OpenError {
+    /// The reason from the table of codes.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Resolve(error) => error.code(),
+            Self::Connect(error) => error.code(),
+            Self::Refused(error) => error.code(),
+        }
+    }
+
+    /// Whether the session ended while it was being used, so that a new one may do.
+    fn session_ended(&self) -> bool {
+        matches!(self, Self::Refused(ChannelError::SessionClosed(_)))
+    }
+}
+
+/// Opens channels to services, over one session for each publisher. Clones share the sessions.
+#[derive(Clone)]
+pub struct Connector {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    standing: Standing,
+    trust: PinnedTrust,
+    class: Class,
+    board: Board,
+    /// What the relay said about names; forgotten when it turns out to be wrong.
+    resolved: Mutex<HashMap<String, Resolved>>,
+    slots: Mutex<HashMap<PublicKey, Arc<Slot>>>,
+}
+
+/// Waits until nothing of what was written is under way, and only `staying` channels are left.
+async fn drained(session: &Session, staying: usize) {
+    loop {
+        let status = session.status();
+        if status.closed.is_some() || (status.channels <= staying && status.unacknowledged == 0) {
+            return;
+        }
+        tokio::time::sleep(DRAIN_STEP).await;
+    }
+}
+
+/// Where the session with one publisher is kept. Whoever makes it holds the lock, so that others wait
+/// for it and do not make their own.
+type Slot = tokio::sync::Mutex<Option<(Session, Shown)>>;
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Connector")
+            .field(&self.inner.standing)
+            .finish()
+    }
+}
+
+impl Connector {
+    /// Channels will have the priority `class`.
+    #[must_use]
+    pub fn new(standing: Standing, trust: PinnedTrust, class: Class, board: Board) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                standing,
+                trust,
+                class,
+                board,
+                resolved: Mutex::default(),
+                slots: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Where a service is, as the relay has it now.
+    ///
+    /// # Errors
+    /// There is no such service for this user, or the relay cannot be asked.
+    pub async fn resolve(&self, service: &str) -> Result<Resolved, RequestError> {
+        let resolved = self.inner.standing.resolve(service).await?;
+        self.known().insert(service.to_owned(), resolved.clone());
+        Ok(resolved)
+    }
+
+    /// Opens a channel and waits for the service to answer.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; its code tells what a program on the service's own network would have seen.
+    pub async fn open(&self, service: &str) -> Result<Channel, OpenError> {
+        let opened = match self.try_open(service).await {
+            // The session was kept for longer than it lived: once more with a new one.
+            Err(error) if error.session_ended() => self.try_open(service).await,
+            opened => opened,
+        };
+        if opened.is_err() {
+            self.known().remove(service);
+        }
+        opened
+    }
+
+    async fn try_open(&self, service: &str) -> Result<Channel, OpenError> {
+        let known = self.known().get(service).cloned();
+        let resolved = match known {
+            Some(resolved) => resolved,
+            None => self.resolve(service).await?,
+        };
+        let session = match resolved.far_end {
+            FarEnd::Relay => self.inner.standing.attachment().session(),
+            FarEnd::Publisher => self.session(&resolved).await?,
+        };
+        let options = OpenOptions {
+            kind: ChannelKind::Stream,
+            class: self.inner.class,
+            compress: resolved.compression,
+        };
+        let mut channel = session.open(&resolved.full_name, options).await?;
+        channel.accepted().await?;
+        Ok(channel)
+    }
+
+    /// The session with a service's publisher: the one there is, or a new one.
+    async fn session(&self, resolved: &Resolved) -> Result<Session, ConnectError> {
+        let key = PublicKey(resolved.publisher_key);
+        let slot = {
+            let mut slots = self
+                .inner
+                .slots
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(slots.entry(key).or_default())
+        };
+        let mut kept = slot.lock().await;
+        if let Some((session, _)) = kept.as_ref().filter(|(session, _)| !session.is_closed()) {
+            return Ok(session.clone());
+        }
+        *kept = None;
+        let attachment = self.inner.standing.attachment();
+        let service = &resolved.full_name;
+        let session = attachment.connect(service, &self.inner.trust).await?;
+        tracing::info!("connected to {service}");
+        let peer = key.fingerprint();
+        let entry = SessionEntry::outbound(service, peer, session.clone());
+        *kept = Some((session.clone(), self.inner.board.show_session(entry)));
+        tokio::spawn(tell_end(service.clone(), session.clone()));
+        Ok(session)
+    }
+
+    /// Waits until everything that was written has arrived and all channels are done, for a few
+    /// seconds at the most; then ends all sessions.
+    pub async fn finish(&self) {
+        let slots: Vec<_> = {
+            let slots = self
+                .inner
+                .slots
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            slots.values().cloned().collect()
+        };
+        // The session with the relay also carries the control channel, which stays.
+        let mut sessions = vec![(self.inner.standing.attachment().session(), 1)];
+        for slot in slots {
+            sessions.extend(
+                slot.lock()
+                    .await
+                    .as_ref()
+                    .map(|(session, _)| (session.clone(), 0)),
+            );
+        }
+        let done = async {
+            for (session, staying) in &sessions {
+                drained(session, *staying).await;
+            }
+        };
+        // A path that is gone just now is worth a little waiting, and no more.
+        let _ = tokio::time::timeout(FINISH_LIMIT, done).await;
+        self.close().await;
+    }
+
+    /// Ends all sessions, telling their peers. What was not sent yet is not waited for.
+    pub async fn close(&self) {
+        let slots: Vec<_> = {
+            let mut slots = self
+                .inner
+                .slots
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            slots.drain().map(|(_, slot)| slot).collect()
+        };
+        for slot in slots {
+            if let Some((session, _)) = slot.lock().await.take() {
+                session.close(Code::NoError, "the program ended");
+            }
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Resolved>> {
+        self.inner
+            .resolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn tell_end(service: String, session: Session) {
+    let closed = session.closed().await;
+    tracing::info!(
+        "the session with the publisher of {service} ended: {}",
+        closed.reason
+    );
+}

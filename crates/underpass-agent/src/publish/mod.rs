@@ -1,0 +1,143 @@
+//! Publishing services: registered with the relay, served to whoever it lets through.
+
+mod access;
+mod serve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use underpass_endpoint::AttachError;
+use underpass_proto::Code;
+
+use crate::standing::{RequestError, Standing};
+use crate::status::Board;
+use serve::Catalogue;
+
+/// Between attempts to register again, while the relay is there and does not answer as wished.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A service to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// `HOST:PORT` as reached from here.
+    pub target: String,
+    /// What it is, for people.
+    pub description: String,
+    /// Whether channels to it may be compressed.
+    pub compression: bool,
+}
+
+/// A service as the relay knows it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Its name.
+    pub name: String,
+    /// Its name with owner and suffix.
+    pub full_name: String,
+    /// `HOST:PORT` as reached from here.
+    pub target: String,
+}
+
+/// A service could not be registered.
+#[derive(Debug, Clone, Error)]
+#[error("cannot publish {name}: {error}")]
+pub struct PublishError {
+    /// The service.
+    pub name: String,
+    /// Why.
+    pub error: RequestError,
+}
+
+/// Publishes services for as long as it is kept.
+#[derive(Debug)]
+pub struct Publisher {
+    standing: Standing,
+    offers: Vec<Offer>,
+    catalogue: Arc<Catalogue>,
+}
+
+impl Publisher {
+    /// Registers all `offers` and serves who comes for them; connecting to a host may take
+    /// `dial_limit`.
+    ///
+    /// # Errors
+    /// The relay refuses one of them. Those before it stay registered until the attachment ends.
+    pub async fn start(
+        standing: Standing,
+        offers: Vec<Offer>,
+        dial_limit: Duration,
+        board: Board,
+    ) -> Result<Self, PublishError> {
+        let catalogue = Arc::new(Catalogue::new(standing.clone(), &offers, dial_limit, board));
+        let serving = Arc::clone(&catalogue);
+        standing.attachment().serve(move |session, peer| {
+            tokio::spawn(serve::session(Arc::clone(&serving), session, peer));
+        });
+        let publisher = Self {
+            standing,
+            offers,
+            catalogue,
+        };
+        publisher.register().await?;
+        Ok(publisher)
+    }
+
+    /// What is published.
+    #[must_use]
+    pub fn listings(&self) -> Vec<Listing> {
+        self.catalogue.listings()
+    }
+
+    /// Registers again whenever the relay has forgotten this machine, until the attachment ends for
+    /// good: then, why.
+    pub async fn keep(&self) -> AttachError {
+        let attachment = self.standing.attachment();
+        loop {
+            let session = attachment.session();
+            if !attachment.session_changed(&session).await {
+                return attachment.ended().await;
+            }
+            while let Err(failed) = self.register().await {
+                if !failed.error.code().retry_helps() {
+                    tracing::error!("{failed}; it is not reachable any more");
+                    break;
+                }
+                tracing::warn!("{failed}; trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    ended = attachment.ended() => return ended,
+                }
+            }
+        }
+    }
+
+    async fn register(&self) -> Result<(), PublishError> {
+        for offer in &self.offers {
+            let Offer {
+                name,
+                target,
+                description,
+                compression,
+            } = offer;
+            let answer = self.standing.publish(name, description, *compression).await;
+            let published = answer.map_err(|error| PublishError {
+                name: name.clone(),
+                error,
+            })?;
+            tracing::info!("published {} as {}", target, published.full_name);
+            self.catalogue.named(name, &published.full_name);
+        }
+        Ok(())
+    }
+}
+
+impl PublishError {
+    /// The reason from the table of codes.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.error.code()
+    }
+}

@@ -1,0 +1,175 @@
+//! What can be asked of a relay, with answers of the right type.
+
+use underpass_proto::control::{
+    Allow, CodeKind, Control as Message, Deny, Enrol, Identity, Invite, Invited, MachineRow,
+    Machines, Publish, Published, Resolve, Resolved, Revoke, ServiceRow, Services, UserRow, Users,
+    WhoAmI, Withdraw,
+};
+
+use crate::standing::{RequestError, Standing};
+
+/// The one message of an answer, if it is of the right type.
+macro_rules! one {
+    ($answer:expr, $name:ident) => {
+        match $answer.pop() {
+            Some(Message::$name(it)) => Ok(it),
+            _ => Err(RequestError::Unexpected),
+        }
+    };
+}
+
+/// The rows of all messages of an answer.
+macro_rules! rows {
+    ($answer:expr, $name:ident) => {{
+        let mut rows = Vec::new();
+        for message in $answer {
+            match message {
+                Message::$name(part) => rows.extend(part.rows),
+                _ => return Err(RequestError::Unexpected),
+            }
+        }
+        Ok(rows)
+    }};
+}
+
+/// All of these fail with the relay's refusal, or when it cannot be asked.
+#[allow(clippy::missing_errors_doc, reason = "said once above")]
+impl Standing {
+    /// Enrols this machine by a one-time code.
+    pub async fn enrol(
+        &self,
+        kind: CodeKind,
+        code: &str,
+        user: &str,
+        machine: &str,
+    ) -> Result<Identity, RequestError> {
+        let make = |request| {
+            let (code, user, machine) = (code.to_owned(), user.to_owned(), machine.to_owned());
+            Enrol {
+                request,
+                kind,
+                code,
+                user,
+                machine,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Identity)
+    }
+
+    /// Whom the relay takes this machine for.
+    pub async fn who_am_i(&self) -> Result<Identity, RequestError> {
+        one!(
+            self.request(|request| WhoAmI { request }.into()).await?,
+            Identity
+        )
+    }
+
+    /// A code by which a machine can enrol under `user`; it expires after `lifetime_s` seconds, or
+    /// when the relay thinks it right for 0.
+    pub async fn invite(&self, user: &str, lifetime_s: u64) -> Result<Invited, RequestError> {
+        let user = user.to_owned();
+        let make = |request| {
+            Invite {
+                request,
+                user,
+                lifetime_s,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Invited)
+    }
+
+    /// Publishes a service of this machine.
+    pub async fn publish(
+        &self,
+        name: &str,
+        description: &str,
+        compression: bool,
+    ) -> Result<Published, RequestError> {
+        let (name, description) = (name.to_owned(), description.to_owned());
+        let make = |request| {
+            Publish {
+                request,
+                name,
+                description,
+                compression,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Published)
+    }
+
+    /// Ends the publication of a service.
+    pub async fn withdraw(&self, name: &str) -> Result<(), RequestError> {
+        let name = name.to_owned();
+        let make = |request| Withdraw { request, name }.into();
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// Allows a user, or everybody with `*`, to use a service.
+    pub async fn allow(&self, who: &str, service: &str) -> Result<(), RequestError> {
+        let (who, service) = (who.to_owned(), service.to_owned());
+        let make = |request| {
+            Allow {
+                request,
+                who,
+                service,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// Takes that back.
+    pub async fn deny(&self, who: &str, service: &str) -> Result<(), RequestError> {
+        let (who, service) = (who.to_owned(), service.to_owned());
+        let make = |request| {
+            Deny {
+                request,
+                who,
+                service,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// The services that this user may use or manage.
+    pub async fn services(&self) -> Result<Vec<ServiceRow>, RequestError> {
+        rows!(
+            self.request(|request| Services { request }.into()).await?,
+            ServiceRows
+        )
+    }
+
+    /// Where a service is.
+    pub async fn resolve(&self, service: &str) -> Result<Resolved, RequestError> {
+        let service = service.to_owned();
+        let make = |request| Resolve { request, service }.into();
+        one!(self.request(make).await?, Resolved)
+    }
+
+    /// All users.
+    pub async fn users(&self) -> Result<Vec<UserRow>, RequestError> {
+        rows!(
+            self.request(|request| Users { request }.into()).await?,
+            UserRows
+        )
+    }
+
+    /// The machines of this user, or all where the user may see them.
+    pub async fn machines(&self) -> Result<Vec<MachineRow>, RequestError> {
+        rows!(
+            self.request(|request| Machines { request }.into()).await?,
+            MachineRows
+        )
+    }
+
+    /// Shuts a machine out, named `MACHINE` or `MACHINE.USER`.
+    pub async fn revoke(&self, machine: &str) -> Result<(), RequestError> {
+        let machine = machine.to_owned();
+        let make = |request| Revoke { request, machine }.into();
+        one!(self.request(make).await?, Done).map(drop)
+    }
+}

@@ -1,0 +1,173 @@
+//! What an agent is doing right now, gathered from its parts when somebody asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use underpass_endpoint::{PeerInfo, Session};
+use underpass_seal::Fingerprint;
+
+use super::{AgentReport, EntryReport, SessionReport};
+use crate::standing::Standing;
+
+/// Shared by the parts of one agent; clones are the same board.
+#[derive(Clone)]
+pub struct Board {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    command: &'static str,
+    started: Instant,
+    shown: Mutex<Content>,
+}
+
+#[derive(Default)]
+struct Content {
+    standing: Option<Standing>,
+    entries: Vec<EntryReport>,
+    sessions: BTreeMap<u64, SessionEntry>,
+    next: u64,
+}
+
+/// A session and whom it is with.
+#[derive(Debug, Clone)]
+pub struct SessionEntry {
+    service: String,
+    user: Option<String>,
+    peer: Fingerprint,
+    session: Session,
+}
+
+impl SessionEntry {
+    /// One that somebody made to a service published here.
+    #[must_use]
+    pub fn inbound(peer: &PeerInfo, session: Session) -> Self {
+        Self {
+            service: peer.service.clone(),
+            user: Some(peer.user.clone()),
+            peer: peer.machine.fingerprint(),
+            session,
+        }
+    }
+
+    /// One made from here.
+    #[must_use]
+    pub fn outbound(service: &str, peer: Fingerprint, session: Session) -> Self {
+        Self {
+            service: service.to_owned(),
+            user: None,
+            peer,
+            session,
+        }
+    }
+
+    fn report(&self) -> SessionReport {
+        let Self {
+            service,
+            user,
+            peer,
+            session,
+        } = self;
+        let status = session.status();
+        SessionReport {
+            service: service.clone(),
+            user: user.clone(),
+            peer: peer.to_string(),
+            rtt_ms: status.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+            bytes_per_s: status.rate,
+            resumes: status.resumes,
+            detached_for_s: status.detached_for.map(|time| time.as_secs_f64()),
+            channels: status.channels,
+            unacknowledged: status.unacknowledged,
+            unread: status.unread,
+        }
+    }
+}
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board")
+            .field("command", &self.inner.command)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    /// An empty board of an agent that does `command`.
+    #[must_use]
+    pub fn new(command: &'static str) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                command,
+                started: Instant::now(),
+                shown: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Shows the way to the relay.
+    pub fn show_standing(&self, standing: Standing) {
+        self.content().standing = Some(standing);
+    }
+
+    /// Shows a published service, or a listener.
+    pub fn show_entry(&self, service: &str, address: &str) {
+        self.content().entries.push(EntryReport {
+            service: service.to_owned(),
+            address: address.to_owned(),
+        });
+    }
+
+    /// Shows a session until the result is dropped.
+    #[must_use]
+    pub fn show_session(&self, entry: SessionEntry) -> Shown {
+        let mut content = self.content();
+        let number = content.next;
+        content.next += 1;
+        content.sessions.insert(number, entry);
+        Shown {
+            board: self.clone(),
+            number,
+        }
+    }
+
+    /// Everything on it.
+    #[must_use]
+    pub fn report(&self) -> AgentReport {
+        // Sessions have locks of their own: ask them without holding this one.
+        let (standing, entries, sessions) = {
+            let content = self.content();
+            let sessions: Vec<_> = content.sessions.values().cloned().collect();
+            (content.standing.clone(), content.entries.clone(), sessions)
+        };
+        AgentReport {
+            pid: std::process::id(),
+            command: self.inner.command.to_owned(),
+            running_s: self.inner.started.elapsed().as_secs_f64(),
+            relay: standing.map(|standing| (&standing.attachment().status()).into()),
+            entries,
+            sessions: sessions.iter().map(SessionEntry::report).collect(),
+        }
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.inner
+            .shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a session on the board.
+#[derive(Debug)]
+pub struct Shown {
+    board: Board,
+    number: u64,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.board.content().sessions.remove(&self.number);
+    }
+}

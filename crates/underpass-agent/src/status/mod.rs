@@ -1,0 +1,112 @@
+//! What running agents tell `underpass status`.
+
+mod ask;
+mod board;
+
+use serde::{Deserialize, Serialize};
+use underpass_endpoint::AttachStatus;
+
+pub use ask::{StatusServer, ask_all};
+pub use board::{Board, SessionEntry, Shown};
+
+/// One running agent. Times are in seconds, rates in bytes per second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentReport {
+    /// Its process.
+    pub pid: u32,
+    /// What it does: `publish`, `connect` or `nc`.
+    pub command: String,
+    /// For how long it has been running.
+    pub running_s: f64,
+    /// Its way to the relay, once there was one.
+    pub relay: Option<RelayReport>,
+    /// What it publishes: full name and target; or listens for: service and local address.
+    pub entries: Vec<EntryReport>,
+    /// Its sessions from end to end.
+    pub sessions: Vec<SessionReport>,
+}
+
+/// A service that is published, or a local listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryReport {
+    /// The service's name.
+    pub service: String,
+    /// The published host, or the local address.
+    pub address: String,
+}
+
+/// The way to the relay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RelayReport {
+    /// Address.
+    pub url: String,
+    /// Fingerprint of its key.
+    pub key: String,
+    /// The carrier in use; none while a new one is sought.
+    pub carrier: Option<String>,
+    /// What TLS agreed on, for https.
+    pub tls: Option<String>,
+    /// For how long the carrier has been in use, or missing.
+    pub since_s: f64,
+    /// How often the path was lost and made anew.
+    pub drops: u64,
+    /// How long that took the last time.
+    pub last_resume_s: Option<f64>,
+    /// Why there is no carrier at the moment.
+    pub waiting_for: Option<String>,
+    /// Round trip to the relay, in milliseconds.
+    pub rtt_ms: Option<f64>,
+}
+
+/// A session from end to end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionReport {
+    /// The service.
+    pub service: String,
+    /// Who came, for a published service.
+    pub user: Option<String>,
+    /// Fingerprint of the key at the other end.
+    pub peer: String,
+    /// Round trip from end to end, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// What the path was seen to deliver; 0 before it was measured.
+    pub bytes_per_s: u64,
+    /// How many times it went on over another leg.
+    pub resumes: u64,
+    /// For how long it has had no leg.
+    pub detached_for_s: Option<f64>,
+    /// Connections in it.
+    pub channels: usize,
+    /// Bytes sent and not acknowledged.
+    pub unacknowledged: u64,
+    /// Bytes received and not taken by the program here.
+    pub unread: u64,
+}
+
+impl From<&AttachStatus> for RelayReport {
+    fn from(status: &AttachStatus) -> Self {
+        let AttachStatus {
+            relay,
+            relay_key,
+            carrier,
+            since,
+            drops,
+            last_resume,
+            waiting_for,
+            session,
+        } = status;
+        Self {
+            url: relay.clone(),
+            key: relay_key.to_string(),
+            carrier: carrier.as_ref().map(|info| info.carrier.to_owned()),
+            tls: carrier
+                .as_ref()
+                .and_then(|info| Some(info.tls.as_ref()?.version.to_owned())),
+            since_s: since.as_secs_f64(),
+            drops: *drops,
+            last_resume_s: last_resume.map(|time| time.as_secs_f64()),
+            waiting_for: waiting_for.clone(),
+            rtt_ms: session.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        }
+    }
+}

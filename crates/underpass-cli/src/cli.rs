@@ -1,0 +1,161 @@
+//! The command line as a whole.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    Context, completions, connect, login, machines, nc, publish, relay, services, status, users,
+};
+use crate::failure::Failure;
+use crate::logging;
+use crate::settings::{Everywhere, Flags};
+
+/// Carry any TCP service past firewalls and proxies that only let web traffic out
+///
+/// Two machines, each behind its own firewall, meet at a relay. What they exchange is sealed from
+/// end to end and survives every break of the path.
+#[derive(Debug, Parser)]
+#[command(name = "underpass", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    pub everywhere: Flags<Everywhere>,
+    /// The settings file (TOML); if not given, config.toml in the home folder where it exists
+    ///
+    /// [env: UNDERPASS_CONFIG]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "UNDERPASS_CONFIG",
+        hide_env = true
+    )]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Keys and settings are kept in UNDERPASS_HOME, or in the usual folders of the user (XDG).
+Flags win over UNDERPASS_... variables, those over the settings file, that over defaults.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 unreachable, 6 waiting for approval,
+7 ended by a manager.";
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Relay(relay::Relay),
+    Login(login::Login),
+    Publish(publish::Publish),
+    Connect(connect::Connect),
+    Nc(nc::Nc),
+    Status(status::Status),
+    Services(services::Services),
+    Users(users::Users),
+    Machines(machines::Machines),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Whether the flag for JSON was given: asked before settings can be read.
+    pub fn wants_json(&self) -> bool {
+        self.everywhere
+            .given
+            .iter()
+            .any(|(name, _)| *name == "json")
+    }
+}
+
+impl Command {
+    /// The flags of settings that were given after the command.
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Login(it) => it.flags.given.clone(),
+            Self::Publish(it) => it.flags.given.clone(),
+            Self::Connect(it) => it.flags.given.clone(),
+            Self::Nc(it) => it.flags.given.clone(),
+            Self::Status(it) => it.flags.given.clone(),
+            Self::Services(it) => it.flags.given.clone(),
+            Self::Users(it) => it.flags.given.clone(),
+            Self::Machines(it) => it.flags.given.clone(),
+            Self::Relay(_) | Self::Completions(_) => Vec::new(),
+        }
+    }
+
+    /// What is logged where nothing else is said.
+    pub fn usual_log(&self) -> &'static str {
+        match self {
+            Self::Relay(_) | Self::Publish(_) | Self::Connect(_) => logging::LONG,
+            _ => logging::SHORT,
+        }
+    }
+
+    /// Hands the settings file to the one command whose file is of its own kind.
+    pub fn with_config(self, config: Option<PathBuf>) -> Self {
+        match self {
+            Self::Relay(it) => Self::Relay(it.with_config(config)),
+            other => other,
+        }
+    }
+
+    /// Does it.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        match self {
+            Self::Relay(it) => it.run(context).await,
+            Self::Login(it) => it.run(context).await,
+            Self::Publish(it) => it.run(context).await,
+            Self::Connect(it) => it.run(context).await,
+            Self::Nc(it) => it.run(context).await,
+            Self::Status(it) => it.run(context).await,
+            Self::Services(it) => it.run(context).await,
+            Self::Users(it) => it.run(context).await,
+            Self::Machines(it) => it.run(context).await,
+            Self::Completions(it) => it.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_command() {
+        for line in [
+            &[
+                "underpass",
+                "--json",
+                "services",
+                "allow",
+                "bob",
+                "db",
+                "--relay",
+                "http://r",
+            ][..],
+            &[
+                "underpass",
+                "services",
+                "--relay",
+                "http://r",
+                "allow",
+                "bob",
+                "db",
+                "--json",
+            ],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(cli.wants_json(), "{line:?}");
+            assert_eq!(
+                cli.command.flags(),
+                [("relay", "http://r".to_owned())],
+                "{line:?}"
+            );
+        }
+    }
+}

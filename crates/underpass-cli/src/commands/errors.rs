@@ -1,0 +1,142 @@
+//! What the errors of the libraries mean to whoever ran a command.
+
+use underpass_agent::connect::{ListenError, NcError, OpenError};
+use underpass_agent::home::HomeError;
+use underpass_agent::publish::PublishError;
+use underpass_agent::{RequestError, StandingError};
+use underpass_endpoint::{AttachError, ConnectError, ControlError};
+use underpass_proto::Code;
+use underpass_seal::Fingerprint;
+
+use crate::failure::{Failure, LISTEN, NO_PATH};
+use crate::output::printable;
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        let failure = Self::file(error.to_string());
+        match &error {
+            HomeError::NoPlace => failure
+                .with_cause("the command was started with an empty environment")
+                .with_next("set UNDERPASS_HOME to a folder of its own"),
+            HomeError::TooOpen { path, .. } => failure
+                .with_cause("the file was copied, or its folder restored, without its mode")
+                .with_next(format!(
+                    "chmod 600 {}; if somebody may have read it, have this machine revoked and log in anew",
+                    path.display()
+                )),
+            _ => failure,
+        }
+    }
+}
+
+/// The relay could not be attached to, or did not let us introduce ourselves.
+pub fn of_standing(error: &StandingError, url: &str) -> Failure {
+    match error {
+        StandingError::Attach(error) => of_attach(error, url),
+        StandingError::Request(error) => of_request(error, &format!("cannot use {url}")),
+        _ => Failure::of_code(Code::Internal, &error.to_string()),
+    }
+}
+
+/// The relay could not be attached to, or the attachment ended.
+pub fn of_attach(error: &AttachError, url: &str) -> Failure {
+    match error {
+        AttachError::Unreachable { tried, .. } => Failure::local(
+            &NO_PATH,
+            format!(
+                "cannot reach the relay {url}: {}",
+                printable(&tried.join("; "))
+            ),
+        ),
+        AttachError::RelayKey { expected, seen } => other_key(url, *expected, *seen),
+        AttachError::Refused { text, .. } => {
+            let failure = Failure::of_code(error.code(), "");
+            failure.with_what(format!("the relay {url} refused: {}", printable(text)))
+        }
+        AttachError::Ended(text) => {
+            let failure = Failure::of_code(error.code(), "");
+            failure.with_what(format!(
+                "the attachment to {url} ended: {}",
+                printable(text)
+            ))
+        }
+    }
+}
+
+/// The relay has another key than it should.
+pub fn other_key(url: &str, expected: Fingerprint, seen: Fingerprint) -> Failure {
+    Failure::of_code(Code::KeyMismatch, "")
+        .with_what(format!(
+            "the relay {url} has the key {seen}, and {expected} was expected"
+        ))
+        .with_cause("it was installed anew, or somebody stands between this machine and it")
+        .with_next(format!(
+            "compare with what the relay printed at its start; if the new key is right: \
+             underpass login {url}#{seen}"
+        ))
+}
+
+/// The relay refused a request, or could not be asked.
+pub fn of_request(error: &RequestError, trying: &str) -> Failure {
+    let failure = Failure::of_code(error.code(), trying);
+    match error {
+        RequestError::Control(ControlError::Failed { code, text }) => {
+            let known = Code::from_number(*code).is_some();
+            let text = printable(text);
+            match (known, text.is_empty()) {
+                (true, true) => failure,
+                _ => failure.with_what(format!("{trying}: {text}")),
+            }
+        }
+        RequestError::Control(ControlError::Attach(error)) => {
+            of_attach(error, "").with_what(format!("{trying}: {error}"))
+        }
+        error => failure.with_what(format!("{trying}: {error}")),
+    }
+}
+
+/// A service could not be published.
+pub fn of_publish(error: &PublishError) -> Failure {
+    of_request(&error.error, &format!("cannot publish {}", error.name))
+}
+
+/// A service could not be opened.
+pub fn of_open(error: &OpenError, service: &str) -> Failure {
+    let trying = format!("cannot connect to {service}");
+    match error {
+        OpenError::Resolve(error) => of_request(error, &trying),
+        OpenError::Connect(ConnectError::NotTrusted(text)) => {
+            Failure::of_code(Code::KeyMismatch, &trying)
+                .with_what(format!("{trying}: {text}"))
+                .with_cause("its machine was installed anew, another machine publishes it, or somebody stands in between")
+                .with_next(format!(
+                    "ask its owner for the fingerprint that `underpass status` shows there; if the new one \
+                     is right, add to this command: --peer-key FINGERPRINT (service {service})"
+                ))
+        }
+        OpenError::Connect(ConnectError::Attach(error)) => {
+            of_attach(error, "").with_what(format!("{trying}: {error}"))
+        }
+        OpenError::Connect(ConnectError::Refused { text, .. }) if !text.is_empty() => {
+            Failure::of_code(error.code(), &trying)
+                .with_what(format!("{trying}: {}", printable(text)))
+        }
+        error => Failure::of_code(error.code(), &trying),
+    }
+}
+
+/// A conversation on standard input and output was broken off.
+pub fn of_nc(error: &NcError, service: &str) -> Failure {
+    let trying = format!("the connection to {service} broke");
+    match error {
+        NcError::Channel(error) => Failure::of_code(error.code(), &trying),
+        error => Failure::of_code(Code::Aborted, &trying)
+            .with_what(format!("{trying}: {error}"))
+            .with_cause("the program that this one was connected to has ended"),
+    }
+}
+
+/// A local address cannot be used.
+pub fn of_listen(error: &ListenError) -> Failure {
+    Failure::local(&LISTEN, error.to_string())
+}

@@ -1,0 +1,292 @@
+//! `underpass login`
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use underpass_agent::home::{KnownRelay, TlsCheck};
+use underpass_agent::{Standing, StandingError};
+use underpass_carrier::{RelayUrl, Scheme, TlsTrust, show_fingerprint};
+use underpass_endpoint::AttachError;
+use underpass_proto::Code;
+use underpass_proto::control::{CodeKind, Identity};
+use underpass_seal::{Fingerprint, StaticKey};
+
+use super::{Context, as_name, errors, machine_name, pinned_by, plain_url};
+use crate::commands::users::role_word;
+use crate::failure::Failure;
+use crate::output::printable;
+use crate::settings::{Flags, OnLogin, TlsCheckMode};
+
+/// A file with a one-time code is not longer than this, in bytes.
+const LONGEST_CODE: u64 = 1024;
+
+/// Log this machine in to a relay, once
+///
+/// A fresh relay prints a setup code, with which its first administrator logs in (--setup). Everyone
+/// else is invited with `underpass users invite` (--invite). A machine that is enrolled already needs
+/// no code, for example when the relay got another address.
+///
+/// The relay's key is pinned: by the fingerprint in its address, or at the first use.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The relay's address: http://HOST[:PORT][/PREFIX][#FINGERPRINT], or https
+    #[arg(value_name = "RELAY")]
+    relay: RelayUrl,
+    /// The setup code that a fresh relay printed
+    #[arg(long, value_name = "CODE", group = "code")]
+    setup: Option<String>,
+    /// The same, from the file that the relay wrote it to; - for standard input
+    #[arg(long, value_name = "FILE", group = "code")]
+    setup_file: Option<PathBuf>,
+    /// The code of an invitation
+    #[arg(long, value_name = "CODE", group = "code")]
+    invite: Option<String>,
+    /// The same, from a file; - for standard input
+    #[arg(long, value_name = "FILE", group = "code")]
+    invite_file: Option<PathBuf>,
+    /// The user to log in as; if not given, the one invited, or this system's user for --setup
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// What this machine is to be called; if not given, its host name
+    #[arg(long, value_name = "NAME")]
+    machine: Option<String>,
+    #[command(flatten)]
+    pub flags: Flags<OnLogin>,
+}
+
+/// A standing, and how its relay's certificate is checked from now on.
+struct Attached {
+    standing: Standing,
+    identity: Identity,
+    tls: TlsCheck,
+}
+
+impl Login {
+    /// Logs in, and remembers the relay.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        let code = self.code()?;
+        let url = plain_url(&self.relay);
+        let pinned = pinned_by(&self.relay)?;
+        let before = context.home.relays()?.find(&url).cloned();
+        let key = Arc::new(context.home.machine_key()?);
+        let expected = pinned.or(before.as_ref().map(|relay| relay.key));
+        let Attached {
+            standing,
+            identity,
+            tls,
+        } = self.attach(&context, expected, key).await?;
+        let relay_key = standing.attachment().relay_key().fingerprint();
+        self.tell_key(&context, relay_key, expected, before.as_ref());
+        let identity = match code {
+            Some((kind, code)) => self.enrol(&standing, kind, &code).await?,
+            None => identity,
+        };
+        standing.attachment().detach().await;
+        if identity.user.is_empty() {
+            let trying = format!("cannot log in to {url} without a code");
+            return Err(Failure::of_code(Code::NotEnrolled, &trying));
+        }
+        let relay = KnownRelay {
+            url: url.clone(),
+            key: relay_key,
+            tls,
+            user: identity.user.clone(),
+            machine: identity.machine.clone(),
+        };
+        context.home.save_relay(&relay)?;
+        tell_result(&context, &relay, &identity)
+    }
+
+    /// The one-time code, from wherever it was given.
+    fn code(&self) -> Result<Option<(CodeKind, String)>, Failure> {
+        let (kind, text) = match self {
+            Self {
+                setup: Some(code), ..
+            } => (CodeKind::Setup, code.clone()),
+            Self {
+                setup_file: Some(file),
+                ..
+            } => (CodeKind::Setup, read_code(file)?),
+            Self {
+                invite: Some(code), ..
+            } => (CodeKind::Invite, code.clone()),
+            Self {
+                invite_file: Some(file),
+                ..
+            } => (CodeKind::Invite, read_code(file)?),
+            _ => return Ok(None),
+        };
+        match text.trim() {
+            "" => Err(Failure::usage("the one-time code is empty")),
+            code => Ok(Some((kind, code.to_owned()))),
+        }
+    }
+
+    /// Attaches, and finds out how to check the certificate. Whom we talk to is proven inside, by the
+    /// relay's own key, so that any certificate will do to begin with.
+    async fn attach(
+        &self,
+        context: &Context,
+        expected: Option<Fingerprint>,
+        key: Arc<StaticKey>,
+    ) -> Result<Attached, Failure> {
+        let url = plain_url(&self.relay);
+        let mut reach = context.reach(self.relay.clone(), expected, TlsTrust::System);
+        let mode = context.settings.tls.0;
+        let with_tls = self.relay.scheme() == Scheme::Https;
+        if with_tls && mode == TlsCheckMode::Auto {
+            // One attempt: a certificate that the system does not know will not become known.
+            let patience = std::mem::replace(&mut reach.patience, Duration::ZERO);
+            match Standing::attach(&reach, Arc::clone(&key)).await {
+                Ok((standing, identity)) => {
+                    let tls = TlsCheck::System;
+                    return Ok(Attached {
+                        standing,
+                        identity,
+                        tls,
+                    });
+                }
+                Err(StandingError::Attach(AttachError::Unreachable { .. })) => {
+                    reach.patience = patience
+                }
+                Err(error) => return Err(errors::of_standing(&error, &url)),
+            }
+        }
+        if with_tls && mode != TlsCheckMode::System {
+            reach.client.tls = TlsTrust::AcceptAndReport;
+        }
+        let attached = Standing::attach(&reach, key).await;
+        let (standing, identity) = attached.map_err(|error| errors::of_standing(&error, &url))?;
+        let shown = standing
+            .attachment()
+            .status()
+            .carrier
+            .and_then(|info| info.tls?.certificate_sha256);
+        let tls = match (reach.client.tls == TlsTrust::AcceptAndReport, shown) {
+            (true, Some(sha256)) => TlsCheck::Pinned(sha256),
+            _ => TlsCheck::System,
+        };
+        Ok(Attached {
+            standing,
+            identity,
+            tls,
+        })
+    }
+
+    /// Tells what is taken on trust.
+    fn tell_key(
+        &self,
+        context: &Context,
+        key: Fingerprint,
+        expected: Option<Fingerprint>,
+        before: Option<&KnownRelay>,
+    ) {
+        if expected.is_none() {
+            context.output.message(&format!(
+                "first use of this relay; its key is {key}\n\
+                 compare with what the relay printed at its start; any other key will be refused from now on"
+            ));
+        }
+        if let Some(before) = before.filter(|before| before.key != key) {
+            context.output.message(&format!(
+                "the relay's key was {} and is now {key}",
+                before.key
+            ));
+        }
+    }
+
+    async fn enrol(
+        &self,
+        standing: &Standing,
+        kind: CodeKind,
+        code: &str,
+    ) -> Result<Identity, Failure> {
+        let user = match (&self.user, kind) {
+            (Some(user), _) => user.clone(),
+            (None, CodeKind::Setup) => system_user(),
+            // The invitation names the user.
+            (None, CodeKind::Invite) => String::new(),
+        };
+        let machine = self.machine.clone().unwrap_or_else(machine_name);
+        let trying = format!("cannot log in to {}", plain_url(&self.relay));
+        let enrolled = standing.enrol(kind, code, &user, &machine).await;
+        enrolled.map_err(|error| {
+            let failure = errors::of_request(&error, &trying);
+            match error.code() {
+                Code::Exists => failure.with_next("choose another name with --machine or --user"),
+                _ => failure,
+            }
+        })
+    }
+}
+
+fn tell_result(context: &Context, relay: &KnownRelay, identity: &Identity) -> Result<(), Failure> {
+    if let TlsCheck::Pinned(sha256) = &relay.tls {
+        context.output.message(&format!(
+            "the system does not vouch for the relay's certificate; pinned: {}",
+            show_fingerprint(sha256)
+        ));
+    }
+    let [user, machine] = [&identity.user, &identity.machine].map(|text| printable(text));
+    let role = role_word(identity.role);
+    context.output.result(
+        &format!(
+            "logged in to {} as {user} ({role}), this machine being {machine}",
+            relay.url
+        ),
+        &serde_json::json!({
+            "relay": relay.url,
+            "key": relay.key.to_string(),
+            "user": user,
+            "machine": machine,
+            "role": role,
+        }),
+    )
+}
+
+fn read_code(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(LONGEST_CODE)
+            .read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(LONGEST_CODE).read_to_string(&mut text))
+    };
+    read.map_err(|error| {
+        Failure::file(format!(
+            "cannot read the code from {}: {error}",
+            path.display()
+        ))
+    })?;
+    // Nothing but the code may be told by an error later on.
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The user of this system, as far as that can be a name.
+fn system_user() -> String {
+    ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| as_name(&std::env::var(name).ok()?))
+        .unwrap_or_else(|| "admin".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_the_first_line_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("code");
+        std::fs::write(&file, "abcd-efgh\nmore\n").unwrap();
+        assert_eq!(read_code(&file).unwrap(), "abcd-efgh");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(read_code(&file).unwrap(), "");
+        assert_eq!(read_code(&dir.path().join("none")).unwrap_err().exit, 1);
+    }
+}

@@ -1,0 +1,246 @@
+//! One file for each command, and what they share.
+
+pub mod completions;
+pub mod connect;
+mod errors;
+pub mod login;
+pub mod machines;
+pub mod nc;
+pub mod publish;
+pub mod relay;
+pub mod services;
+mod signals;
+pub mod status;
+pub mod users;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use underpass_agent::home::{KnownRelay, TlsCheck};
+use underpass_agent::{Home, Reach, Standing, StandingError};
+use underpass_carrier::{ClientSettings, RelayUrl, TlsTrust};
+use underpass_proto::Code;
+use underpass_proto::control::{Control as Message, Identity};
+use underpass_proto::session::Config;
+use underpass_seal::Fingerprint;
+
+use crate::cli::Cli;
+use crate::failure::{Failure, NO_RELAY};
+use crate::logging;
+use crate::output::{Output, printable};
+use crate::settings::{Layers, Settings};
+
+/// What every command needs.
+#[derive(Debug)]
+pub struct Context {
+    /// Keys and what is known of others.
+    pub home: Home,
+    /// All settings.
+    pub settings: Settings,
+    /// Where results go.
+    pub output: Output,
+}
+
+/// A relay that this machine is enrolled with.
+pub struct Enrolled {
+    /// The way to it.
+    pub standing: Standing,
+    /// Its entry in the home.
+    pub known: KnownRelay,
+}
+
+impl Context {
+    /// Reads the settings and starts the log. `variable` looks variables up; one that is not text is
+    /// an error.
+    pub fn new(
+        cli: &Cli,
+        home: Home,
+        variable: impl Fn(&str) -> Result<Option<String>, OsString>,
+    ) -> Result<Self, Failure> {
+        let mut flags = cli.everywhere.given.clone();
+        flags.extend(cli.command.flags());
+        // A relay's settings are of another kind, and its file is its own.
+        let is_relay = matches!(cli.command, crate::cli::Command::Relay(_));
+        let explicit = cli.config.as_deref().filter(|_| !is_relay);
+        let layers = Layers::new(flags, explicit, &home.config_file())?;
+        let settings = Settings::resolve(&layers, |name| {
+            // What is no text is no valid value either, and is refused as such.
+            variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
+        })?;
+        logging::start(&settings.log, settings.quiet, cli.command.usual_log())?;
+        let output = Output::new(settings.json, settings.quiet);
+        Ok(Self {
+            home,
+            settings,
+            output,
+        })
+    }
+
+    /// The relay that was asked for, or the first that is known.
+    pub fn known_relay(&self) -> Result<KnownRelay, Failure> {
+        let relays = self.home.relays()?;
+        let Some(asked) = &self.settings.relay.0 else {
+            return relays.list().first().cloned().ok_or_else(|| {
+                Failure::local(&NO_RELAY, "this machine has not logged in to any relay")
+            });
+        };
+        let url = plain_url(asked);
+        let known = relays.find(&url).ok_or_else(|| {
+            Failure::local(
+                &NO_RELAY,
+                format!("this machine has not logged in to {url}"),
+            )
+            .with_next(format!("underpass login {url}"))
+        })?;
+        match pinned_by(asked)? {
+            Some(expected) if expected != known.key => {
+                Err(errors::other_key(&url, expected, known.key))
+            }
+            _ => Ok(known.clone()),
+        }
+    }
+
+    /// How to reach a relay.
+    pub fn reach(&self, relay: RelayUrl, relay_key: Option<Fingerprint>, tls: TlsTrust) -> Reach {
+        let settings = &self.settings;
+        let mut client = ClientSettings::default();
+        client.media_type = settings.media_type.0.clone();
+        client.id_place = settings.id_place.0;
+        client.tls = tls;
+        let mut session = Config::default();
+        session.params.keep_s = settings.keep.0.as_secs();
+        Reach {
+            relay,
+            relay_key,
+            carriers: settings.carrier.0.clone(),
+            client,
+            session,
+            patience: settings.patience.0,
+            machine_name: machine_name(),
+        }
+    }
+
+    /// Attaches to a relay that is known, whether or not it still knows us.
+    pub async fn attach(&self, known: &KnownRelay) -> Result<(Standing, Identity), StandingError> {
+        let url: RelayUrl =
+            known
+                .url
+                .parse()
+                .map_err(|error| underpass_endpoint::AttachError::Unreachable {
+                    relay: known.url.clone(),
+                    tried: vec![format!("{error}")],
+                })?;
+        let identity = self
+            .home
+            .machine_key()
+            .map_err(|error| underpass_endpoint::AttachError::Ended(error.to_string()))?;
+        let reach = self.reach(url, Some(known.key), trust_of(known));
+        Standing::attach(&reach, Arc::new(identity)).await
+    }
+
+    /// Attaches to the relay that was asked for, which must know us.
+    pub async fn enrolled(&self) -> Result<Enrolled, Failure> {
+        let known = self.known_relay()?;
+        // A key that cannot be used is this machine's fault, and must not look like the relay's.
+        self.home.machine_key()?;
+        let attached = self.attach(&known).await;
+        let (standing, identity) =
+            attached.map_err(|error| errors::of_standing(&error, &known.url))?;
+        if identity.user.is_empty() {
+            let trying = format!("cannot use {}", known.url);
+            return Err(Failure::of_code(Code::NotEnrolled, &trying));
+        }
+        Ok(Enrolled { standing, known })
+    }
+}
+
+/// Logs what the relay says unasked, for as long as the program runs.
+pub async fn log_notices(standing: Standing) {
+    while let Some(message) = standing.unasked().await {
+        match message {
+            Message::Going(going) => tracing::info!(
+                "the relay is going ({}); sessions go on when it is back",
+                printable(&going.text)
+            ),
+            Message::Notice(notice) => {
+                tracing::info!("the relay says: {}", printable(&notice.text))
+            }
+            Message::Ended(ended) => {
+                tracing::warn!("ended by a manager: {}", printable(&ended.text))
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A relay's address without the fingerprint that it may carry.
+pub fn plain_url(url: &RelayUrl) -> String {
+    format!(
+        "{}://{}{}",
+        url.scheme().as_str(),
+        url.authority(),
+        url.prefix()
+    )
+}
+
+/// The fingerprint that a relay's address carries.
+pub fn pinned_by(url: &RelayUrl) -> Result<Option<Fingerprint>, Failure> {
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|error| Failure::usage(format!("the fingerprint in {url}: {error}")))
+    };
+    url.fingerprint().map(parse).transpose()
+}
+
+fn trust_of(known: &KnownRelay) -> TlsTrust {
+    match known.tls {
+        TlsCheck::System => TlsTrust::System,
+        TlsCheck::Pinned(sha256) => TlsTrust::PinnedCertificate(sha256),
+    }
+}
+
+/// What this machine calls itself, as far as that can be a name.
+pub fn machine_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let first = host.split('.').next().unwrap_or_default();
+    as_name(first).unwrap_or_else(|| "machine".to_owned())
+}
+
+/// The nearest name to a text, if there is any.
+pub fn as_name(text: &str) -> Option<String> {
+    let name: String = text
+        .trim()
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(underpass_proto::names::MAX_NAME)
+        .collect();
+    let name = name.trim_matches('-');
+    underpass_proto::names::check(name)
+        .ok()
+        .map(|()| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_of_what_there_is() {
+        assert_eq!(as_name("Laptop_1\n").as_deref(), Some("laptop-1"));
+        assert_eq!(as_name("--").as_deref(), None);
+        assert_eq!(as_name(&"x".repeat(80)).unwrap().len(), 63);
+        assert!(as_name(&machine_name()).is_some());
+    }
+
+    #[test]
+    fn an_address_is_compared_without_its_fingerprint() {
+        let key = Fingerprint::from_bytes([7; 32]);
+        let url: RelayUrl = format!("http://Relay:8080/x/#{key}").parse().unwrap();
+        assert_eq!(plain_url(&url), "http://relay:8080/x");
+        assert_eq!(pinned_by(&url).unwrap(), Some(key));
+        let url: RelayUrl = "http://relay#abc".parse().unwrap();
+        assert_eq!(pinned_by(&url).unwrap_err().exit, 2);
+        assert_eq!(pinned_by(&"http://relay".parse().unwrap()).unwrap(), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! `underpass nc`
+
+use clap::Args;
+use underpass_agent::Connector;
+use underpass_agent::connect::{PinnedTrust, nc};
+use underpass_agent::status::{Board, StatusServer};
+use underpass_seal::Fingerprint;
+
+use super::signals::stop_asked;
+use super::{Context, Enrolled, errors};
+use crate::failure::Failure;
+use crate::ready;
+use crate::settings::{Flags, OnSession};
+
+/// Connect a service to standard input and output
+///
+/// For example: ssh -o ProxyCommand='underpass nc %h' host. The end of either direction is passed on;
+/// the exit code tells why a service could not be reached, or broke off.
+#[derive(Debug, Args)]
+pub struct Nc {
+    /// The service
+    #[arg(value_name = "NAME")]
+    service: String,
+    /// The fingerprint that the service's publisher must show, if it was learnt from its owner; it
+    /// takes the place of the one that is pinned
+    #[arg(long, value_name = "FINGERPRINT")]
+    peer_key: Option<Fingerprint>,
+    /// Write a newline to this file descriptor when the service has answered
+    #[arg(long, value_name = "N")]
+    ready_fd: Option<u32>,
+    #[command(flatten)]
+    pub flags: Flags<OnSession>,
+}
+
+impl Nc {
+    /// Carries one connection.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        let stop = stop_asked()?;
+        tokio::select! {
+            outcome = self.carry(&context) => outcome,
+            // Whoever stops us does not want to wait; the far side sees the session end.
+            () = stop => Ok(()),
+        }
+    }
+
+    async fn carry(&self, context: &Context) -> Result<(), Failure> {
+        let board = Board::new("nc");
+        let Enrolled { standing, known } = context.enrolled().await?;
+        board.show_standing(standing.clone());
+        let _status = StatusServer::start(&context.home, board.clone())?;
+        let trust = PinnedTrust::new(context.home.clone(), known.key, self.peer_key);
+        let connector = Connector::new(standing.clone(), trust, context.settings.class.0, board);
+        let service = &self.service;
+        let outcome = async {
+            let channel = connector.open(service).await;
+            let channel = channel.map_err(|error| errors::of_open(&error, service))?;
+            ready::signal(self.ready_fd)?;
+            let done = nc(channel, tokio::io::stdin(), tokio::io::stdout()).await;
+            done.map_err(|error| errors::of_nc(&error, service))
+        };
+        let outcome = outcome.await;
+        connector.finish().await;
+        standing.attachment().detach().await;
+        outcome
+    }
+}

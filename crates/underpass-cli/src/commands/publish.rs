@@ -1,0 +1,163 @@
+//! `underpass publish`
+
+use clap::Args;
+use underpass_agent::Publisher;
+use underpass_agent::publish::{Listing, Offer};
+use underpass_agent::status::{Board, StatusServer};
+use underpass_proto::names;
+
+use super::signals::stop_asked;
+use super::{Context, Enrolled, errors, log_notices};
+use crate::failure::Failure;
+use crate::ready;
+use crate::settings::{Flags, OnPublish};
+
+/// Publish services that this machine can reach, until stopped
+///
+/// A service is private: only its owner may use it until `underpass services allow` lets others.
+/// Prints one line when all of them are published.
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// The service's name, and the host and port where this machine reaches it; any number of pairs
+    #[arg(required = true, num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
+    services: Vec<String>,
+    /// What it is, for people who look for it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    description: String,
+    /// Do not compress: for services where an attacker can mix its own text with secrets
+    #[arg(long)]
+    no_compression: bool,
+    /// Write a newline to this file descriptor when ready
+    #[arg(long, value_name = "N")]
+    ready_fd: Option<u32>,
+    #[command(flatten)]
+    pub flags: Flags<OnPublish>,
+}
+
+impl Publish {
+    /// Publishes until it is told to stop, or the attachment ends for good.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        let offers = self.offers()?;
+        let stop = stop_asked()?;
+        let board = Board::new("publish");
+        let Enrolled { standing, known } = tokio::select! {
+            enrolled = context.enrolled() => enrolled?,
+            () = stop_asked()? => return Ok(()),
+        };
+        board.show_standing(standing.clone());
+        let _status = StatusServer::start(&context.home, board.clone())?;
+        tokio::spawn(log_notices(standing.clone()));
+        let limit = context.settings.dial_timeout.0;
+        let started = Publisher::start(standing.clone(), offers, limit, board.clone()).await;
+        let publisher = started.map_err(|error| errors::of_publish(&error))?;
+        let listings = publisher.listings();
+        for listing in &listings {
+            board.show_entry(&listing.full_name, &listing.target);
+        }
+        tell_ready(&context, &listings)?;
+        ready::signal(self.ready_fd)?;
+        tokio::select! {
+            ended = publisher.keep() => Err(errors::of_attach(&ended, &known.url)),
+            () = stop => {
+                standing.attachment().detach().await;
+                Ok(())
+            }
+        }
+    }
+
+    fn offers(&self) -> Result<Vec<Offer>, Failure> {
+        let (pairs, rest) = self.services.as_chunks::<2>();
+        if let [name] = rest {
+            return Err(Failure::usage(format!("{name} has no HOST:PORT")));
+        }
+        let offers = pairs.iter().map(|[name, target]| {
+            names::check(name)
+                .map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
+            check_target(target)?;
+            Ok(Offer {
+                name: name.clone(),
+                target: target.clone(),
+                description: self.description.clone(),
+                compression: !self.no_compression,
+            })
+        });
+        let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;
+        let twice = offers.iter().enumerate().find(|(at, offer)| {
+            offers[..*at]
+                .iter()
+                .any(|earlier| earlier.name == offer.name)
+        });
+        match twice {
+            Some((_, offer)) => Err(Failure::usage(format!("{} is named twice", offer.name))),
+            None => Ok(offers),
+        }
+    }
+}
+
+/// Whether a text can be dialled: a host, a colon, a port.
+fn check_target(target: &str) -> Result<(), Failure> {
+    let sound = target.rsplit_once(':').is_some_and(|(host, port)| {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let address = match bare {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && !host.contains([':', '/', ' ']),
+        };
+        address && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if sound {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{target:?} is not HOST:PORT (an IPv6 address stands in brackets)"
+    )))
+}
+
+fn tell_ready(context: &Context, listings: &[Listing]) -> Result<(), Failure> {
+    let texts: Vec<String> = listings
+        .iter()
+        .map(|listing| format!("{} at {}", listing.full_name, listing.target))
+        .collect();
+    let json: serde_json::Value = listings
+        .iter()
+        .map(|listing| {
+            let Listing {
+                name,
+                full_name,
+                target,
+            } = listing;
+            serde_json::json!({ "name": name, "full_name": full_name, "target": target })
+        })
+        .collect();
+    context.output.result(
+        &format!("published {}", texts.join(", ")),
+        &serde_json::json!({ "published": json }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        for good in ["localhost:1", "10.0.0.1:5432", "[::1]:80", "db.corp:65535"] {
+            assert!(check_target(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "db",
+            ":80",
+            "::1:80",
+            "[::1:80",
+            "a b:1",
+            "h:0",
+            "h:65536",
+            "h:",
+            "http://h:80",
+            "[x]:1",
+        ] {
+            assert!(check_target(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `underpass services`
+
+use clap::{Args, Subcommand};
+use underpass_proto::control::ServiceRow;
+use underpass_seal::Fingerprint;
+
+use super::{Context, errors};
+use crate::failure::Failure;
+use crate::output::Rows;
+use crate::settings::{Flags, ToRelay};
+
+/// List the services you may use, and say who may use yours
+///
+/// Columns in a pipe: name, owner, present or away, allowed users, description, full name,
+/// fingerprint of the publisher.
+#[derive(Debug, Args)]
+pub struct Services {
+    #[command(flatten)]
+    pub flags: Flags<ToRelay>,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Let a user use a service
+    Allow(Whom),
+    /// Take that back, at once
+    Deny(Whom),
+}
+
+#[derive(Debug, Args)]
+struct Whom {
+    /// The user; `*` for every enrolled one
+    who: String,
+    /// The service
+    name: String,
+}
+
+impl Services {
+    /// Does what was asked.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        let standing = context.enrolled().await?.standing;
+        let outcome = match &self.action {
+            None => {
+                let rows = standing.services().await;
+                let rows =
+                    rows.map_err(|error| errors::of_request(&error, "cannot list services"))?;
+                context.output.rows(&as_rows(&rows))
+            }
+            Some(Action::Allow(Whom { who, name })) => {
+                let done = standing.allow(who, name).await;
+                done.map_err(|error| {
+                    errors::of_request(&error, &format!("cannot allow {who} to use {name}"))
+                })?;
+                context.output.message(&format!("{who} may use {name}"));
+                Ok(())
+            }
+            Some(Action::Deny(Whom { who, name })) => {
+                let done = standing.deny(who, name).await;
+                done.map_err(|error| {
+                    errors::of_request(&error, &format!("cannot deny {who} {name}"))
+                })?;
+                context
+                    .output
+                    .message(&format!("{who} may not use {name} any more"));
+                Ok(())
+            }
+        };
+        standing.attachment().detach().await;
+        outcome
+    }
+}
+
+fn as_rows(services: &[ServiceRow]) -> Rows {
+    let state = |row: &ServiceRow| if row.present { "present" } else { "away" };
+    let publisher = |row: &ServiceRow| Fingerprint::from_bytes(row.publisher).to_string();
+    let cells = services.iter().map(|row| {
+        vec![
+            row.name.clone(),
+            row.owner.clone(),
+            state(row).to_owned(),
+            row.allowed.join(","),
+            row.description.clone(),
+            row.full_name.clone(),
+            publisher(row),
+        ]
+    });
+    let json = services.iter().map(|row| {
+        serde_json::json!({
+            "name": row.name,
+            "owner": row.owner,
+            "present": row.present,
+            "mine": row.mine,
+            "allowed": row.allowed,
+            "description": row.description,
+            "full_name": row.full_name,
+            "publisher": publisher(row),
+        })
+    });
+    Rows {
+        columns: &[
+            "name",
+            "owner",
+            "state",
+            "allowed",
+            "description",
+            "full name",
+            "publisher",
+        ],
+        cells: cells.collect(),
+        json: json.collect(),
+    }
+}

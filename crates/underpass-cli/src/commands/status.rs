@@ -1,0 +1,318 @@
+//! `underpass status`
+
+use std::time::Duration;
+
+use clap::Args;
+use underpass_agent::home::KnownRelay;
+use underpass_agent::status::{AgentReport, RelayReport, SessionReport, ask_all};
+use underpass_proto::control::Identity;
+
+use super::{Context, errors};
+use crate::commands::users::role_word;
+use crate::failure::Failure;
+use crate::output::{Rows, printable};
+use crate::settings::{Flags, ToRelay};
+
+/// A relay must answer within this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+
+/// Show this machine's identity, its relays, and what its running agents do
+///
+/// Columns in a pipe: `machine` and its fingerprint; `relay`, address, reachable or why not, user,
+/// machine, role, key; `agent`, process, command, relay, carrier, seconds in use or missing, drops
+/// survived, seconds of the last resume, round trip in ms; `entry`, process, service, address;
+/// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only what is known on this machine: do not ask the relays
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    pub flags: Flags<ToRelay>,
+}
+
+/// What a relay said when it was asked.
+struct Seen {
+    relay: KnownRelay,
+    /// Whom it takes us for, or why it could not be asked.
+    answer: Option<Result<Identity, Failure>>,
+}
+
+impl Status {
+    /// Gathers and prints it.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        let fingerprint = context.home.fingerprint()?.to_string();
+        let agents = ask_all(&context.home).await?;
+        let mut relays = Vec::new();
+        for relay in self.relays(&context)? {
+            let answer = match self.offline {
+                true => None,
+                false => Some(ask(&context, &relay).await),
+            };
+            relays.push(Seen { relay, answer });
+        }
+        let json = serde_json::json!({
+            "machine": fingerprint,
+            "relays": relays.iter().map(Seen::to_json).collect::<Vec<_>>(),
+            "agents": agents,
+        });
+        if context.output.for_people() {
+            return context
+                .output
+                .result(&for_people(&fingerprint, &relays, &agents), &json);
+        }
+        let mut cells = vec![vec!["machine".to_owned(), fingerprint]];
+        cells.extend(relays.iter().map(Seen::cells));
+        cells.extend(agents.iter().flat_map(agent_cells));
+        context.output.rows(&Rows {
+            columns: &[],
+            cells,
+            json,
+        })
+    }
+
+    /// All relays, or the one that was asked for.
+    fn relays(&self, context: &Context) -> Result<Vec<KnownRelay>, Failure> {
+        match context.settings.relay.0 {
+            Some(_) => Ok(vec![context.known_relay()?]),
+            None => Ok(context.home.relays()?.list().to_vec()),
+        }
+    }
+}
+
+async fn ask(context: &Context, relay: &KnownRelay) -> Result<Identity, Failure> {
+    let limit = ANSWER_LIMIT.min(context.settings.patience.0);
+    let asking = async {
+        let attached = context.attach(relay).await;
+        let (standing, identity) =
+            attached.map_err(|error| errors::of_standing(&error, &relay.url))?;
+        standing.attachment().detach().await;
+        Ok(identity)
+    };
+    tokio::time::timeout(limit, asking)
+        .await
+        .unwrap_or_else(|_| {
+            let what = format!("the relay {} did not answer within {limit:?}", relay.url);
+            Err(Failure::local(&crate::failure::NO_PATH, what))
+        })
+}
+
+impl Seen {
+    fn state(&self) -> String {
+        match &self.answer {
+            None => "not asked".to_owned(),
+            Some(Ok(identity)) if identity.user.is_empty() => "not enrolled".to_owned(),
+            Some(Ok(_)) => "reachable".to_owned(),
+            Some(Err(failure)) => failure.up.to_owned(),
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let Self { relay, answer } = self;
+        let role = answer
+            .as_ref()
+            .and_then(|it| it.as_ref().ok())
+            .map(|it| role_word(it.role));
+        let error = answer
+            .as_ref()
+            .and_then(|it| it.as_ref().err())
+            .map(Failure::to_json);
+        serde_json::json!({
+            "url": relay.url,
+            "key": relay.key.to_string(),
+            "user": relay.user,
+            "machine": relay.machine,
+            "role": role,
+            "state": self.state(),
+            "error": error.map(|it| it["error"].clone()),
+        })
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let relay = &self.relay;
+        let role = match &self.answer {
+            Some(Ok(identity)) => role_word(identity.role),
+            _ => "",
+        };
+        vec![
+            "relay".to_owned(),
+            relay.url.clone(),
+            self.state(),
+            relay.user.clone(),
+            relay.machine.clone(),
+            role.to_owned(),
+            relay.key.to_string(),
+        ]
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map(|value| format!("{value:.1}")).unwrap_or_default()
+}
+
+fn agent_cells(agent: &AgentReport) -> Vec<Vec<String>> {
+    let pid = agent.pid.to_string();
+    let mut first = vec!["agent".to_owned(), pid.clone(), agent.command.clone()];
+    if let Some(relay) = &agent.relay {
+        first.extend([
+            relay.url.clone(),
+            relay.carrier.clone().unwrap_or_default(),
+            number(Some(relay.since_s)),
+            relay.drops.to_string(),
+            number(relay.last_resume_s),
+            number(relay.rtt_ms),
+        ]);
+    }
+    let mut rows = vec![first];
+    rows.extend(agent.entries.iter().map(|entry| {
+        vec![
+            "entry".to_owned(),
+            pid.clone(),
+            entry.service.clone(),
+            entry.address.clone(),
+        ]
+    }));
+    rows.extend(
+        agent
+            .sessions
+            .iter()
+            .map(|session| session_cells(session, &pid)),
+    );
+    rows
+}
+
+fn session_cells(session: &SessionReport, pid: &str) -> Vec<String> {
+    vec![
+        "session".to_owned(),
+        pid.to_owned(),
+        session.service.clone(),
+        session.user.clone().unwrap_or_default(),
+        number(session.rtt_ms),
+        session.bytes_per_s.to_string(),
+        session.resumes.to_string(),
+        session.channels.to_string(),
+        session.peer.clone(),
+    ]
+}
+
+fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> String {
+    let mut lines = vec![format!("this machine's key is {fingerprint}")];
+    if relays.is_empty() {
+        lines.push("it has not logged in to any relay; next: underpass login RELAY".to_owned());
+    }
+    for seen in relays {
+        let relay = &seen.relay;
+        lines.push(format!("\nrelay {}: {}", relay.url, seen.state()));
+        lines.push(format!(
+            "  as {} on {}, relay's key {}",
+            relay.user, relay.machine, relay.key
+        ));
+        if let Some(Err(failure)) = &seen.answer {
+            lines.push(format!("  {}", failure.what));
+        }
+    }
+    for agent in agents {
+        let running = Duration::from_secs(agent.running_s as u64);
+        lines.push(format!(
+            "\nunderpass {} (process {}), running for {}",
+            agent.command,
+            agent.pid,
+            humantime::format_duration(running)
+        ));
+        lines.extend(agent.relay.as_ref().map(relay_story));
+        lines.extend(
+            agent
+                .entries
+                .iter()
+                .map(|entry| format!("  {} at {}", entry.service, entry.address)),
+        );
+        lines.extend(agent.sessions.iter().map(session_story));
+    }
+    if agents.is_empty() {
+        lines.push("\nno agent is running for this home".to_owned());
+    }
+    let lines: Vec<String> = lines
+        .iter()
+        .flat_map(|line| line.split('\n'))
+        .map(printable)
+        .collect();
+    lines.join("\n")
+}
+
+fn relay_story(relay: &RelayReport) -> String {
+    let since = humantime::format_duration(Duration::from_secs(relay.since_s as u64));
+    let carried = match (&relay.carrier, &relay.waiting_for) {
+        (Some(carrier), _) => {
+            let tls = relay
+                .tls
+                .as_ref()
+                .map(|tls| format!(" over {tls}"))
+                .unwrap_or_default();
+            format!("carried by {carrier}{tls} for {since}")
+        }
+        (None, Some(reason)) => format!("no path for {since}: {reason}"),
+        (None, None) => format!("no path for {since}"),
+    };
+    let drops = match (relay.drops, relay.last_resume_s) {
+        (0, _) => "no drops".to_owned(),
+        (drops, Some(last)) => format!("{drops} drops survived, the last one in {last:.1} s"),
+        (drops, None) => format!("{drops} drops"),
+    };
+    let rtt = relay
+        .rtt_ms
+        .map(|rtt| format!(", {rtt:.1} ms"))
+        .unwrap_or_default();
+    format!("  {carried}, {drops}{rtt}")
+}
+
+fn session_story(session: &SessionReport) -> String {
+    let who = session
+        .user
+        .as_ref()
+        .map(|user| format!(" used by {user}"))
+        .unwrap_or_default();
+    let rtt = session
+        .rtt_ms
+        .map(|rtt| format!(", {rtt:.1} ms"))
+        .unwrap_or_default();
+    let away = session
+        .detached_for_s
+        .map(|time| format!(", without a path for {time:.1} s"))
+        .unwrap_or_default();
+    format!(
+        "  session: {}{who}, {} connections, {} resumes, {} B/s{rtt}{away}",
+        session.service, session.channels, session.resumes, session.bytes_per_s
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_tells_its_story() {
+        let mut relay = RelayReport {
+            url: "http://r".into(),
+            key: String::new(),
+            carrier: Some("ws".into()),
+            tls: None,
+            since_s: 61.5,
+            drops: 0,
+            last_resume_s: None,
+            waiting_for: None,
+            rtt_ms: Some(12.34),
+        };
+        assert_eq!(
+            relay_story(&relay),
+            "  carried by ws for 1m 1s, no drops, 12.3 ms"
+        );
+        relay.carrier = None;
+        relay.waiting_for = Some("ws: refused".into());
+        relay.drops = 3;
+        relay.last_resume_s = Some(0.26);
+        assert_eq!(
+            relay_story(&relay),
+            "  no path for 1m 1s: ws: refused, 3 drops survived, the last one in 0.3 s, 12.3 ms"
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! What the texts of settings mean.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::HeaderValue;
+use underpass_carrier::{IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name};
+use underpass_proto::frame::Class;
+
+/// A length of time: `90s`, `10m`, `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self)
+    }
+}
+
+/// A relay's address, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayChoice(pub Option<RelayUrl>);
+
+impl FromStr for RelayChoice {
+    type Err = RelayUrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" => Ok(Self(None)),
+            text => Ok(Self(Some(text.parse()?))),
+        }
+    }
+}
+
+/// Kinds of carriers in the order to try them.
+#[derive(Debug, Clone)]
+pub struct Carriers(pub Vec<&'static Kind>);
+
+impl Carriers {
+    /// Their names.
+    #[cfg(test)]
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|kind| kind.name).collect()
+    }
+}
+
+impl FromStr for Carriers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Ok(Self(KINDS.iter().collect()));
+        }
+        let kind = |name: &str| {
+            kind_by_name(name.trim()).ok_or_else(|| {
+                let all: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+                format!("there is no carrier {name:?}; there are {}", all.join(", "))
+            })
+        };
+        text.split(',')
+            .map(kind)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// A media type for HTTP bodies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaType(pub HeaderValue);
+
+impl FromStr for MediaType {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = text
+            .split_once('/')
+            .is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());
+        let value = HeaderValue::from_str(text).ok().filter(|_| named);
+        value.map(Self).ok_or("a media type is written TYPE/NAME")
+    }
+}
+
+/// One of a few words, each with its meaning.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident($type:ty): $($word:literal => $value:expr),*) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name(pub $type);
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text {
+                    $( $word => Ok(Self($value)), )*
+                    _ => Err(format!("it is one of {}", [$($word),*].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+/// How a certificate is checked at login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsCheckMode {
+    /// By the system's roots.
+    System,
+    /// By its fingerprint, pinned at first use.
+    Pinned,
+    /// By the system's roots where they know it, else by its fingerprint.
+    Auto,
+}
+
+words! {
+    /// Where the id of a carrier of several requests stands.
+    CarrierIdPlace(IdPlace): "url" => IdPlace::Url, "cookie" => IdPlace::Cookie
+}
+
+words! {
+    /// How a certificate is checked at login.
+    TlsMode(TlsCheckMode): "auto" => TlsCheckMode::Auto, "system" => TlsCheckMode::System, "pinned" => TlsCheckMode::Pinned
+}
+
+words! {
+    /// The priority of channels.
+    Priority(Class): "interactive" => Class::Interactive, "normal" => Class::Normal, "bulk" => Class::Bulk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_and_their_meanings() {
+        assert_eq!("1m 30s".parse::<Span>().unwrap().0.as_secs(), 90);
+        assert!("90".parse::<Span>().is_err(), "a number without a unit");
+        assert_eq!("".parse::<Carriers>().unwrap().0.len(), KINDS.len());
+        assert_eq!(
+            "ws, upgrade".parse::<Carriers>().unwrap().names(),
+            ["ws", "upgrade"]
+        );
+        let error = "ws,smoke".parse::<Carriers>().unwrap_err();
+        assert!(
+            error.contains("\"smoke\"") && error.contains("upgrade"),
+            "{error}"
+        );
+        assert_eq!("".parse::<RelayChoice>().unwrap().0, None);
+        assert!("relay".parse::<RelayChoice>().is_err());
+        assert_eq!("bulk".parse::<Priority>().unwrap().0, Class::Bulk);
+        let error = "fast".parse::<Priority>().unwrap_err();
+        assert_eq!(error, "it is one of interactive, normal, bulk");
+        assert!("a/b".parse::<MediaType>().is_ok());
+        for bad in ["a", "/b", "a/", "a/b\n"] {
+            assert!(bad.parse::<MediaType>().is_err(), "{bad:?}");
+        }
+    }
+}

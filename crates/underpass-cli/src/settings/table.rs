@@ -1,0 +1,88 @@
+//! The table.
+
+use super::kinds::{CarrierIdPlace, Carriers, MediaType, Priority, RelayChoice, Span, TlsMode};
+use super::{Layers, Row};
+use crate::failure::Failure;
+
+/// Which commands have the flag of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// All.
+    Everywhere,
+    /// Those that talk to a relay.
+    Path,
+    /// Those that talk to a relay that is known already.
+    ToRelay,
+    /// `login`.
+    OnLogin,
+    /// `connect` and `nc`.
+    OnSession,
+    /// `publish`.
+    OnPublish,
+}
+
+macro_rules! settings {
+    ($(
+        #[doc = $help:literal]
+        $name:ident: $type:ty = $default:literal, $group:ident $value:literal;
+    )*) => {
+        /// All settings, with their values.
+        #[derive(Debug, Clone)]
+        pub struct Settings {
+            $( #[doc = $help] pub $name: $type, )*
+        }
+
+        /// One row for each setting.
+        pub static TABLE: &[Row] = &[$(
+            Row {
+                name: stringify!($name),
+                group: Group::$group,
+                value: $value,
+                default: $default,
+                help: $help,
+                check: |text| text.parse::<$type>().map(|_| ()).map_err(|error| error.to_string()),
+            },
+        )*];
+
+        impl Settings {
+            /// Reads each setting from the first layer that has it; `variable` looks variables up.
+            pub fn resolve(
+                layers: &Layers,
+                variable: impl Fn(&str) -> Option<String>,
+            ) -> Result<Self, Failure> {
+                let mut rows = TABLE.iter();
+                let mut next = || rows.next().expect("one row for each field, in the same order");
+                Ok(Self {
+                    $( $name: layers.value(next(), &variable)?, )*
+                })
+            }
+        }
+    };
+}
+
+settings! {
+    #[doc = "Print results as JSON, and errors too"]
+    json: bool = "false", Everywhere "";
+    #[doc = "Print results and errors only"]
+    quiet: bool = "false", Everywhere "";
+    #[doc = "What to log: error, warn, info, debug, trace, or rules such as underpass_endpoint=debug; if not given, RUST_LOG, else info for commands that keep running and warn for others"]
+    log: String = "", Everywhere "RULES";
+    #[doc = "The relay to use, one that `underpass login` was run for; if not given, the first of those"]
+    relay: RelayChoice = "", ToRelay "URL";
+    #[doc = "The carriers to use, the first choice first; if not given, all in their usual order"]
+    carrier: Carriers = "", Path "NAME,...";
+    #[doc = "How long to try to reach the relay before giving up, unless it was reached before"]
+    patience: Span = "20s", Path "TIME";
+    #[doc = "The media type that HTTP bodies are labelled with"]
+    media_type: MediaType = "binary/tcp", Path "TYPE";
+    #[doc = "Where the id of a carrier stands that takes several requests: url or cookie"]
+    id_place: CarrierIdPlace = "url", Path "PLACE";
+    #[doc = "How the relay's TLS certificate is checked at login: system, pinned, or auto to try them in this order"]
+    tls: TlsMode = "auto", OnLogin "CHECK";
+    #[doc = "How long a session is kept while no path leads to its peer"]
+    keep: Span = "10m", Path "TIME";
+    #[doc = "The priority of connections: interactive, normal or bulk"]
+    class: Priority = "normal", OnSession "CLASS";
+    #[doc = "How long to try to connect to a published service's host"]
+    dial_timeout: Span = "10s", OnPublish "TIME";
+}
