@@ -1,6 +1,9 @@
 //! The `underpass` command.
 
-#![allow(unreachable_pub, reason = "a program exports nothing; pub means for the other modules")]
+#![allow(
+    unreachable_pub,
+    reason = "a program exports nothing; pub means for the other modules"
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod cli;

@@ -249,7 +249,20 @@ impl ChannelReader {
         }
         let id = self.id;
         let outcome = self.session.with(|state, _| {
-            let outcome = state.core.read(id, READ_CHUNK);
+            // Bytes behind a redial are for the next host service.
+            let redial = state
+                .channels
+                .get(&id)
+                .and_then(|wakers| wakers.redial.as_ref());
+            let most = match (redial, state.core.read_offset(id)) {
+                (Some(redial), Some(read)) => redial.offset.saturating_sub(read),
+                _ => READ_CHUNK as u64,
+            };
+            let most = usize::try_from(most).unwrap_or(READ_CHUNK).min(READ_CHUNK);
+            let outcome = match most {
+                0 => ReadOutcome::Blocked,
+                most => state.core.read(id, most),
+            };
             if outcome == ReadOutcome::Blocked {
                 register(state, id, cx.waker(), false);
             }
@@ -419,9 +432,14 @@ impl ChannelWriter {
     }
 
     /// As [`Channel::redial`].
-    pub fn redial(&self, service: &str) {
+    ///
+    /// # Errors
+    /// As for writing.
+    pub async fn redial(&mut self, service: &str) -> Result<(), ChannelError> {
+        std::future::poll_fn(|cx| self.poll_pending(cx)).await?;
         let id = self.id;
         self.session.with(|state, _| state.core.redial(id, service));
+        Ok(())
     }
 
     /// Waits until the peer stops reading, with its code.

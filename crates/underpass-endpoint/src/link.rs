@@ -417,10 +417,12 @@ async fn run(
 }
 
 async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDecoder) -> LinkEnd {
+    let mut silence = Silence::new();
     loop {
         loop {
             match decoder.next() {
                 Ok(Some(packet)) => {
+                    silence.heard(packet.kind);
                     if let Err(end) = link.handle(packet) {
                         return end;
                     }
@@ -429,11 +431,57 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
                 Err(error) => return error.into(),
             }
         }
-        match poll_fn(|cx| source.poll_recv(cx)).await {
+        let receiving = poll_fn(|cx| source.poll_recv(cx));
+        let received = match silence.unexpected_after() {
+            None => receiving.await,
+            Some(limit) => match tokio::time::timeout(limit, receiving).await {
+                Ok(received) => received,
+                Err(_) => {
+                    link.session.with(|state, _| state.core.ping(link.id));
+                    silence.asked();
+                    continue;
+                }
+            },
+        };
+        match received {
             Some(Ok(chunk)) => decoder.push(chunk),
             Some(Err(error)) => return error.into(),
             None => return LinkEnd::Closed,
         }
+    }
+}
+
+/// When a link that was busy falls silent, somebody should ask: who only receives has nothing under
+/// way that an acknowledgement would be missed for. The longer it stays silent the less often; an
+/// idle link is left to the session's own pings.
+struct Silence {
+    wait: Option<Duration>,
+}
+
+impl Silence {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LAST: Duration = Duration::from_secs(8);
+
+    fn new() -> Self {
+        Silence { wait: None }
+    }
+
+    /// Answers to our own questions are no traffic.
+    fn heard(&mut self, kind: PacketKind) {
+        if matches!(kind, PacketKind::Routed | PacketKind::Reliable) {
+            self.wait = Some(Self::FIRST);
+        }
+    }
+
+    fn unexpected_after(&self) -> Option<Duration> {
+        self.wait
+    }
+
+    fn asked(&mut self) {
+        self.wait = self
+            .wait
+            .map(|wait| wait * 2)
+            .filter(|wait| *wait <= Self::LAST);
     }
 }
 
@@ -448,10 +496,12 @@ async fn write(link: &Arc<Link>, sink: &mut dyn Sink) -> LinkEnd {
                 let _ = tokio::time::timeout(CLOSE_LIMIT, closing).await;
                 return LinkEnd::Done;
             }
-            if let Err(error) = poll_fn(|cx| sink.poll_flush(cx)).await {
-                return error.into();
+            // A flush may last as long as the other side takes to answer. What comes up meanwhile, such as the ping
+            // that finds out whether it still does, must not wait for it.
+            tokio::select! {
+                Err(error) = poll_fn(|cx| sink.poll_flush(cx)) => return error.into(),
+                () = notified => {}
             }
-            notified.await;
             continue;
         }
         if let Err(error) = poll_fn(|cx| sink.poll_send(cx, &mut out.queue)).await {

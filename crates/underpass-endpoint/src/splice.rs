@@ -203,8 +203,7 @@ enum Next {
 }
 
 impl ChannelReader {
-    /// The next bytes, or the redial once everything before it was read. The peer sends nothing past
-    /// that point until the redial is accepted.
+    /// The next bytes, or the redial once everything before it was read.
     async fn next(&mut self) -> Result<Next, ChannelError> {
         std::future::poll_fn(|cx| {
             if let std::task::Poll::Ready(chunk) = self.poll_chunk(cx) {

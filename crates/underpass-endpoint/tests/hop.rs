@@ -239,10 +239,10 @@ async fn a_channel_moves_to_another_host_service_unnoticed() {
     expect("one:").await;
     writer.write_all(b"before").await.unwrap();
     expect("before").await;
-    writer.redial("two");
+    writer.redial("two").await.unwrap();
     writer.write_all(b"after").await.unwrap();
     expect("two:after").await;
-    writer.redial("nowhere");
+    writer.redial("nowhere").await.unwrap();
     let mut rest = Vec::new();
     assert!(reader.read_to_end(&mut rest).await.is_err());
     assert_eq!(splicing.await.unwrap().redials, 1);

@@ -353,7 +353,7 @@ impl Agent {
             .as_ref()
             .map_or(String::new(), |name| format!(" --carrier {name}"));
         Ok(format!(
-            "UNDERPASS_HOME={} {} nc {service}{carrier}",
+            "env UNDERPASS_HOME={} {} nc {service}{carrier}",
             home.display(),
             program.display()
         ))

@@ -214,7 +214,7 @@ fn a_revoked_machine_is_out() -> Result<()> {
     let rows: serde_json::Value = serde_json::from_str(&rows)?;
     let rows = rows.as_array().context("machines are a list")?;
     let row = rows.iter().find(|row| row["user"] == "client");
-    let name = row.and_then(|row| row["machine"].as_str());
+    let name = row.and_then(|row| row["name"].as_str());
     let name = name.with_context(|| format!("no machine of the client in {rows:?}"))?;
     scene
         .publisher

@@ -137,7 +137,7 @@ fn the_readme_works_as_printed() -> Result<()> {
 
 /// The code that a person would copy from the relay's terminal.
 fn setup_code(relay: &Process) -> Result<String> {
-    let line = relay.logged("setup code", LIMIT)?;
+    let line = relay.logged(" --setup ", LIMIT)?;
     let word = line.split_ascii_whitespace().last();
     Ok(word.context("a line with a code has words")?.to_owned())
 }

@@ -9,7 +9,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use underpass_carrier::{Carrier, Server};
-use underpass_endpoint::{Accepted, Acceptor, Channel, ChannelError, Incoming, Link, Session};
+use underpass_endpoint::{
+    Accepted, Acceptor, Channel, ChannelError, ChannelReader, ChannelWriter, Incoming, Link,
+    Session,
+};
 use underpass_proto::control::{CONTROL_SERVICE, Control, ControlDecoder};
 use underpass_proto::packet::SessionId;
 use underpass_proto::{Code, Speaker};
@@ -39,6 +42,8 @@ pub(crate) struct Reception {
     by_session: Mutex<HashMap<SessionId, Arc<Attached>>>,
     next: AtomicU64,
     checks: Arc<Semaphore>,
+    /// The relay is shutting down: nobody new is taken in.
+    stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -48,6 +53,7 @@ impl Reception {
         switch: Arc<Switch>,
         desk: Arc<Desk>,
         log: Log,
+        stop: CancellationToken,
     ) -> Arc<Self> {
         let reception = Arc::new(Self {
             acceptor,
@@ -57,6 +63,7 @@ impl Reception {
             by_session: Mutex::default(),
             next: AtomicU64::new(1),
             checks: Arc::new(Semaphore::new(MOST_CHECKS)),
+            stop,
             tasks: TaskTracker::new(),
         });
         let weak = Arc::downgrade(&reception);
@@ -69,16 +76,12 @@ impl Reception {
         reception
     }
 
-    /// Takes in what the server accepts, until `stop`; gives the server back.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        mut server: Server,
-        stop: CancellationToken,
-    ) -> Server {
+    /// Takes in what the server accepts until the relay shuts down; gives the server back.
+    pub(crate) async fn run(self: Arc<Self>, mut server: Server) -> Server {
         loop {
             let carrier = tokio::select! {
                 carrier = server.accept() => carrier,
-                () = stop.cancelled() => return server,
+                () = self.stop.cancelled() => return server,
             };
             let Some(carrier) = carrier else {
                 return server;
@@ -130,6 +133,10 @@ impl Reception {
         self.switch.add(Arc::clone(attached));
         self.switch
             .with_hub(|hub, now| hub.attach(attached.id, source, member, now))?;
+        if self.stop.is_cancelled() {
+            // Whoever was not on the list of those to be told is told here.
+            return Err(Refusal::of(Code::GoingAway));
+        }
         self.note(Kind::Attach, attached, user.as_ref());
         Ok(user)
     }
@@ -197,8 +204,9 @@ impl Reception {
         loop {
             let messages = match decoder.next() {
                 Ok(Some(request)) => {
+                    let draw = &rand::random;
                     self.desk
-                        .answer(&caller, request, clock::calendar(), &rand::random)
+                        .answer(&caller, request, clock::calendar(), draw)
                         .await
                 }
                 Ok(None) => tokio::select! {
@@ -221,8 +229,12 @@ impl Reception {
                     return reader.stop(Code::ProtocolViolation);
                 }
             };
+            let last = matches!(messages[..], [Control::Going(_)]);
             if let Err(error) = write(&mut writer, &messages).await {
                 return tracing::debug!(attachment = attached.id.0, "control channel: {error}");
+            }
+            if last {
+                return say_goodbye(writer, reader).await;
             }
         }
     }
@@ -261,10 +273,14 @@ impl Reception {
     }
 }
 
-async fn write(
-    writer: &mut underpass_endpoint::ChannelWriter,
-    messages: &[Control],
-) -> Result<(), ChannelError> {
+/// Ends a control channel, and waits until its agent has read it to its end.
+async fn say_goodbye(mut writer: ChannelWriter, mut reader: ChannelReader) {
+    if writer.finish().await.is_ok() {
+        while let Ok(Some(_)) = reader.read_chunk().await {}
+    }
+}
+
+async fn write(writer: &mut ChannelWriter, messages: &[Control]) -> Result<(), ChannelError> {
     let mut bytes = BytesMut::new();
     for message in messages {
         if let Err(error) = message.put_framed(&mut bytes) {

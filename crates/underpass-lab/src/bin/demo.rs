@@ -150,6 +150,11 @@ fn download(stage: &Stage, got: &Path) -> Result<bool> {
     println!("\ncurl ended after {:.1} s: {status}.", took.as_secs_f32());
     ensure!(status.success(), "{}", curl.log_tail());
 
+    compare(stage, got, done.len())
+}
+
+/// Says whether what arrived is what was published, and whether the path was cut as often as promised.
+fn compare(stage: &Stage, got: &Path, cuts: usize) -> Result<bool> {
     let (sent, got) = (checksum(&stage.nginx.files().join("file"))?, checksum(got)?);
     println!("SHA-256 of what was published: {sent}\nSHA-256 of what arrived:       {got}");
     for process in [
@@ -169,12 +174,12 @@ fn download(stage: &Stage, got: &Path) -> Result<bool> {
     println!(
         "\n{} MiB through {} cuts: {verdict}.",
         LENGTH / MEBIBYTE,
-        done.len()
+        cuts
     );
-    if done.len() < CUTS {
-        println!("Only {} of {CUTS} cuts fell into the download.", done.len());
+    if cuts < CUTS {
+        println!("Only {} of {CUTS} cuts fell into the download.", cuts);
     }
-    Ok(same && done.len() == CUTS)
+    Ok(same && cuts == CUTS)
 }
 
 fn plan(stage: &Stage, progress: &Arc<AtomicU64>) -> Plan {

@@ -46,7 +46,8 @@ impl Budget {
     }
 
     pub(crate) fn has_room(&self, held: u64, more: u64) -> bool {
-        held + more <= RESERVED || self.used().saturating_add(more) <= self.account.limit
+        held.saturating_add(more) <= RESERVED
+            || self.used().saturating_add(more) <= self.account.limit
     }
 
     pub(crate) fn take(&self, bytes: u64) {

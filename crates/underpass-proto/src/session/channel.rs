@@ -9,8 +9,54 @@ use super::send_half::SendHalf;
 use crate::frame::{ChannelKind, Class, Encoding};
 use crate::time::Time;
 
-/// Datagrams that wait in one channel, each way; the oldest give way to new ones.
+/// Datagrams that wait in one channel, each way, and their bytes; the oldest give way to new ones.
 const MAX_DATAGRAMS: usize = 256;
+const MAX_DATAGRAM_BYTES: usize = 1 << 20;
+/// REDIALs that a channel keeps until its OPEN has arrived.
+pub(crate) const MAX_EARLY_REDIALS: usize = 16;
+
+/// Datagrams that wait.
+#[derive(Debug)]
+pub(crate) struct Datagrams<T> {
+    waiting: VecDeque<(Bytes, T)>,
+    bytes: usize,
+}
+
+impl<T> Datagrams<T> {
+    fn new() -> Self {
+        Datagrams {
+            waiting: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds one; the oldest make room.
+    pub(crate) fn push(&mut self, data: Bytes, with: T) {
+        self.bytes += data.len();
+        self.waiting.push_back((data, with));
+        while self.waiting.len() > MAX_DATAGRAMS || self.bytes > MAX_DATAGRAM_BYTES {
+            self.pop();
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(Bytes, T)> {
+        let (data, with) = self.waiting.pop_front()?;
+        self.bytes -= data.len();
+        Some((data, with))
+    }
+
+    pub(crate) fn front(&self) -> Option<&(Bytes, T)> {
+        self.waiting.front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -21,18 +67,18 @@ pub(crate) struct Channel {
     pub(crate) recv: RecvHalf,
     /// OPEN was sent or has arrived. Data may overtake it where a session has several legs.
     pub(crate) announced: bool,
-    /// OPENED answered this side's OPEN, or there is none to wait for.
-    pub(crate) accepted: bool,
     /// Stands in the schedule.
     pub(crate) scheduled: bool,
     /// The application was told "full" and wants to know when there is room.
     pub(crate) write_blocked: bool,
     /// The peer wants no more: the code it gave.
     pub(crate) stopped: Option<u64>,
-    /// STOP was sent: what still comes is thrown away.
-    pub(crate) discarding: bool,
-    pub(crate) datagrams_in: VecDeque<Bytes>,
-    pub(crate) datagrams_out: VecDeque<(Bytes, Time)>,
+    pub(crate) datagrams_in: Datagrams<()>,
+    pub(crate) datagrams_out: Datagrams<Time>,
+    /// REDIALs to send, by offset: the first is under way while the sending half has its barrier.
+    pub(crate) redials_out: VecDeque<(u64, String)>,
+    /// REDIALs that arrived before OPEN.
+    pub(crate) redials_in: Vec<(u64, String)>,
 }
 
 impl Channel {
@@ -50,45 +96,30 @@ impl Channel {
             send: SendHalf::new(send_limit),
             recv,
             announced: false,
-            accepted: true,
             scheduled: false,
             write_blocked: false,
             stopped: None,
-            discarding: false,
-            datagrams_in: VecDeque::new(),
-            datagrams_out: VecDeque::new(),
+            datagrams_in: Datagrams::new(),
+            datagrams_out: Datagrams::new(),
+            redials_out: VecDeque::new(),
+            redials_in: Vec::new(),
         }
     }
 
-    /// Takes a datagram that arrived.
-    pub(crate) fn receive_datagram(&mut self, data: Bytes) {
-        if self.datagrams_in.len() == MAX_DATAGRAMS {
-            self.datagrams_in.pop_front();
-        }
-        self.datagrams_in.push_back(data);
-    }
-
-    /// Queues a datagram that is worth nothing after `deadline`.
-    pub(crate) fn send_datagram(&mut self, data: Bytes, deadline: Time) {
-        if self.datagrams_out.len() == MAX_DATAGRAMS {
-            self.datagrams_out.pop_front();
-        }
-        self.datagrams_out.push_back((data, deadline));
-    }
-
-    /// The next datagram that is not too late.
-    pub(crate) fn next_datagram(&mut self, now: Time) -> Option<Bytes> {
-        while let Some((data, deadline)) = self.datagrams_out.pop_front() {
-            if deadline >= now {
-                return Some(data);
+    /// Forgets datagrams that are too late; true when one is left.
+    pub(crate) fn drop_late(&mut self, now: Time) -> bool {
+        while let Some((_, deadline)) = self.datagrams_out.front() {
+            if *deadline >= now {
+                return true;
             }
+            self.datagrams_out.pop();
         }
-        None
+        false
     }
 
     /// Nothing will happen here any more, and the final offset is known, so that the session's
     /// window is settled.
     pub(crate) fn is_finished(&self) -> bool {
-        self.send.is_done() && self.recv.is_complete() && (self.recv.is_ended() || self.discarding)
+        self.send.is_settled() && self.recv.is_settled()
     }
 }

@@ -8,6 +8,9 @@ use crate::code;
 use crate::frame::{self, ChannelId, ChannelKind, Class, Encoding, Frame, Open, Opened, Redial};
 use crate::time::Time;
 
+/// The largest datagram that fits a record, whatever the peer says it takes: UDP's over IPv4.
+const MAX_DATAGRAM: u64 = 65_507;
+
 /// Why a channel was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -71,7 +74,6 @@ impl Session {
         self.credit.opened += 1;
         let mut channel = self.new_channel(now, kind, class, encoding);
         channel.announced = true;
-        channel.accepted = false;
         self.channels.insert(id, channel);
         self.control.push_back(Frame::Open(Open {
             channel: id,
@@ -83,8 +85,7 @@ impl Session {
         Ok(id)
     }
 
-    /// Tells the peer that a channel leads where it should: the one it opened, or the one it wanted
-    /// moved to another host service.
+    /// Tells the peer that the channel it opened leads where it should.
     pub fn accept(&mut self, id: ChannelId) {
         if self.channels.contains_key(&id) {
             self.control
@@ -99,9 +100,11 @@ impl Session {
     pub fn write_room(&mut self, id: ChannelId) -> Result<usize, WriteError> {
         let channel = self.channels.get_mut(&id).ok_or(WriteError::Closed)?;
         if let Some(code) = channel.stopped {
+            channel.send.set_told();
+            self.retire(id);
             return Err(WriteError::Stopped(code));
         }
-        if !channel.send.is_open() {
+        if channel.kind != ChannelKind::Stream || !channel.send.is_open() {
             return Err(WriteError::Closed);
         }
         match channel.send.room() {
@@ -126,12 +129,30 @@ impl Session {
         Ok(taken)
     }
 
-    /// Ends this side's direction of a channel after what was written.
+    /// Ends this side's direction of a channel after what was written. A channel is remembered until
+    /// its application finished or reset it, or was told that the peer stopped reading.
     pub fn finish(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(&id) {
-            channel.send.finish();
-            self.reschedule(id);
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        channel.send.finish();
+        if channel.send.is_done() {
+            self.retire(id);
+            return;
         }
+        if !channel.send.ends_after(0) {
+            self.reschedule(id);
+            return;
+        }
+        // An end without bytes needs no credit, so it does not wait behind those that do.
+        channel.send.set_fin_sent();
+        self.control.push_back(Frame::Data(frame::Data {
+            channel: id,
+            offset: channel.send.offset(),
+            fin: true,
+            data: Bytes::new(),
+        }));
+        self.retire(id);
     }
 
     /// Gives up this side's direction: what was not sent is forgotten, and the peer learns the code.
@@ -139,7 +160,9 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
+        channel.send.set_told();
         if channel.send.is_done() {
+            self.retire(id);
             return;
         }
         let final_offset = channel.send.reset();
@@ -156,11 +179,11 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        if channel.discarding {
+        if channel.recv.is_discarding() {
             return;
         }
-        channel.discarding = true;
         let complete = channel.recv.is_complete();
+        self.fragments -= channel.recv.fragments();
         self.credit.consumed += channel.recv.discard();
         if !complete {
             self.control
@@ -174,10 +197,11 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&id) else {
             return ReadOutcome::Closed;
         };
-        if channel.kind == ChannelKind::Datagram {
-            if let Some(data) = channel.datagrams_in.pop_front() {
-                return ReadOutcome::Data(data);
-            }
+        if channel.kind == ChannelKind::Datagram
+            && let Some((data, ())) = channel.datagrams_in.pop()
+        {
+            self.datagram_bytes -= data.len();
+            return ReadOutcome::Data(data);
         }
         if let Some(data) = channel.recv.read(most) {
             self.credit.consumed += data.len() as u64;
@@ -204,9 +228,11 @@ impl Session {
         data: Bytes,
         deadline: Time,
     ) -> Result<(), WriteError> {
-        let most = self.peer.max_datagram;
+        let most = self.peer.max_datagram.min(MAX_DATAGRAM);
         let channel = self.channels.get_mut(&id).ok_or(WriteError::Closed)?;
         if let Some(code) = channel.stopped {
+            channel.send.set_told();
+            self.retire(id);
             return Err(WriteError::Stopped(code));
         }
         let fits = data.len() as u64 <= most;
@@ -216,23 +242,44 @@ impl Session {
         if channel.datagrams_out.is_empty() {
             self.datagrams.push_back(id);
         }
-        channel.send_datagram(data, deadline);
+        channel.datagrams_out.push(data, deadline);
         Ok(())
     }
 
     /// Asks the peer to go on with another host service: what is written from now on is for that
-    /// one, and waits until the peer has accepted. The near program notices nothing.
+    /// one. The near program notices nothing.
     pub fn redial(&mut self, id: ChannelId, service: &str) {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
+        if channel.kind != ChannelKind::Stream || !channel.send.is_open() {
+            return;
+        }
         let offset = channel.send.end();
-        channel.send.hold();
+        channel.redials_out.push_back((offset, service.to_owned()));
+        if channel.redials_out.len() == 1 {
+            self.send_redial(id);
+        }
+    }
+
+    /// Sends the first REDIAL of a channel. What lies behind its offset waits until the peer has it:
+    /// no byte may reach the wrong service.
+    pub(super) fn send_redial(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        let Some((offset, service)) = channel.redials_out.front().cloned() else {
+            channel.send.set_barrier(None);
+            self.reschedule(id);
+            return;
+        };
+        channel.send.set_barrier(Some(offset));
         self.control.push_back(Frame::Redial(Redial {
             channel: id,
             offset,
-            service: service.to_owned(),
+            service,
         }));
+        self.reschedule(id);
     }
 
     /// Offset in the peer's stream up to which this side has read: what [`super::Event::Redial`]'s

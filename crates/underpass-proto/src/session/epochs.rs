@@ -6,8 +6,8 @@
 
 use underpass_seal::{Cipher, OpenError, OpeningKey, RecordSecret, SealingKey, Space, TAG_LEN};
 
-/// Records sealed in one epoch before the sender moves on by itself: far below what AES-GCM allows
-/// for 64 KiB records (RFC 8446 §5.5 scaled, 2^22.5).
+/// Records sealed in one epoch before the sender moves on by itself: far below the 2^23 that
+/// AES-GCM allows for records of 64 KiB (RFC 9001 §6.6).
 pub(crate) const RECORDS_PER_EPOCH: u64 = 1 << 20;
 
 /// Keys of what this side sends.
@@ -56,6 +56,12 @@ impl SendEpochs {
     pub(crate) fn update_due(&self, acknowledged_floor: u64) -> Option<u64> {
         let wanted = self.wanted > self.epoch || self.sealed >= self.per_epoch;
         (wanted && acknowledged_floor >= self.first_number).then_some(self.epoch + 1)
+    }
+
+    /// Whether the keys must not be used any more. It takes a peer that acknowledges nothing for
+    /// millions of records, so that no update could follow.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.sealed >= self.cipher.records_per_epoch()
     }
 
     /// From `first_number` on, reliable records are sealed in the next epoch.
@@ -115,10 +121,6 @@ impl ReceiveEpochs {
         }
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     /// Opens `sealed` into `out`, moving on to the next epoch when the record proves it.
     pub(crate) fn open(
         &mut self,
@@ -145,9 +147,23 @@ impl ReceiveEpochs {
         let secret = self.secret.next_epoch();
         let key = secret.opening_key(self.cipher);
         key.open_into(space, number, header, sealed, out)?;
+        self.advance(secret, key);
+        Ok(())
+    }
+
+    /// KEY_UPDATE arrived: the peer may move on once more as soon as it knows that, whether or not
+    /// anything of its new epoch arrives.
+    pub(crate) fn announced(&mut self, epoch: u64) {
+        if self.epoch.checked_add(1) == Some(epoch) {
+            let secret = self.secret.next_epoch();
+            let key = secret.opening_key(self.cipher);
+            self.advance(secret, key);
+        }
+    }
+
+    fn advance(&mut self, secret: RecordSecret, key: OpeningKey) {
         self.secret = secret;
         self.previous = Some(std::mem::replace(&mut self.current, key));
-        self.epoch = epoch;
-        Ok(())
+        self.epoch += 1;
     }
 }

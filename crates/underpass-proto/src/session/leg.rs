@@ -21,6 +21,18 @@ impl fmt::Display for LegId {
 
 /// Without an expected answer for longer than this (or three round trips), a leg is suspect.
 const SUSPECT_AFTER: Duration = Duration::from_secs(2);
+/// The same for a PING that asks what has become of the last records (or two round trips). Much
+/// longer than an acknowledgement may be held back.
+const PROBE_AFTER: Duration = Duration::from_millis(250);
+/// A suspect leg is asked again this often.
+const ASK_SUSPECT_AFTER: Duration = Duration::from_secs(5);
+/// PINGs that are remembered. Any answer also does for those before it.
+const MAX_ASKED: usize = 8;
+/// A leg that stays suspect for so long is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// The wait for a suspect is doubled at most so many times: a path that needs 32 seconds for one
+/// record still gets it through.
+const MAX_PATIENCE: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LegState {
@@ -30,23 +42,46 @@ pub(crate) enum LegState {
     Active,
 }
 
+/// A PING that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    token: u64,
+    /// Index of the packet that carried it.
+    index: u64,
+    at: Time,
+}
+
+/// What the time brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Fine,
+    /// The leg has just become suspect.
+    Suspect,
+    /// It has been for too long.
+    Hopeless,
+}
+
 #[derive(Debug)]
 pub(crate) struct Leg {
     pub(crate) state: LegState,
     pub(crate) path: Path,
-    /// Whole packets to send before any record.
+    /// RESUME, RESUMED or CONFIRM, to send before any record.
     pub(crate) first: VecDeque<Bytes>,
+    /// The last of these that went out, and its index: sent again if a relay says it dropped it.
+    opening: Option<(u64, Bytes)>,
     /// Packets handed out for this leg so far: the index of the next one.
     pub(crate) packets: u64,
-    /// Something genuine arrived.
-    last_heard: Time,
     last_sent: Time,
-    /// Token and time of the PING that is not answered yet.
-    ping: Option<(u64, Time)>,
+    /// The peer acknowledged or answered something that was sent on this leg.
+    last_answer: Time,
+    /// The oldest first.
+    asked: VecDeque<Asked>,
     /// The token of the PING to be answered.
     pub(crate) pong_owed: Option<u64>,
+    /// What was answered last, in which packet, and when.
+    ponged: Option<(u64, u64, Time)>,
     pub(crate) ping_owed: bool,
-    suspect: bool,
+    suspect_since: Option<Time>,
 }
 
 impl Leg {
@@ -55,27 +90,34 @@ impl Leg {
             state,
             path: Path::new(now),
             first: VecDeque::new(),
+            opening: None,
             packets,
-            last_heard: now,
             last_sent: now,
-            ping: None,
+            last_answer: now,
+            asked: VecDeque::new(),
             pong_owed: None,
+            ponged: None,
             ping_owed: false,
-            suspect: false,
+            suspect_since: None,
         }
+    }
+
+    /// The leg carries the session from now on. What is owed on it is told at once, which also
+    /// shows the peer that it works.
+    pub(crate) fn activate(&mut self, now: Time) {
+        self.state = LegState::Active;
+        self.last_answer = now;
+        self.ping_owed = true;
     }
 
     pub(crate) fn is_active(&self) -> bool {
         self.state == LegState::Active
     }
 
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.suspect
-    }
-
-    pub(crate) fn heard(&mut self, now: Time) {
-        self.last_heard = now;
-        self.suspect = false;
+    /// The peer acknowledged something new that was sent here.
+    pub(crate) fn answered(&mut self, now: Time) {
+        self.last_answer = now;
+        self.suspect_since = None;
     }
 
     pub(crate) fn sent(&mut self, now: Time) {
@@ -83,63 +125,215 @@ impl Leg {
         self.last_sent = now;
     }
 
-    pub(crate) fn pinged(&mut self, token: u64, now: Time) {
-        self.ping_owed = false;
-        self.ping = Some((token, now));
+    /// The next packet that must go out before any record.
+    pub(crate) fn next_opening(&mut self) -> Option<Bytes> {
+        let packet = self.first.pop_front()?;
+        self.opening = Some((self.packets, packet.clone()));
+        Some(packet)
     }
 
-    pub(crate) fn ponged(&mut self, token: u64, now: Time) {
-        if let Some((expected, sent)) = self.ping {
-            if expected == token {
-                self.ping = None;
-                self.path.on_rtt(now, now.since(sent));
-            }
+    pub(crate) fn pinged(&mut self, token: u64, now: Time) {
+        self.ping_owed = false;
+        if self.asked.len() == MAX_ASKED {
+            // The first one tells since when an answer is missing.
+            self.asked.remove(1);
+        }
+        self.asked.push_back(Asked {
+            token,
+            index: self.packets,
+            at: now,
+        });
+    }
+
+    pub(crate) fn pong_sent(&mut self, token: u64, now: Time) {
+        self.ponged = Some((token, self.packets, now));
+    }
+
+    /// The peer asks. One that asks again so soon seems not to get the answers; who makes the legs
+    /// (`maker`) has to find out.
+    pub(crate) fn handle_ping(&mut self, token: u64, now: Time, maker: bool) {
+        self.pong_owed = Some(token);
+        let again = self
+            .ponged
+            .is_some_and(|(_, _, at)| now.since(at) < SUSPECT_AFTER);
+        if maker && again && self.asked.is_empty() {
+            self.ping_owed = true;
         }
     }
 
-    /// When this leg becomes suspect, given when the oldest record under way was sent.
-    fn suspect_at(&self, oldest: Option<Time>) -> Option<Time> {
-        let waiting_since = match (oldest, self.ping.map(|(_, sent)| sent)) {
+    /// The peer answered a PING. Returns the index of the packet that carried it: everything that
+    /// was sent here before has arrived or is lost.
+    pub(crate) fn ponged(&mut self, token: u64, now: Time) -> Option<u64> {
+        let position = self.asked.iter().position(|a| a.token == token)?;
+        let asked = self.asked.drain(..=position).next_back()?;
+        self.path.on_rtt(now, now.since(asked.at));
+        self.answered(now);
+        Some(asked.index)
+    }
+
+    /// A relay dropped some packets: what of them was neither record nor datagram goes out again.
+    pub(crate) fn dropped(&mut self, first: u64, count: u64) {
+        let hit = first..first.saturating_add(count);
+        if let Some((_, packet)) = self.opening.take_if(|(index, _)| hit.contains(index)) {
+            self.first.push_back(packet);
+        }
+        let before = self.asked.len();
+        self.asked.retain(|asked| !hit.contains(&asked.index));
+        if self.asked.len() < before {
+            self.ping_owed = true;
+        }
+        if let Some((token, ..)) = self.ponged.take_if(|(_, index, _)| hit.contains(index)) {
+            self.pong_owed.get_or_insert(token);
+        }
+    }
+
+    /// Since when an answer is expected, given when the oldest record under way was sent.
+    fn waiting_since(&self, oldest: Option<Time>) -> Option<Time> {
+        let asked = self.asked.front().map(|asked| asked.at);
+        let since = match (oldest, asked) {
             (Some(a), Some(b)) => a.min(b),
             (a, b) => a.or(b)?,
         };
-        Some(waiting_since.max(self.last_heard) + SUSPECT_AFTER.max(self.path.rtt() * 3))
+        Some(since.max(self.last_answer))
     }
 
-    /// When the next PING is due, if this leg stays as quiet as it is.
-    fn ping_at(&self, idle: Duration) -> Option<Time> {
-        self.ping
-            .is_none()
-            .then(|| self.last_heard.min(self.last_sent) + idle)
+    /// When this leg becomes suspect, or is given up.
+    fn verdict_at(&self, oldest: Option<Time>, patience: u32) -> Option<Time> {
+        if let Some(since) = self.suspect_since {
+            return Some(since + GIVE_UP_AFTER);
+        }
+        let wait = SUSPECT_AFTER.max(self.path.rtt() * 3) * (1 << patience.min(MAX_PATIENCE));
+        Some(self.waiting_since(oldest)? + wait)
+    }
+
+    /// When the next PING is due: the last records wait for their acknowledgement, the last PING
+    /// for its answer, or all is quiet.
+    fn ping_at(&self, oldest: Option<Time>, idle: Duration) -> Option<Time> {
+        if self.ping_owed {
+            return None;
+        }
+        let wait = PROBE_AFTER.max(self.path.rtt() * 2);
+        if let Some(last) = self.asked.back() {
+            let again = match self.suspect_since {
+                Some(_) => ASK_SUSPECT_AFTER.max(wait),
+                None => wait,
+            };
+            return Some(last.at + again);
+        }
+        let quiet = self.last_answer.min(self.last_sent) + idle;
+        let probe = oldest.map(|sent| sent.max(self.last_answer) + wait);
+        Some(probe.map_or(quiet, |probe| probe.min(quiet)))
     }
 
     /// When something is to be done for this leg.
-    pub(crate) fn timeout(&self, oldest: Option<Time>, idle: Duration) -> Option<Time> {
+    pub(crate) fn timeout(
+        &self,
+        oldest: Option<Time>,
+        idle: Duration,
+        patience: u32,
+    ) -> Option<Time> {
         if !self.is_active() {
             return None;
         }
-        let suspect = self.suspect_at(oldest).filter(|_| !self.suspect);
-        let ping = self.ping_at(idle).filter(|_| !self.ping_owed);
-        [suspect, ping].into_iter().flatten().min()
+        let verdict = self.verdict_at(oldest, patience);
+        let ping = self.ping_at(oldest, idle);
+        [verdict, ping].into_iter().flatten().min()
     }
 
-    /// Acts on the time. True when the leg has just become suspect.
+    /// Acts on the time.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Time,
         oldest: Option<Time>,
         idle: Duration,
-    ) -> bool {
+        patience: u32,
+    ) -> Verdict {
         if !self.is_active() {
-            return false;
+            return Verdict::Fine;
         }
-        if self.ping_at(idle).is_some_and(|at| at <= now) {
+        if self.ping_at(oldest, idle).is_some_and(|at| at <= now) {
             self.ping_owed = true;
         }
-        if !self.suspect && self.suspect_at(oldest).is_some_and(|at| at <= now) {
-            self.suspect = true;
-            return true;
+        if self.verdict_at(oldest, patience).is_none_or(|at| at > now) {
+            return Verdict::Fine;
         }
-        false
+        if self.suspect_since.is_some() {
+            return Verdict::Hopeless;
+        }
+        self.suspect_since = Some(now);
+        Verdict::Suspect
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(15);
+
+    fn at(millis: u64) -> Time {
+        Time::from_micros(millis * 1000)
+    }
+
+    fn leg() -> Leg {
+        let mut leg = Leg::new(LegState::Active, 0, Time::ZERO);
+        leg.path.on_rtt(Time::ZERO, Duration::from_millis(10));
+        leg
+    }
+
+    #[test]
+    fn a_silent_leg_is_asked_then_suspected_then_given_up() {
+        let mut leg = leg();
+        let oldest = Some(at(1000));
+        assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(1250)));
+        assert_eq!(leg.handle_timeout(at(1250), oldest, IDLE, 0), Verdict::Fine);
+        assert!(leg.ping_owed);
+        leg.pinged(7, at(1250));
+        assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(1500)), "asks again");
+        leg.pinged(8, at(2900));
+        assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(3000)));
+        let verdict = leg.handle_timeout(at(3000), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Suspect);
+        assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(7900)));
+        let verdict = leg.handle_timeout(at(63_000), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Hopeless);
+    }
+
+    #[test]
+    fn only_an_answer_clears_the_suspicion() {
+        let mut leg = leg();
+        leg.pinged(7, at(1000));
+        let verdict = leg.handle_timeout(at(3000), None, IDLE, 0);
+        assert_eq!(verdict, Verdict::Suspect);
+        assert_eq!(leg.ponged(8, at(3100)), None, "another token");
+        assert_eq!(leg.ponged(7, at(3100)), Some(0));
+        assert!(std::mem::take(&mut leg.ping_owed), "it was asked again");
+        assert_eq!(leg.timeout(None, IDLE, 0), Some(at(15_000)));
+    }
+
+    #[test]
+    fn patience_doubles_the_wait() {
+        let mut leg = leg();
+        leg.pinged(1, at(0));
+        leg.ping_owed = true;
+        assert_eq!(leg.timeout(None, IDLE, 1), Some(at(4000)));
+        assert_eq!(leg.timeout(None, IDLE, 40), Some(at(32_000)));
+    }
+
+    #[test]
+    fn what_a_relay_dropped_is_said_again() {
+        let mut leg = leg();
+        leg.first.push_back(Bytes::from_static(b"confirm"));
+        assert_eq!(leg.next_opening().unwrap(), "confirm");
+        leg.sent(at(0));
+        leg.pinged(3, at(0));
+        leg.sent(at(0));
+        leg.pong_sent(9, at(0));
+        leg.sent(at(0));
+        leg.dropped(1, 2);
+        assert!(leg.ping_owed && leg.first.is_empty());
+        assert_eq!(leg.pong_owed, Some(9));
+        leg.dropped(0, u64::MAX);
+        assert_eq!(leg.next_opening().unwrap(), "confirm");
     }
 }

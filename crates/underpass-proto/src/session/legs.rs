@@ -2,14 +2,19 @@
 
 use bytes::Bytes;
 use rand_core::CryptoRng;
+use smallvec::SmallVec;
 
 use super::leg::{Leg, LegState};
+use super::receive::Broken;
 use super::resume::Refusal;
 use super::{Event, LegError, LegId, Resumption, Session, State};
 use crate::code;
 use crate::frame::Frame;
 use crate::packet::{Confirm, Packet, Resume, Resumed};
 use crate::time::Time;
+
+/// Legs that wait for CONFIRM.
+const MAX_RESUMING: usize = 8;
 
 impl Session {
     /// Begins to resume on a new leg: the request comes out of [`Session::poll_transmit`]. Only the
@@ -40,9 +45,19 @@ impl Session {
     /// A relay dropped packets that this side sent on a leg: `count` of them from the index `first`
     /// on, counted over all packets that [`Session::poll_transmit`] (and the handshake) gave for it.
     pub fn handle_dropped(&mut self, now: Time, leg: LegId, first: u64, count: u64) {
-        self.replay.dropped(leg, first, count);
-        // An acknowledgement may have been among them.
-        self.received.repeat(now);
+        if let Some(state) = self.legs.get_mut(&leg) {
+            state.dropped(first, count);
+            self.replay.dropped(leg, first, count);
+            // An acknowledgement may have been among them.
+            self.received.repeat(now);
+        }
+    }
+
+    /// Asks whether a leg still answers: its driver saw a silence that it did not expect.
+    pub fn ping(&mut self, leg: LegId) {
+        if let Some(state) = self.legs.get_mut(&leg).filter(|leg| leg.is_active()) {
+            state.ping_owed = true;
+        }
     }
 
     /// Whether a leg carries the session at this time.
@@ -78,14 +93,19 @@ impl Session {
         if request.session != self.id {
             return Err(LegError::Refused(code::UNKNOWN_SESSION));
         }
+        if self.active_leg().is_some_and(|(active, _)| active == leg) {
+            // It went through once already: a double, or somebody's play with the path.
+            return Ok(());
+        }
         let received = self.received.acknowledgement(now);
-        let lifetime_s = self.config.params.keep_s.saturating_mul(2);
+        let lifetime_s = self.config.params.keep_s.min(crate::varint::VARINT_MAX);
         let Resumption::Far(far) = &mut self.resumption else {
             return Err(LegError::Unexpected("RESUME".into()));
         };
         let outcome = far.answer(leg, request, received, lifetime_s, rng);
         let (frames, answer) = self.checked(outcome)?;
         let packet = whole(&answer.to_packet());
+        self.make_room_for(leg);
         let state = self
             .legs
             .entry(leg)
@@ -95,6 +115,17 @@ impl Session {
         Ok(())
     }
 
+    /// Legs that never get beyond RESUME, as those of somebody who replays one, are bounded.
+    fn make_room_for(&mut self, leg: LegId) {
+        let resuming = |(id, state): &(&LegId, &Leg)| !state.is_active() && **id != leg;
+        let oldest = self.legs.iter().find(resuming).map(|(id, _)| *id);
+        if self.legs.iter().filter(resuming).count() >= MAX_RESUMING
+            && let Some(oldest) = oldest
+        {
+            self.drop_leg(oldest, None);
+        }
+    }
+
     /// Initiator: the responder agrees.
     pub(super) fn handle_resumed(
         &mut self,
@@ -102,6 +133,9 @@ impl Session {
         leg: LegId,
         answer: &Resumed,
     ) -> Result<(), LegError> {
+        if self.legs.get(&leg).is_some_and(Leg::is_active) {
+            return Ok(());
+        }
         let id = self.id;
         let Resumption::Near(near) = &mut self.resumption else {
             return Err(LegError::Unexpected("RESUMED".into()));
@@ -123,6 +157,9 @@ impl Session {
         leg: LegId,
         confirm: &Confirm,
     ) -> Result<(), LegError> {
+        if self.legs.get(&leg).is_some_and(Leg::is_active) {
+            return Ok(());
+        }
         let Resumption::Far(far) = &mut self.resumption else {
             return Err(LegError::Unexpected("CONFIRM".into()));
         };
@@ -147,29 +184,27 @@ impl Session {
 
     fn handle_resume_frames(&mut self, now: Time, leg: LegId, frames: Vec<Frame>) {
         for frame in frames {
-            if let Frame::Ack(ack) = frame {
-                self.handle_ack(now, leg, &ack, false);
+            if let Frame::Ack(ack) = frame
+                && let Err(Broken(code, reason)) = self.handle_ack(now, leg, &ack, false)
+            {
+                self.close(now, code, reason);
             }
         }
     }
 
-    /// `leg` takes over: the others are done, and what was under way on them goes out again.
+    /// `leg` takes over: the others are done, also those that were to take over, and what was under
+    /// way on them goes out again.
     fn activate(&mut self, now: Time, leg: LegId) {
-        let others: Vec<LegId> = self
-            .legs
-            .iter()
-            .filter(|(id, l)| **id != leg && l.is_active())
-            .map(|(id, _)| *id)
-            .collect();
         let Some(state) = self.legs.get_mut(&leg) else {
             return;
         };
-        state.state = LegState::Active;
-        state.heard(now);
-        state.ping_owed = true;
+        state.activate(now);
         self.detached_since = None;
         self.resumes += 1;
+        self.received.repeat(now);
         self.events.push_back(Event::LegActive { leg });
+        let others: SmallVec<[LegId; 4]> =
+            self.legs.keys().copied().filter(|id| *id != leg).collect();
         for other in others {
             self.drop_leg(other, None);
         }
@@ -190,7 +225,7 @@ impl Session {
         }
     }
 
-    fn note_detached(&mut self, now: Time) {
+    pub(super) fn note_detached(&mut self, now: Time) {
         if self.state != State::Closed
             && self.active_leg().is_none()
             && self.detached_since.is_none()

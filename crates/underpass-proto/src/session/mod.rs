@@ -30,8 +30,10 @@ mod channel;
 mod commands;
 mod epochs;
 mod event;
+mod incoming;
 mod leg;
 mod legs;
+mod lifecycle;
 mod path;
 mod ranges;
 mod receive;
@@ -55,7 +57,6 @@ pub use event::{Closed, ClosedBy, Event};
 pub use leg::LegId;
 pub use receive::LegError;
 
-use crate::code;
 use crate::frame::{ChannelId, Frame};
 use crate::packet::SessionId;
 use crate::params::Params;
@@ -72,7 +73,8 @@ use resume::{Far, Near};
 use schedule::Schedule;
 
 /// How long a session that was closed waits for its CLOSE to be acknowledged.
-const LINGER: Duration = Duration::from_secs(3);
+/// Long enough to find a leg silent and to resume on another.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The limits that one endpoint sets for its sessions.
 #[derive(Clone, Debug)]
@@ -88,7 +90,7 @@ pub struct Config {
     pub max_replay: u64,
     /// What all sessions of the process may hold for replay together.
     pub budget: Budget,
-    /// A leg on which either direction was quiet for so long is pinged.
+    /// A leg on which nothing was sent, or nothing answered, for so long is pinged.
     pub ping_after: Duration,
     /// Reliable and unreliable records sealed before the keys are renewed.
     pub records_per_epoch: u64,
@@ -102,7 +104,7 @@ impl Default for Config {
             max_session_window: 64 << 20,
             max_replay: 64 << 20,
             budget: Budget::new(512 << 20),
-            ping_after: Duration::from_secs(15),
+            ping_after: Duration::from_secs(8),
             records_per_epoch: epochs::RECORDS_PER_EPOCH,
         }
     }
@@ -159,6 +161,23 @@ struct Credit {
     peer_open_limit: u64,
 }
 
+/// How much of the session's credit is used, in bytes of all stream channels together.
+///
+/// When nothing is under way, `sent` of one end equals `received` of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Sum of the highest offsets that this side sent.
+    pub sent: u64,
+    /// What the peer allows of that.
+    pub send_limit: u64,
+    /// Sum of the highest offsets that arrived.
+    pub received: u64,
+    /// What of that the application has read, or will never read.
+    pub read: u64,
+    /// What the peer was allowed to send.
+    pub granted: u64,
+}
+
 /// One end of a session. The module's documentation states how it is driven.
 pub struct Session {
     role: Role,
@@ -170,11 +189,15 @@ pub struct Session {
     established: bool,
     /// CLOSE has arrived: the session ends with its acknowledgement.
     peer_closed: bool,
+    /// The record that carries this side's CLOSE.
+    close_number: Option<u64>,
     send_epochs: SendEpochs,
     receive_epochs: ReceiveEpochs,
     resumption: Resumption,
     legs: BTreeMap<LegId, Leg>,
     detached_since: Option<Time>,
+    /// How many legs became suspect since the peer last acknowledged anything.
+    patience: u32,
     resumes: u64,
     replay: Replay,
     received: Received,
@@ -187,6 +210,12 @@ pub struct Session {
     control: VecDeque<Frame>,
     /// Channels whose window may be worth renewing.
     renewable: BTreeSet<ChannelId>,
+    /// Records that carry REDIAL, in order.
+    redials_under_way: Vec<(u64, ChannelId)>,
+    /// Pieces of channels that arrived out of order.
+    fragments: usize,
+    /// Bytes of datagrams that wait to be read.
+    datagram_bytes: usize,
     /// Channels with datagrams to send.
     datagrams: VecDeque<ChannelId>,
     datagram_turn: bool,
@@ -225,11 +254,13 @@ impl Session {
             state: State::Open,
             established: role == Role::Responder,
             peer_closed: false,
+            close_number: None,
             send_epochs: SendEpochs::new(send, cipher, config.records_per_epoch),
             receive_epochs: ReceiveEpochs::new(receive, cipher),
             resumption,
             legs: BTreeMap::new(),
             detached_since: None,
+            patience: 0,
             resumes: 0,
             replay: Replay::new(config.budget.clone()),
             received: Received::default(),
@@ -252,6 +283,9 @@ impl Session {
             },
             control: VecDeque::new(),
             renewable: BTreeSet::new(),
+            redials_under_way: Vec::new(),
+            fragments: 0,
+            datagram_bytes: 0,
             datagrams: VecDeque::new(),
             datagram_turn: false,
             events: VecDeque::new(),
@@ -346,6 +380,18 @@ impl Session {
         self.credit.received - self.credit.consumed
     }
 
+    /// How much of the session's credit is used.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow {
+            sent: self.credit.sent,
+            send_limit: self.credit.send_limit,
+            received: self.credit.received,
+            read: self.credit.consumed,
+            granted: self.credit.granted,
+        }
+    }
+
     /// Channels that are open in either direction.
     #[must_use]
     pub fn channel_count(&self) -> usize {
@@ -377,107 +423,4 @@ impl Session {
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
-
-    /// When [`Session::handle_timeout`] wants to be called next.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Time> {
-        if self.state == State::Closed {
-            return None;
-        }
-        let closing = match self.state {
-            State::Closing { until } => Some(until),
-            _ => None,
-        };
-        let expiry = self.detached_since.map(|since| since + self.keep());
-        let legs = self.legs.iter().filter_map(|(id, leg)| {
-            leg.timeout(self.replay.oldest_under_way(*id), self.config.ping_after)
-        });
-        // Without an active leg there is nowhere to send an acknowledgement to.
-        let ack = self.received.due().filter(|_| self.active_leg().is_some());
-        legs.chain(closing).chain(expiry).chain(ack).min()
-    }
-
-    /// Acts on the time: acknowledgements that are due, legs that went silent, expiry. After it the
-    /// driver polls for events and packets as after any other input.
-    pub fn handle_timeout(&mut self, now: Time) {
-        if self.state == State::Closed {
-            return;
-        }
-        let idle = self.config.ping_after;
-        for (id, leg) in &mut self.legs {
-            if leg.handle_timeout(now, self.replay.oldest_under_way(*id), idle) {
-                self.events.push_back(Event::LegSuspect { leg: *id });
-            }
-        }
-        if matches!(self.state, State::Closing { until } if until <= now) {
-            self.end();
-        }
-        if self
-            .detached_since
-            .is_some_and(|since| now >= since + self.keep())
-        {
-            let reason = "no path led to the peer for longer than the session is kept";
-            self.fail(code::SESSION_EXPIRED, reason);
-        }
-    }
-
-    /// How long this session is kept while no leg is left: what both sides can offer.
-    fn keep(&self) -> Duration {
-        Duration::from_secs(self.config.params.keep_s.min(self.peer.keep_s))
-    }
-
-    /// Ends the session: the peer is told, and so are its applications and this side's. Data that
-    /// was written before is not waited for.
-    pub fn close(&mut self, now: Time, code: u64, reason: &str) {
-        if self.state != State::Open {
-            return;
-        }
-        self.control.clear();
-        self.schedule = Schedule::default();
-        self.control.push_back(Frame::Close(crate::frame::Close {
-            code,
-            reason: truncated(reason, 1024),
-        }));
-        self.closed(ClosedBy::Local, code, reason);
-        self.state = State::Closing {
-            until: now + LINGER,
-        };
-    }
-
-    /// Ends the session without telling the peer, which is gone or not to be trusted.
-    fn fail(&mut self, code: u64, reason: &str) {
-        if self.state == State::Open {
-            self.closed(ClosedBy::Local, code, reason);
-        }
-        self.end();
-    }
-
-    /// Tells the driver of the end, once.
-    fn closed(&mut self, by: ClosedBy, code: u64, reason: &str) {
-        self.channels.clear();
-        self.renewable.clear();
-        self.datagrams.clear();
-        self.events.push_back(Event::Closed(Closed {
-            by,
-            code,
-            reason: reason.to_owned(),
-        }));
-    }
-
-    fn end(&mut self) {
-        self.state = State::Closed;
-        let legs: Vec<LegId> = self.legs.keys().copied().collect();
-        for leg in legs {
-            self.drop_leg(leg, None);
-        }
-        self.detached_since = None;
-    }
-}
-
-fn truncated(text: &str, limit: usize) -> String {
-    let mut end = text.len().min(limit);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }

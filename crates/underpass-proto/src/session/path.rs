@@ -66,7 +66,12 @@ struct Sample {
 
 impl Sample {
     fn new(start: Time) -> Self {
-        Sample { start, bytes: 0, rtt: None, limited: false }
+        Sample {
+            start,
+            bytes: 0,
+            rtt: None,
+            limited: false,
+        }
     }
 }
 
@@ -170,7 +175,9 @@ impl Path {
             self.window + self.window / 4
         } else {
             self.startup = false;
-            product(rate, self.min_rtt() * 2 + QUEUE).max(self.window * 3 / 5).min(self.window)
+            product(rate, self.min_rtt() * 2 + QUEUE)
+                .max(self.window * 3 / 5)
+                .min(self.window)
         };
         self.window = window.clamp(MIN_WINDOW, MAX_WINDOW);
     }
@@ -180,7 +187,9 @@ impl Path {
         match self.draining_until {
             Some(end) if now >= end => self.draining_until = None,
             None if limited
-                && self.min_rtt.is_some_and(|(_, at)| now.since(at) > MIN_RTT_AGE) =>
+                && self
+                    .min_rtt
+                    .is_some_and(|(_, at)| now.since(at) > MIN_RTT_AGE) =>
             {
                 self.draining_until = Some(now + self.rtt().max(QUEUE * 2));
             }
@@ -254,7 +263,11 @@ mod tests {
     fn a_slow_link_gets_a_short_queue() {
         let (rtt, time) = (Duration::from_millis(2), Duration::from_secs(5));
         let (path, queueing) = run(2_500_000, rtt, NONE, time);
-        assert!((2_300_000..2_700_000).contains(&path.rate()), "{}", path.rate());
+        assert!(
+            (2_300_000..2_700_000).contains(&path.rate()),
+            "{}",
+            path.rate()
+        );
         assert!(queueing < Duration::from_millis(30), "{queueing:?}");
         assert!((20_000..27_000).contains(&path.record_target()));
     }
@@ -271,7 +284,12 @@ mod tests {
     #[test]
     fn delay_that_is_no_queue_does_not_starve_the_path() {
         let (rate, extra) = (20_000_000, Duration::from_millis(42));
-        let (path, _) = run(rate, Duration::from_micros(60), extra, Duration::from_secs(5));
+        let (path, _) = run(
+            rate,
+            Duration::from_micros(60),
+            extra,
+            Duration::from_secs(5),
+        );
         assert!(path.rate() > rate * 8 / 10, "{}", path.rate());
     }
 

@@ -5,17 +5,17 @@ use rand_core::CryptoRng;
 use std::time::Duration;
 use underpass_seal::{Space, TAG_LEN};
 
-use super::channel::Channel;
 use super::epochs::Unopened;
-use super::recv_half::{RecvHalf, Violation};
-use super::{ClosedBy, Event, LINGER, LegId, Resumption, Session, State};
+use super::recv_half::Violation;
+use super::{Event, LegId, Resumption, Session, State};
 use crate::code;
-use crate::frame::{self, Ack, ChannelId, ChannelKind, Class, Data, Encoding, Frame, Open, Place};
+use crate::frame::{self, Ack, Frame, Place};
 use crate::packet::{Confirm, Packet, PacketKind, RecordHeader, Resume, Resumed};
+use crate::role::Role;
 use crate::time::Time;
 
 /// Room for opened records is allocated in pieces of this many bytes, larger than one record.
-const SLAB: usize = 256 * 1024;
+const SLAB: usize = 128 * 1024;
 /// A session that receives little gets smaller pieces.
 const SMALL_SLAB: usize = 4 * 1024;
 
@@ -44,7 +44,7 @@ pub enum LegError {
 }
 
 /// A rule that the peer broke, with the code that the session ends with.
-struct Broken(u64, &'static str);
+pub(super) struct Broken(pub(super) u64, pub(super) &'static str);
 
 impl From<Violation> for Broken {
     fn from(violation: Violation) -> Self {
@@ -56,10 +56,6 @@ impl From<Violation> for Broken {
             Violation::FinalSize => Broken(
                 code::PROTOCOL_VIOLATION,
                 "the peer changed the length of a channel",
-            ),
-            Violation::Fragments => Broken(
-                code::PROTOCOL_VIOLATION,
-                "the peer cut a channel into too many pieces",
             ),
         }
     }
@@ -121,21 +117,21 @@ impl Session {
         let Some(mut plain) = self.open_record(&header, space, body, length)? else {
             return Ok(());
         };
-        self.heard_on(now, leg);
-        match space {
-            Space::Reliable => {
-                if !self.received.insert(header.number, body.len(), now) {
-                    return Ok(());
-                }
-                self.handle_frames(now, leg, Place::Reliable, &mut plain)
-            }
-            Space::Unreliable => {
-                if !self.unreliable_seen.insert(header.number) {
-                    return Ok(());
-                }
-                self.handle_frames(now, leg, Place::Unreliable, &mut plain)
-            }
+        let (new, place) = match space {
+            Space::Reliable => (
+                self.received.insert(header.number, body.len(), now),
+                Place::Reliable,
+            ),
+            Space::Unreliable => (
+                self.unreliable_seen.insert(header.number),
+                Place::Unreliable,
+            ),
+        };
+        if new {
+            self.note_peer();
+            self.handle_frames(now, leg, place, &mut plain);
         }
+        Ok(())
     }
 
     /// Opens a record into room of our own: deciphering is the only copy. `None` for a record whose
@@ -176,12 +172,10 @@ impl Session {
         }
     }
 
-    fn heard_on(&mut self, now: Time, leg: LegId) {
-        if let Some(state) = self.legs.get_mut(&leg) {
-            state.heard(now);
-        }
+    /// The peer sealed something new: it holds the session.
+    fn note_peer(&mut self) {
         if let Resumption::Near(near) = &mut self.resumption {
-            near.proven();
+            near.heard();
         }
         if !self.established {
             self.established = true;
@@ -189,13 +183,9 @@ impl Session {
         }
     }
 
-    fn handle_frames(
-        &mut self,
-        now: Time,
-        leg: LegId,
-        place: Place,
-        plain: &mut Bytes,
-    ) -> Result<(), LegError> {
+    /// Acts on the frames of a record. A peer that breaks the rules is told so by CLOSE: that the
+    /// session ended is an event, and no fault of the leg.
+    fn handle_frames(&mut self, now: Time, leg: LegId, place: Place, plain: &mut Bytes) {
         for frame in frame::decode_all(place, plain) {
             let outcome = match frame {
                 Ok(frame) => self.handle_frame(now, leg, frame),
@@ -206,33 +196,47 @@ impl Session {
             };
             if let Err(Broken(code, reason)) = outcome {
                 self.close(now, code, reason);
-                return Err(LegError::Ended);
+                return;
             }
             if self.state == State::Closed {
-                break;
+                return;
             }
         }
-        Ok(())
     }
 
     fn handle_frame(&mut self, now: Time, leg: LegId, frame: Frame) -> Result<(), Broken> {
-        if self.state != State::Open && !matches!(frame, Frame::Ack(_) | Frame::Close(_)) {
+        if self.state != State::Open
+            && !matches!(frame, Frame::Ack(_) | Frame::KeyUpdate(_) | Frame::Close(_))
+        {
             return Ok(());
         }
         match frame {
             Frame::Ping(ping) => {
+                let maker = self.role == Role::Initiator;
                 if let Some(state) = self.legs.get_mut(&leg) {
-                    state.pong_owed = Some(ping.token);
+                    state.handle_ping(ping.token, now, maker);
                 }
             }
             Frame::Pong(pong) => {
-                if let Some(state) = self.legs.get_mut(&leg) {
-                    state.ponged(pong.token, now);
+                let asked = self
+                    .legs
+                    .get_mut(&leg)
+                    .and_then(|l| l.ponged(pong.token, now));
+                if let Some(index) = asked {
+                    self.replay.answered(leg, index);
                 }
             }
-            Frame::Ack(ack) => self.handle_ack(now, leg, &ack, true),
+            Frame::Ack(ack) => self.handle_ack(now, leg, &ack, true)?,
             Frame::Open(open) => self.handle_open(now, open)?,
-            Frame::Opened(opened) => self.handle_opened(opened.channel),
+            Frame::Opened(opened) => {
+                if opened.channel.initiated_by() == self.role
+                    && self.channels.contains_key(&opened.channel)
+                {
+                    self.events.push_back(Event::Accepted {
+                        channel: opened.channel,
+                    });
+                }
+            }
             Frame::Data(data) => self.handle_data(now, data)?,
             Frame::MaxData(max) => {
                 self.credit.send_limit = self.credit.send_limit.max(max.maximum);
@@ -252,16 +256,11 @@ impl Session {
             Frame::Reset(reset) => self.handle_reset(now, &reset)?,
             Frame::Stop(stop) => self.handle_stop(now, &stop)?,
             Frame::Datagram(datagram) => self.handle_datagram(datagram),
-            Frame::Redial(redial) => {
-                if self.channels.contains_key(&redial.channel) {
-                    self.events.push_back(Event::Redial {
-                        channel: redial.channel,
-                        offset: redial.offset,
-                        service: redial.service,
-                    });
-                }
+            Frame::Redial(redial) => self.handle_redial(now, redial)?,
+            Frame::KeyUpdate(update) => {
+                self.receive_epochs.announced(update.epoch);
+                self.send_epochs.follow(update.epoch);
             }
-            Frame::KeyUpdate(update) => self.send_epochs.follow(update.epoch),
             Frame::Close(close) => self.handle_close(now, &close),
             // Only in the sealed part of RESUMED, where the resumption takes it.
             Frame::Ticket(_) => {}
@@ -270,13 +269,18 @@ impl Session {
     }
 
     /// `measure` is false for what a resume message acknowledges: that was another leg's doing.
-    pub(super) fn handle_ack(&mut self, now: Time, leg: LegId, ack: &Ack, measure: bool) {
+    pub(super) fn handle_ack(
+        &mut self,
+        now: Time,
+        leg: LegId,
+        ack: &Ack,
+        measure: bool,
+    ) -> Result<(), Broken> {
         let Ok(outcome) = self.replay.acknowledge(&ack.ranges, now) else {
-            let reason = "the peer acknowledged records that were never sent";
-            if self.state == State::Open {
-                self.close(now, code::PROTOCOL_VIOLATION, reason);
-            }
-            return;
+            return Err(Broken(
+                code::PROTOCOL_VIOLATION,
+                "the peer acknowledged records that were never sent",
+            ));
         };
         if measure {
             if let Some((on, elapsed)) = outcome.rtt.filter(|(on, _)| *on == leg) {
@@ -288,213 +292,33 @@ impl Session {
             for (on, bytes) in outcome.bytes {
                 if let Some(state) = self.legs.get_mut(&on) {
                     state.path.on_delivered(now, bytes);
+                    state.answered(now);
+                    self.patience = 0;
                 }
             }
         }
+        self.lift_barriers();
         let told = matches!(self.state, State::Closing { .. })
-            && self.control.is_empty()
-            && self.replay.unacknowledged() == 0;
+            && self
+                .close_number
+                .is_some_and(|n| self.replay.is_acknowledged(n));
         if told {
             self.end();
         }
+        Ok(())
     }
 
-    /// The channel, made if the peer may open it and it was not there; `None` when it is done.
-    fn channel_mut(&mut self, now: Time, id: ChannelId) -> Result<Option<&mut Channel>, Broken> {
-        if id.initiated_by() == self.role {
-            if id.index() >= self.credit.opened {
-                return Err(Broken(
-                    code::PROTOCOL_VIOLATION,
-                    "the peer used a channel that nobody opened",
-                ));
+    /// Lets go on what waited for the peer to have a REDIAL.
+    fn lift_barriers(&mut self) {
+        while let Some(&(number, id)) = self.redials_under_way.first() {
+            if !self.replay.is_acknowledged(number) {
+                return;
             }
-        } else if id.index() >= self.credit.peer_opened {
-            if id.index() >= self.credit.peer_open_limit {
-                return Err(Broken(
-                    code::FLOW_CONTROL_VIOLATION,
-                    "the peer opened more channels than it may",
-                ));
+            self.redials_under_way.remove(0);
+            if let Some(channel) = self.channels.get_mut(&id) {
+                channel.redials_out.pop_front();
             }
-            for index in self.credit.peer_opened..=id.index() {
-                let skipped = ChannelId::new(self.role.peer(), index);
-                let channel =
-                    self.new_channel(now, ChannelKind::Stream, Class::Normal, Encoding::Raw);
-                self.channels.insert(skipped, channel);
-            }
-            self.credit.peer_opened = id.index() + 1;
-        }
-        Ok(self.channels.get_mut(&id))
-    }
-
-    pub(super) fn new_channel(
-        &self,
-        now: Time,
-        kind: ChannelKind,
-        class: Class,
-        encoding: Encoding,
-    ) -> Channel {
-        let recv = RecvHalf::new(
-            self.config.params.max_channel_data,
-            self.config.max_channel_window,
-            now,
-        );
-        Channel::new(kind, class, encoding, self.peer.max_channel_data, recv)
-    }
-
-    fn handle_open(&mut self, now: Time, open: Open) -> Result<(), Broken> {
-        let Open {
-            channel: id,
-            kind,
-            class,
-            encoding,
-            service,
-        } = open;
-        if id.initiated_by() == self.role {
-            return Err(Broken(
-                code::PROTOCOL_VIOLATION,
-                "the peer opened a channel of this side",
-            ));
-        }
-        let Some(channel) = self.channel_mut(now, id)? else {
-            return Ok(());
-        };
-        if channel.announced {
-            return Err(Broken(
-                code::PROTOCOL_VIOLATION,
-                "the peer opened a channel twice",
-            ));
-        }
-        channel.announced = true;
-        channel.kind = kind;
-        channel.class = class;
-        channel.encoding = encoding;
-        let readable = channel.recv.is_readable();
-        self.events.push_back(Event::Opened {
-            channel: id,
-            kind,
-            class,
-            encoding,
-            service,
-        });
-        if readable {
-            self.events.push_back(Event::Readable { channel: id });
-        }
-        Ok(())
-    }
-
-    /// The first OPENED answers this side's OPEN, each further one a REDIAL.
-    fn handle_opened(&mut self, id: ChannelId) {
-        let Some(channel) = self.channels.get_mut(&id) else {
-            return;
-        };
-        if std::mem::replace(&mut channel.accepted, true) {
-            channel.send.release();
-            self.reschedule(id);
-        }
-        self.events.push_back(Event::Accepted { channel: id });
-    }
-
-    fn handle_data(&mut self, now: Time, data: Data) -> Result<(), Broken> {
-        let id = data.channel;
-        let Some(channel) = self.channel_mut(now, id)? else {
-            return Ok(());
-        };
-        let before = channel.recv.is_readable();
-        let grown = channel.recv.receive(data.offset, data.data, data.fin)?;
-        let told = channel.announced && !before && channel.recv.is_readable();
-        if channel.discarding {
-            channel.recv.discard_new(grown);
-            self.credit.consumed += grown;
-        } else if told {
-            self.events.push_back(Event::Readable { channel: id });
-        }
-        self.count_received(grown)?;
-        self.renewable.insert(id);
-        self.retire(id);
-        Ok(())
-    }
-
-    fn count_received(&mut self, grown: u64) -> Result<(), Broken> {
-        self.credit.received += grown;
-        if self.credit.received > self.credit.granted {
-            return Err(Violation::Window.into());
-        }
-        Ok(())
-    }
-
-    fn handle_reset(&mut self, now: Time, reset: &frame::Reset) -> Result<(), Broken> {
-        let id = reset.channel;
-        let Some(channel) = self.channel_mut(now, id)? else {
-            return Ok(());
-        };
-        let (grown, unread) = channel.recv.reset(reset.code, reset.final_offset)?;
-        let told = channel.announced && !channel.discarding;
-        self.credit.consumed += unread;
-        self.count_received(grown)?;
-        if told {
-            self.events.push_back(Event::Readable { channel: id });
-        }
-        self.retire(id);
-        Ok(())
-    }
-
-    fn handle_stop(&mut self, now: Time, stop: &frame::Stop) -> Result<(), Broken> {
-        let id = stop.channel;
-        let Some(channel) = self.channel_mut(now, id)? else {
-            return Ok(());
-        };
-        if channel.stopped.is_some() {
-            return Ok(());
-        }
-        channel.stopped = Some(stop.code);
-        channel.write_blocked = false;
-        if !channel.send.is_done() {
-            let final_offset = channel.send.reset();
-            self.control.push_back(Frame::Reset(frame::Reset {
-                channel: id,
-                code: stop.code,
-                final_offset,
-            }));
-        }
-        self.events.push_back(Event::Writable { channel: id });
-        self.retire(id);
-        Ok(())
-    }
-
-    fn handle_datagram(&mut self, datagram: frame::Datagram) {
-        let Some(channel) = self.channels.get_mut(&datagram.channel) else {
-            return;
-        };
-        if channel.kind == ChannelKind::Datagram && channel.announced && !channel.discarding {
-            channel.receive_datagram(datagram.data);
-            self.events.push_back(Event::Readable {
-                channel: datagram.channel,
-            });
-        }
-    }
-
-    fn handle_close(&mut self, now: Time, close: &frame::Close) {
-        if self.state == State::Open {
-            self.closed(ClosedBy::Peer, close.code, &close.reason);
-        }
-        self.control.clear();
-        self.received.repeat(now);
-        // Stays until the acknowledgement is out.
-        self.peer_closed = true;
-        self.state = State::Closing {
-            until: now + LINGER,
-        };
-    }
-
-    /// Forgets a channel on which nothing can happen any more.
-    pub(super) fn retire(&mut self, id: ChannelId) {
-        if !self.channels.get(&id).is_some_and(Channel::is_finished) {
-            return;
-        }
-        self.channels.remove(&id);
-        self.renewable.remove(&id);
-        if id.initiated_by() != self.role {
-            self.credit.peer_done += 1;
+            self.send_redial(id);
         }
     }
 }

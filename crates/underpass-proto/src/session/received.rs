@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::frame::Ack;
 use crate::session::ranges::NumberSet;
 use crate::time::Time;
+use crate::varint::VARINT_MAX;
 
 /// An acknowledgement waits at most this long for company.
 pub(crate) const MAX_ACK_DELAY: Duration = Duration::from_millis(5);
@@ -14,6 +15,10 @@ const ACK_RECORDS: usize = 16;
 /// Ranges in one acknowledgement.
 const ACK_RANGES: usize = 64;
 
+/// So many separate gaps are kept track of. A record that would make another is treated as if it
+/// had been lost: a peer cannot make this side remember more.
+const MAX_GAPS: usize = 4096;
+
 /// Reliable records that arrived, and the acknowledgement that is owed for them.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
@@ -22,11 +27,16 @@ pub(crate) struct Received {
     bytes: usize,
     records: usize,
     due: Option<Time>,
+    /// The time of what is due has come.
+    ready: bool,
 }
 
 impl Received {
-    /// Takes a record's number; false when it had arrived before.
+    /// Takes a record's number; false when it had arrived before or there is no room for it.
     pub(crate) fn insert(&mut self, number: u64, bytes: usize, now: Time) -> bool {
+        if self.numbers.gaps() >= MAX_GAPS && self.numbers.is_apart(number) {
+            return false;
+        }
         let new = self.numbers.insert(number);
         let follows = match self.largest {
             None => number == 0,
@@ -54,14 +64,23 @@ impl Received {
         }
     }
 
-    /// When the acknowledgement that is owed must go out.
-    pub(crate) fn due(&self) -> Option<Time> {
-        self.due
+    /// Whether an acknowledgement is owed, due or not.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.due.is_some()
     }
 
-    /// Number of separate gaps, for diagnosis.
-    pub(crate) fn gaps(&self) -> usize {
-        self.numbers.gaps()
+    /// Whether it must go out now.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        self.ready || self.due.is_some_and(|due| due <= now)
+    }
+
+    /// When the time of the acknowledgement comes; none when it has come.
+    pub(crate) fn timeout(&self) -> Option<Time> {
+        self.due.filter(|_| !self.ready)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        self.ready = self.is_due(now);
     }
 
     /// Whether every number below this arrived.
@@ -74,7 +93,7 @@ impl Received {
         let (_, at) = self.largest?;
         let delay = u64::try_from(now.since(at).as_micros()).unwrap_or(u64::MAX);
         Some(Ack {
-            delay_us: delay,
+            delay_us: delay.min(VARINT_MAX),
             ranges: self.numbers.descending(ACK_RANGES).collect(),
         })
     }
@@ -84,6 +103,7 @@ impl Received {
         self.bytes = 0;
         self.records = 0;
         self.due = None;
+        self.ready = false;
     }
 }
 
@@ -159,18 +179,32 @@ mod tests {
     fn a_gap_is_told_at_once_and_order_waits() {
         let mut received = Received::default();
         assert!(received.insert(0, 100, Time::ZERO));
-        assert_eq!(received.due(), Some(Time::ZERO + MAX_ACK_DELAY));
+        assert_eq!(received.timeout(), Some(Time::ZERO + MAX_ACK_DELAY));
         assert!(received.insert(2, 100, Time::from_micros(5)));
-        assert_eq!(received.due(), Some(Time::from_micros(5)));
+        assert!(received.is_due(Time::from_micros(5)));
         let ack = received.acknowledgement(Time::from_micros(9)).unwrap();
         assert_eq!(ack.delay_us, 4);
         assert_eq!(ack.ranges.as_slice(), [2..=2, 0..=0]);
         received.acknowledged();
-        assert_eq!(received.due(), None);
+        assert!(!received.is_owed());
         assert!(
             !received.insert(2, 100, Time::from_micros(10)),
             "a double is told again"
         );
-        assert_eq!(received.due(), Some(Time::from_micros(10)));
+        assert!(received.is_due(Time::from_micros(10)));
+        received.handle_timeout(Time::from_micros(10));
+        assert_eq!(received.timeout(), None, "the time does not come twice");
+        assert!(received.is_due(Time::from_micros(10)));
+    }
+
+    #[test]
+    fn a_peer_that_leaves_gaps_everywhere_is_not_remembered() {
+        let mut received = Received::default();
+        for number in 0..100_000 {
+            received.insert(number * 2 + 1, 30, Time::ZERO);
+        }
+        assert_eq!(received.numbers.gaps(), MAX_GAPS);
+        assert!(received.insert(0, 30, Time::ZERO), "gaps can be filled");
+        assert_eq!(received.floor(), 2);
     }
 }

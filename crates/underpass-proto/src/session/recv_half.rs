@@ -1,9 +1,10 @@
-//! What arrives on a stream channel: put in order, bounded by the window, handed on without copying.
+//! What arrives on a stream channel: put in order, bounded by the window, handed on with as little
+//! copying as memory allows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::time::Time;
 
@@ -14,19 +15,38 @@ pub(crate) enum Violation {
     Window,
     /// Bytes past the end, or a second, different end.
     FinalSize,
-    /// So many pieces out of order that keeping them would cost more than they hold.
-    Fragments,
 }
 
-/// Pieces out of order that one channel keeps: a full window of the smallest records.
-const MAX_FRAGMENTS: usize = 1 << 15;
+/// A smaller piece is copied, since it would keep the memory of a whole record; larger ones are
+/// kept as they came.
+pub(crate) const SMALL: usize = 8 * 1024;
+/// Small pieces are joined up to about this much.
+const JOINED: usize = 16 * 1024;
+
+/// A piece that arrived before something in front of it.
+#[derive(Debug)]
+enum Early {
+    Joined(BytesMut),
+    Whole(Bytes),
+}
+
+impl Early {
+    fn len(&self) -> usize {
+        match self {
+            Early::Joined(bytes) => bytes.len(),
+            Early::Whole(bytes) => bytes.len(),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct RecvHalf {
     /// In order and not yet read.
     ready: VecDeque<Bytes>,
+    /// Small pieces that follow what is in `ready`.
+    tail: BytesMut,
     /// Out of order, by offset; never overlapping.
-    early: BTreeMap<u64, Bytes>,
+    early: BTreeMap<u64, Early>,
     /// Next offset in order: everything below is read or in `ready`.
     in_order: u64,
     /// Bytes that the application took.
@@ -37,6 +57,8 @@ pub(crate) struct RecvHalf {
     reset: Option<u64>,
     /// The application was told of the end.
     ended: bool,
+    /// The application wants no more: what comes is thrown away.
+    discarding: bool,
     /// The peer may send below this offset.
     granted: u64,
     window: Window,
@@ -46,6 +68,7 @@ impl RecvHalf {
     pub(crate) fn new(window: u64, limit: u64, now: Time) -> Self {
         RecvHalf {
             ready: VecDeque::new(),
+            tail: BytesMut::new(),
             early: BTreeMap::new(),
             in_order: 0,
             read: 0,
@@ -53,6 +76,7 @@ impl RecvHalf {
             final_offset: None,
             reset: None,
             ended: false,
+            discarding: false,
             granted: window,
             window: Window::new(window, limit, now),
         }
@@ -72,7 +96,10 @@ impl RecvHalf {
         self.check(end, fin)?;
         let grown = end.saturating_sub(self.highest);
         self.highest = self.highest.max(end);
-        if self.reset.is_some() {
+        if self.discarding {
+            self.read = self.highest;
+        }
+        if self.reset.is_some() || self.discarding {
             return Ok(grown);
         }
         if offset < self.in_order {
@@ -85,10 +112,10 @@ impl RecvHalf {
         }
         if offset == self.in_order && self.early.is_empty() {
             self.in_order = end;
-            self.ready.push_back(data);
+            self.push_ready(data);
             return Ok(grown);
         }
-        self.keep_early(offset, data)?;
+        self.keep_early(offset, data);
         self.join_early();
         Ok(grown)
     }
@@ -106,8 +133,26 @@ impl RecvHalf {
         Ok(())
     }
 
+    fn push_ready(&mut self, data: Bytes) {
+        if data.len() < SMALL {
+            self.tail.extend_from_slice(&data);
+            if self.tail.len() >= JOINED {
+                self.flush_tail();
+            }
+        } else {
+            self.flush_tail();
+            self.ready.push_back(data);
+        }
+    }
+
+    fn flush_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.ready.push_back(self.tail.split().freeze());
+        }
+    }
+
     /// Keeps those parts of a piece that no kept piece covers.
-    fn keep_early(&mut self, mut offset: u64, mut data: Bytes) -> Result<(), Violation> {
+    fn keep_early(&mut self, mut offset: u64, mut data: Bytes) {
         while !data.is_empty() {
             let covered = match self.early.range(..=offset).next_back() {
                 Some((start, kept)) => (start + kept.len() as u64).saturating_sub(offset),
@@ -123,17 +168,30 @@ impl RecvHalf {
                 None => data.len(),
             };
             let piece = data.split_to(free.min(data.len()));
-            if piece.is_empty() {
-                continue;
-            }
-            if self.early.len() >= MAX_FRAGMENTS {
-                return Err(Violation::Fragments);
-            }
             let length = piece.len() as u64;
-            self.early.insert(offset, piece);
+            if length > 0 {
+                self.insert_early(offset, piece);
+            }
             offset += length;
         }
-        Ok(())
+    }
+
+    /// Small pieces that follow each other become one, so that the number of pieces grows with what
+    /// was lost and not with how finely the peer cuts.
+    fn insert_early(&mut self, offset: u64, piece: Bytes) {
+        if piece.len() >= SMALL {
+            self.early.insert(offset, Early::Whole(piece));
+            return;
+        }
+        if let Some((start, Early::Joined(before))) = self.early.range_mut(..offset).next_back()
+            && start + before.len() as u64 == offset
+            && before.len() < JOINED
+        {
+            before.extend_from_slice(&piece);
+            return;
+        }
+        self.early
+            .insert(offset, Early::Joined(BytesMut::from(&piece[..])));
     }
 
     fn join_early(&mut self) {
@@ -141,10 +199,18 @@ impl RecvHalf {
             if *entry.key() != self.in_order {
                 return;
             }
-            let piece = entry.remove();
+            let piece = match entry.remove() {
+                Early::Joined(bytes) => bytes.freeze(),
+                Early::Whole(bytes) => bytes,
+            };
             self.in_order += piece.len() as u64;
-            self.ready.push_back(piece);
+            self.push_ready(piece);
         }
+    }
+
+    /// Pieces kept out of order.
+    pub(crate) fn fragments(&self) -> usize {
+        self.early.len()
     }
 
     /// The peer gave up. Returns by how much the highest offset grew, and how many bytes will never
@@ -164,32 +230,31 @@ impl RecvHalf {
             return Ok((grown, 0));
         }
         self.reset = Some(code);
-        self.ready.clear();
-        self.early.clear();
-        let unread = final_offset - self.read;
-        self.read = final_offset;
-        Ok((grown, unread))
+        Ok((grown, self.forget()))
     }
 
     /// The application wants no more: what is there and what still comes is thrown away. Returns the
     /// bytes that were received and not read.
     pub(crate) fn discard(&mut self) -> u64 {
-        self.ready.clear();
-        self.early.clear();
+        self.discarding = true;
+        self.forget()
+    }
+
+    /// Drops what was not read and says how much it was.
+    fn forget(&mut self) -> u64 {
+        self.ready = VecDeque::new();
+        self.tail = BytesMut::new();
+        self.early = BTreeMap::new();
         let unread = self.highest - self.read;
         self.read = self.highest;
         unread
     }
 
-    /// What came past the read position after [`RecvHalf::discard`].
-    pub(crate) fn discard_new(&mut self, grown: u64) {
-        self.ready.clear();
-        self.early.clear();
-        self.read += grown;
-    }
-
     /// The next bytes in order, at most `most`.
     pub(crate) fn read(&mut self, most: usize) -> Option<Bytes> {
+        if self.ready.is_empty() {
+            self.flush_tail();
+        }
         let front = self.ready.front_mut()?;
         let piece = if front.len() <= most {
             self.ready.pop_front()?
@@ -201,12 +266,15 @@ impl RecvHalf {
     }
 
     pub(crate) fn is_readable(&self) -> bool {
-        !self.ready.is_empty() || self.is_at_end() || (self.reset.is_some() && !self.ended)
+        !self.ready.is_empty()
+            || !self.tail.is_empty()
+            || self.is_at_end()
+            || (self.reset.is_some() && !self.ended)
     }
 
     /// Everything up to the peer's end was read.
     pub(crate) fn is_at_end(&self) -> bool {
-        self.reset.is_none() && self.final_offset == Some(self.read)
+        self.reset.is_none() && !self.discarding && self.final_offset == Some(self.read)
     }
 
     pub(crate) fn reset_code(&self) -> Option<u64> {
@@ -218,19 +286,31 @@ impl RecvHalf {
         self.ended = true;
     }
 
-    pub(crate) fn is_ended(&self) -> bool {
-        self.ended
+    /// Whether the application wants no more.
+    pub(crate) fn is_discarding(&self) -> bool {
+        self.discarding
     }
 
-    /// Whether the final offset is known and everything up to it arrived.
+    /// Whether the end is known, so that nothing more will count against the session's window, and
+    /// everything up to it arrived, or will not be waited for.
     pub(crate) fn is_complete(&self) -> bool {
         self.final_offset
-            .is_some_and(|last| self.reset.is_some() || self.in_order == last)
+            .is_some_and(|last| self.reset.is_some() || self.discarding || self.in_order == last)
+    }
+
+    /// Whether this half is over for both the peer and the application.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_complete() && (self.ended || self.discarding)
+    }
+
+    /// One past the highest byte that arrived.
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest
     }
 
     /// A new limit to tell the peer of, when half the window was read.
     pub(crate) fn new_limit(&mut self, now: Time, rtt: Duration) -> Option<u64> {
-        if self.final_offset.is_some() {
+        if self.final_offset.is_some() || self.discarding {
             return None;
         }
         let limit = self.window.renew(self.read, self.granted, now, rtt)?;
@@ -241,11 +321,6 @@ impl RecvHalf {
     /// Offset up to which the application has read.
     pub(crate) fn read_offset(&self) -> u64 {
         self.read
-    }
-
-    /// Bytes received and not read.
-    pub(crate) fn unread(&self) -> u64 {
-        self.highest - self.read
     }
 }
 
@@ -270,7 +345,8 @@ impl Window {
         self.size
     }
 
-    /// The limit to announce once half of the window was consumed. A window that was consumed
+    /// The limit to announce once a quarter of the window was consumed: the sender, who learns of
+    /// it half a round trip later, always has the other three quarters. A window that is consumed
     /// within two round trips is too small for the path.
     pub(crate) fn renew(
         &mut self,
@@ -279,11 +355,11 @@ impl Window {
         now: Time,
         rtt: Duration,
     ) -> Option<u64> {
-        if granted.saturating_sub(consumed) > self.size / 2 {
+        if granted.saturating_sub(consumed) > self.size - self.size / 4 {
             return None;
         }
-        if now.since(self.renewed) < rtt * 2 {
-            self.size = (self.size * 2).min(self.limit);
+        if now.since(self.renewed) < rtt / 2 {
+            self.grow();
         }
         self.renewed = now;
         let limit = consumed + self.size;
@@ -328,7 +404,8 @@ mod tests {
             got.extend(drain(&mut half));
             prop_assert_eq!(got, whole);
             prop_assert!(half.is_at_end());
-            prop_assert_eq!(half.unread(), 0);
+            prop_assert_eq!(half.highest, half.read);
+            prop_assert!(half.is_complete() && half.early.is_empty());
         }
     }
 
@@ -371,13 +448,46 @@ mod tests {
     fn a_window_grows_only_for_a_fast_reader() {
         let rtt = Duration::from_millis(10);
         let mut window = Window::new(1000, 4000, Time::ZERO);
-        assert_eq!(window.renew(499, 1000, Time::from_micros(1), rtt), None);
+        assert_eq!(window.renew(249, 1000, Time::from_micros(1), rtt), None);
         assert_eq!(
-            window.renew(500, 1000, Time::from_micros(2), rtt),
-            Some(2500)
+            window.renew(250, 1000, Time::from_micros(2), rtt),
+            Some(2250)
         );
         let late = Time::ZERO + Duration::from_secs(5);
-        assert_eq!(window.renew(1600, 2500, late, rtt), Some(3600));
+        assert_eq!(window.renew(1600, 2250, late, rtt), Some(3600));
         assert_eq!(window.size(), 2000);
+    }
+
+    #[test]
+    fn a_window_of_one_byte_is_renewed() {
+        let mut window = Window::new(1, 1, Time::ZERO);
+        assert_eq!(window.renew(0, 1, Time::ZERO, Duration::ZERO), None);
+        assert_eq!(window.renew(1, 1, Time::ZERO, Duration::ZERO), Some(2));
+    }
+
+    #[test]
+    fn what_is_cut_finely_and_comes_early_is_joined() {
+        let mut half = RecvHalf::new(100_000, 100_000, Time::ZERO);
+        for offset in 1..10_000 {
+            half.receive(offset, Bytes::from_static(b"x"), false)
+                .unwrap();
+        }
+        assert_eq!(half.fragments(), 1);
+        half.receive(0, Bytes::from_static(b"x"), false).unwrap();
+        assert_eq!(half.fragments(), 0);
+        assert_eq!(drain(&mut half).len(), 10_000);
+    }
+
+    #[test]
+    fn after_stop_only_the_end_counts() {
+        let mut half = half();
+        half.receive(100, Bytes::from_static(b"early"), false)
+            .unwrap();
+        assert_eq!(half.discard(), 105);
+        half.receive(0, Bytes::from_static(b"late"), false).unwrap();
+        assert!(!half.is_complete());
+        assert_eq!(half.receive(200, Bytes::from_static(b"end"), true), Ok(98));
+        assert!(half.is_settled() && !half.is_readable());
+        assert_eq!(half.read_offset(), 203);
     }
 }

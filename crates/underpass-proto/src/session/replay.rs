@@ -8,9 +8,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::LegId;
 use super::budget::Budget;
+use super::ranges::NumberSet;
 use crate::time::Time;
 
 /// One record that may have to be sent again.
@@ -42,11 +44,13 @@ struct Flight {
     largest_acknowledged: Option<u64>,
 }
 
+/// Newly acknowledged bytes and the leg that carried them last.
+type BytesByLeg = SmallVec<[(LegId, u64); 2]>;
+
 /// What an acknowledgement brought, per leg.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Acknowledged {
-    /// Newly acknowledged bytes and the leg that carried them last.
-    pub(crate) bytes: Vec<(LegId, u64)>,
+    pub(crate) bytes: BytesByLeg,
     /// Time since the largest newly acknowledged record was sent, if it was sent once.
     pub(crate) rtt: Option<(LegId, Duration)>,
 }
@@ -60,6 +64,8 @@ pub(crate) struct Replay {
     /// Number of the first entry in `records`.
     base: u64,
     records: VecDeque<Sent>,
+    /// Numbers that were acknowledged: what an acknowledgement repeats costs nothing.
+    acknowledged: NumberSet,
     flights: BTreeMap<LegId, Flight>,
     lost: BTreeSet<u64>,
     unacknowledged: u64,
@@ -71,6 +77,7 @@ impl Replay {
         Replay {
             base: 0,
             records: VecDeque::new(),
+            acknowledged: NumberSet::default(),
             flights: BTreeMap::new(),
             lost: BTreeSet::new(),
             unacknowledged: 0,
@@ -172,24 +179,28 @@ impl Replay {
             return Err(NeverSent);
         }
         let mut outcome = Acknowledged::default();
+        let mut new = SmallVec::<[RangeInclusive<u64>; 4]>::new();
         for range in ranges {
-            for number in (*range.start()).max(self.base)..=*range.end() {
+            self.acknowledged
+                .insert_range(range.clone(), |part| new.push(part));
+            // The newest first: it measures the round trip.
+            for number in new.drain(..).rev().flat_map(Iterator::rev) {
                 self.acknowledge_one(number, now, &mut outcome);
             }
         }
-        while self
-            .records
-            .front()
-            .is_some_and(|sent| sent.state == State::Acknowledged)
-        {
+        while self.base < self.acknowledged.floor() {
             self.records.pop_front();
             self.base += 1;
         }
-        let legs: Vec<LegId> = self.flights.keys().copied().collect();
-        for leg in legs {
-            self.find_lost(leg);
+        for (leg, _) in &outcome.bytes {
+            self.find_lost(*leg);
         }
         Ok(outcome)
+    }
+
+    /// Whether the peer said that this record has arrived.
+    pub(crate) fn is_acknowledged(&self, number: u64) -> bool {
+        self.acknowledged.contains(number)
     }
 
     fn acknowledge_one(&mut self, number: u64, now: Time, outcome: &mut Acknowledged) {
@@ -223,12 +234,31 @@ impl Replay {
         }
     }
 
+    /// Whatever was sent on `leg` up to the packet `index` and not acknowledged is lost: the peer
+    /// answered that packet, and told what had arrived before it.
+    pub(crate) fn answered(&mut self, leg: LegId, index: u64) {
+        self.lose_while(leg, |at| at <= index);
+    }
+
     /// Calls lost what was sent on `leg` before something that arrived.
     fn find_lost(&mut self, leg: LegId) {
         let Some(limit) = self.flights.get(&leg).and_then(|f| f.largest_acknowledged) else {
             return;
         };
         self.lose_while(leg, |index| index <= limit);
+        self.prune(leg);
+    }
+
+    /// Keeps something that is under way in front, where [`Replay::oldest_under_way`] looks first.
+    fn prune(&mut self, leg: LegId) {
+        while let Some(&(index, number)) = self.flights.get(&leg).and_then(|f| f.order.front()) {
+            if self.on_leg(number, leg, index).is_some() {
+                return;
+            }
+            if let Some(flight) = self.flights.get_mut(&leg) {
+                flight.order.pop_front();
+            }
+        }
     }
 
     /// The relay said that it dropped packets of a leg: `first` and the ones that follow it.
@@ -237,15 +267,22 @@ impl Replay {
             return;
         };
         let end = first.saturating_add(count);
-        let hit: Vec<(u64, u64)> = flight
-            .order
-            .iter()
-            .copied()
-            .filter(|(index, _)| (first..end).contains(index))
-            .collect();
+        let from = flight.order.partition_point(|(index, _)| *index < first);
+        let to = flight.order.partition_point(|(index, _)| *index < end);
+        let hit: Vec<(u64, u64)> = flight.order.range(from..to).copied().collect();
         for (index, number) in hit {
             self.lose(number, leg, index);
         }
+        self.prune(leg);
+    }
+
+    /// Forgets everything: nothing will be sent again.
+    pub(crate) fn clear(&mut self) {
+        self.budget.give(std::mem::take(&mut self.unacknowledged));
+        self.base += self.records.len() as u64;
+        self.records.clear();
+        self.flights.clear();
+        self.lost.clear();
     }
 
     /// A leg is no more: whatever was under way on it counts as lost.
@@ -332,7 +369,7 @@ mod tests {
         let outcome = replay
             .acknowledge(&[3..=3, 0..=0], Time::from_micros(7))
             .unwrap();
-        assert_eq!(outcome.bytes, [(A, 20)]);
+        assert_eq!(outcome.bytes.as_slice(), [(A, 20)]);
         assert_eq!(outcome.rtt, Some((A, Duration::from_micros(7))));
         assert_eq!(replay.next_lost().unwrap().0, 1);
         replay.resent(1, A, 5, Time::ZERO);

@@ -12,6 +12,8 @@ use crate::frame::{ChannelId, Class};
 
 /// Bytes that a channel may send before the next one of its class has its turn.
 const QUANTUM: i64 = 16 * 1024;
+/// A channel that nobody waits behind may fill a record.
+const ALONE: i64 = 64 * 1024;
 /// Credit of interactive, normal and bulk per round, in quanta.
 const WEIGHTS: [i64; 3] = [16, 4, 1];
 
@@ -56,9 +58,11 @@ impl Schedule {
     /// Whose turn it is, and for how many bytes at the most. The caller answers with
     /// [`Schedule::sent`] before it asks again.
     pub(crate) fn next(&mut self) -> Option<(ChannelId, usize)> {
-        if self.is_empty() {
-            return None;
-        }
+        let alone = match self.queues.iter().map(|q| q.waiting.len()).sum() {
+            0usize => return None,
+            1 => ALONE,
+            _ => 1,
+        };
         loop {
             if let Some(queue) = self
                 .queues
@@ -66,7 +70,7 @@ impl Schedule {
                 .find(|queue| !queue.waiting.is_empty() && queue.credit > 0)
             {
                 let (channel, turn) = *queue.waiting.front()?;
-                return Some((channel, usize::try_from(turn.max(1)).unwrap_or(1)));
+                return Some((channel, usize::try_from(turn.max(alone)).unwrap_or(1)));
             }
             for (queue, weight) in self.queues.iter_mut().zip(WEIGHTS) {
                 queue.credit = (queue.credit + weight * QUANTUM).min(weight * QUANTUM);

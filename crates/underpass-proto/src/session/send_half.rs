@@ -15,11 +15,14 @@ pub(crate) struct SendHalf {
     offset: u64,
     /// The peer takes bytes below this offset.
     limit: u64,
-    /// Offsets from which on bytes wait for another host service, one per redial under way.
-    holds: VecDeque<u64>,
+    /// Nothing from this offset on goes out before the peer has REDIAL: it belongs to another
+    /// service.
+    barrier: Option<u64>,
     finished: bool,
     fin_sent: bool,
     reset: bool,
+    /// The application knows of the reset: it asked for it, or was told that the peer stopped.
+    told: bool,
 }
 
 impl SendHalf {
@@ -37,10 +40,6 @@ impl SendHalf {
 
     pub(crate) fn is_open(&self) -> bool {
         !self.finished && !self.reset
-    }
-
-    pub(crate) fn was_reset(&self) -> bool {
-        self.reset
     }
 
     /// Adds bytes; the caller has asked [`SendHalf::room`].
@@ -68,16 +67,6 @@ impl SendHalf {
         self.limit = self.limit.max(limit);
     }
 
-    /// What is added from now on waits for [`SendHalf::release`].
-    pub(crate) fn hold(&mut self) {
-        self.holds.push_back(self.end());
-    }
-
-    /// The first hold is over.
-    pub(crate) fn release(&mut self) {
-        self.holds.pop_front();
-    }
-
     /// Offset of the next byte to be sent.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
@@ -90,11 +79,8 @@ impl SendHalf {
 
     /// Bytes that may go out as far as this channel's window goes.
     pub(crate) fn sendable(&self) -> usize {
-        let limit = self
-            .holds
-            .front()
-            .map_or(self.limit, |hold| self.limit.min(*hold));
-        let credit = usize::try_from(limit.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let end = self.barrier.map_or(self.limit, |at| at.min(self.limit));
+        let credit = usize::try_from(end.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         self.buffered.min(credit)
     }
 
@@ -103,8 +89,13 @@ impl SendHalf {
         self.finished
             && !self.fin_sent
             && !self.reset
+            && self.barrier.is_none()
             && bytes == self.buffered
-            && self.holds.is_empty()
+    }
+
+    /// Holds back what lies behind `offset`, or nothing any more.
+    pub(crate) fn set_barrier(&mut self, offset: Option<u64>) {
+        self.barrier = offset;
     }
 
     /// Whether there is anything that may go out now.
@@ -135,8 +126,18 @@ impl SendHalf {
         self.fin_sent = true;
     }
 
+    /// The application knows that nothing will be sent any more.
+    pub(crate) fn set_told(&mut self) {
+        self.told = true;
+    }
+
     /// Nothing will ever be sent again.
     pub(crate) fn is_done(&self) -> bool {
         self.fin_sent || self.reset
+    }
+
+    /// The same, and the application has no more to ask here.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.fin_sent || (self.reset && (self.told || self.finished))
     }
 }

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use underpass_seal::{Space, TAG_LEN};
 
 use super::{Event, LegId, Session, State};
+use crate::code;
 use crate::frame::{self, ChannelId, Data, Frame, KeyUpdate, MaxChannelData, MaxChannels, MaxData};
 use crate::packet::{PacketKind, RecordHeader};
 use crate::time::Time;
@@ -14,6 +15,11 @@ use crate::time::Time;
 const OVERHEAD: usize = 1 + 8 + 8 + TAG_LEN;
 /// Records are cut from pieces of memory that hold a few of them.
 const RECORDS_PER_SLAB: usize = 4;
+/// Records of slow sessions, and acknowledgements, are cut from pieces of this size.
+const SMALL_SLAB: usize = 4 * 1024;
+/// Beyond a full replay queue only control frames go out, and only so many bytes of them: a peer
+/// that acknowledges nothing gets nothing.
+const CONTROL_RESERVE: u64 = 1 << 20;
 /// Payload that one unreliable record carries at the most, unless one datagram is larger.
 const UNRELIABLE_TARGET: usize = 16 * 1024;
 /// Less room than this in a record is not worth another DATA frame.
@@ -23,11 +29,16 @@ impl Session {
     /// The next packet for `leg`: its kind byte and body, without the length before it.
     pub fn poll_transmit(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
         let state = self.legs.get_mut(&leg)?;
-        if let Some(packet) = state.first.pop_front() {
+        if let Some(packet) = state.next_opening() {
             state.sent(now);
             return Some(packet);
         }
         if !state.is_active() {
+            return None;
+        }
+        if self.send_epochs.is_exhausted() {
+            let reason = "the peer acknowledges nothing, so the keys cannot be renewed";
+            self.fail(code::PROTOCOL_VIOLATION, reason);
             return None;
         }
         let packet = self
@@ -37,7 +48,7 @@ impl Session {
         if let Some(state) = self.legs.get_mut(&leg) {
             state.sent(now);
         }
-        if self.peer_closed && self.received.due().is_none() {
+        if self.peer_closed && !self.received.is_owed() {
             self.end();
         }
         Some(packet)
@@ -45,64 +56,83 @@ impl Session {
 
     /// Acknowledgement, ping, pong and datagrams: whatever of it is due.
     fn unreliable_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
-        let ack_due = self.received.due().is_some_and(|due| due <= now);
         let state = self.legs.get(&leg)?;
-        let datagrams = !self.datagrams.is_empty() && (self.datagram_turn || self.idle_otherwise());
-        self.datagram_turn = true;
-        if !ack_due && !state.ping_owed && state.pong_owed.is_none() && !datagrams {
+        let (pong, ping) = (state.pong_owed, state.ping_owed);
+        // The answer to a PING tells everything that arrived before it.
+        let ack_due = self.received.is_due(now) || pong.is_some();
+        let turn = std::mem::replace(&mut self.datagram_turn, true) || self.idle_otherwise();
+        let datagram = turn.then(|| self.next_datagram_len(now)).flatten();
+        if !ack_due && !ping && pong.is_none() && datagram.is_none() {
             return None;
         }
-        self.begin(UNRELIABLE_TARGET + usize::from(u16::MAX));
+        let ack = (ack_due || self.received.is_owed())
+            .then(|| self.received.acknowledgement(now))
+            .flatten();
+        let small = 32 + ack.as_ref().map_or(0, |ack| ack.ranges.len() * 16 + 32);
+        let large = datagram.map_or(0, |first| (first + 32).max(UNRELIABLE_TARGET));
+        self.begin(small + large);
         let number = self.unreliable_next;
         let header = self.put_header(PacketKind::Unreliable, number);
-        let state = self.legs.get_mut(&leg)?;
-        if let Some(token) = state.pong_owed.take() {
-            Frame::Pong(frame::Pong { token }).encode(&mut self.outgoing);
+        if let Some(ack) = ack {
+            Frame::Ack(ack).encode(&mut self.outgoing);
         }
-        if state.ping_owed {
-            Frame::Ping(frame::Ping { token: number }).encode(&mut self.outgoing);
-            state.pinged(number, now);
-        }
-        self.put_acknowledgement(now);
-        if datagrams {
+        self.received.acknowledged();
+        self.put_ping_and_pong(now, leg, number);
+        if datagram.is_some() {
             self.put_datagrams(now, header);
             self.datagram_turn = false;
-        }
-        if self.outgoing.len() == header {
-            self.outgoing.clear();
-            return None;
         }
         self.unreliable_next += 1;
         Some(self.seal(Space::Unreliable, number, header))
     }
 
-    /// Acknowledges whatever is owed, due or not: the record goes out anyway.
-    fn put_acknowledgement(&mut self, now: Time) {
-        if self.received.due().is_none() {
+    fn put_ping_and_pong(&mut self, now: Time, leg: LegId, token: u64) {
+        let Some(state) = self.legs.get_mut(&leg) else {
             return;
+        };
+        if let Some(token) = state.pong_owed.take() {
+            state.pong_sent(token, now);
+            Frame::Pong(frame::Pong { token }).encode(&mut self.outgoing);
         }
-        if let Some(ack) = self.received.acknowledgement(now) {
-            Frame::Ack(ack).encode(&mut self.outgoing);
+        if state.ping_owed {
+            state.pinged(token, now);
+            Frame::Ping(frame::Ping { token }).encode(&mut self.outgoing);
         }
-        self.received.acknowledged();
     }
 
+    /// How long the next datagram is that is not too late.
+    fn next_datagram_len(&mut self, now: Time) -> Option<usize> {
+        while let Some(id) = self.datagrams.front() {
+            if let Some(channel) = self.channels.get_mut(id)
+                && channel.drop_late(now)
+            {
+                return channel.datagrams_out.front().map(|(data, _)| data.len());
+            }
+            self.datagrams.pop_front();
+        }
+        None
+    }
+
+    /// Datagrams of all channels in turn, as many as fit; the first one always does.
     fn put_datagrams(&mut self, now: Time, header: usize) {
-        let mut rest = self.datagrams.len();
-        while rest > 0 && self.outgoing.len() - header < UNRELIABLE_TARGET {
-            rest -= 1;
+        let mut first = true;
+        while let Some(length) = self.next_datagram_len(now) {
+            let fits = self.outgoing.len() + length + 16 <= header + UNRELIABLE_TARGET;
+            if !first && !fits {
+                return;
+            }
+            first = false;
             let Some(id) = self.datagrams.pop_front() else {
                 return;
             };
             let Some(channel) = self.channels.get_mut(&id) else {
-                continue;
+                return;
             };
-            if let Some(data) = channel.next_datagram(now) {
+            if let Some((data, _)) = channel.datagrams_out.pop() {
                 Frame::Datagram(frame::Datagram { channel: id, data }).encode(&mut self.outgoing);
             }
             if !channel.datagrams_out.is_empty() {
                 self.datagrams.push_back(id);
-                rest += 1;
             }
         }
     }
@@ -126,24 +156,30 @@ impl Session {
 
     /// A new record, if there is anything for it and room in the window.
     fn reliable_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
+        let unacknowledged = self.replay.unacknowledged();
+        if unacknowledged > self.config.max_replay + CONTROL_RESERVE {
+            return None;
+        }
         self.renew_windows(now);
-        if self.control.is_empty() && self.schedule.is_empty() {
+        let update =
+            self.state == State::Open && self.send_epochs.update_due(self.replay.floor()).is_some();
+        if self.control.is_empty() && self.schedule.is_empty() && !update {
             return None;
         }
         let under_way = self.replay.under_way(leg);
         let state = self.legs.get_mut(&leg)?;
         let target = state.path.record_target();
-        let window = state.path.window().min(self.config.max_replay);
+        let more = target as u64;
         // An idle path that gets work starts a new measurement.
         if under_way == 0 {
             state.path.on_busy(now);
         }
-        let full = under_way > 0 && under_way + target as u64 > window
-            || self.replay.unacknowledged() + target as u64 > self.config.max_replay
-            || !self.replay.has_room(target as u64);
+        let full = under_way > 0 && under_way + more > state.path.window()
+            || unacknowledged > 0 && unacknowledged + more > self.config.max_replay
+            || !self.replay.has_room(more);
         if full {
             state.path.on_limited();
-            if self.control.is_empty() {
+            if self.control.is_empty() && !update {
                 return None;
             }
         }
@@ -159,12 +195,17 @@ impl Session {
         data: bool,
     ) -> Option<Bytes> {
         let number = self.replay.next_number();
-        self.begin(target.max(2048));
+        self.begin(target.max(2048) + 16);
         let header = self.put_header(PacketKind::Reliable, number);
         let end = header + target.max(2048);
         while let Some(frame) = self.control.front() {
             if self.outgoing.len() > header && self.outgoing.len() + frame.encoded_len() > end {
                 break;
+            }
+            match frame {
+                Frame::Redial(redial) => self.redials_under_way.push((number, redial.channel)),
+                Frame::Close(_) => self.close_number = Some(number),
+                _ => {}
             }
             frame.encode(&mut self.outgoing);
             self.control.pop_front();
@@ -172,11 +213,11 @@ impl Session {
         if data {
             self.put_channel_data(header + target);
         }
-        if self.outgoing.len() == header {
+        let update = self.send_epochs.update_due(self.replay.floor());
+        if self.outgoing.len() == header && update.is_none() {
             self.outgoing.clear();
             return None;
         }
-        let update = self.send_epochs.update_due(self.replay.floor());
         if let Some(epoch) = update {
             Frame::KeyUpdate(KeyUpdate { epoch }).encode(&mut self.outgoing);
         }
@@ -263,9 +304,6 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        if channel.discarding {
-            return;
-        }
         if let Some(maximum) = channel.recv.new_limit(now, rtt) {
             self.control
                 .push_back(Frame::MaxChannelData(MaxChannelData {
@@ -284,7 +322,7 @@ impl Session {
             let slab = if payload > 8 * 1024 {
                 need * RECORDS_PER_SLAB
             } else {
-                need
+                need.max(SMALL_SLAB)
             };
             self.outgoing = BytesMut::with_capacity(slab);
         }

@@ -1,0 +1,168 @@
+//! The responder's side of a resume.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use rand_core::CryptoRng;
+use underpass_seal::{ResumeSecret, constant_time_eq};
+
+use super::{Refusal, answer_header, open_request};
+use crate::frame::{self, Ack, Frame};
+use crate::packet::{Confirm, Resume, Resumed};
+use crate::session::LegId;
+use crate::ticket::Ticket;
+
+/// Offers that the responder keeps until one is taken up. Each stems from a request that the
+/// initiator really made: a replayed one finds its old offer.
+pub(super) const MAX_OFFERS: usize = 8;
+
+/// An answer that was given and not yet taken up.
+struct Offer {
+    request_nonce: [u8; 16],
+    secret: ResumeSecret,
+    ticket_digest: [u8; 32],
+    answer: Resumed,
+}
+
+/// The responder's side.
+pub(crate) struct Far {
+    generation: u64,
+    secret: ResumeSecret,
+    /// The ticket itself is not kept.
+    ticket_digest: [u8; 32],
+    offers: VecDeque<Offer>,
+    /// Which request came on which leg.
+    under_way: BTreeMap<LegId, [u8; 16]>,
+}
+
+impl Far {
+    pub(crate) fn new(secret: ResumeSecret, ticket: &Ticket) -> Self {
+        Far {
+            generation: 0,
+            secret,
+            ticket_digest: ticket.digest(),
+            offers: VecDeque::new(),
+            under_way: BTreeMap::new(),
+        }
+    }
+
+    /// The secret of the generation in use.
+    pub(crate) fn secret(&self) -> &ResumeSecret {
+        &self.secret
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Checks a request; returns what the initiator says it received, and the answer.
+    pub(crate) fn answer(
+        &mut self,
+        leg: LegId,
+        request: &Resume,
+        received: Option<Ack>,
+        lifetime_s: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Vec<Frame>, Resumed), Refusal> {
+        let digest = Ticket::new(request.ticket).digest();
+        if Some(request.generation) == self.generation.checked_add(1) {
+            self.move_on_by_use(request, &digest)?;
+        }
+        if request.generation != self.generation || !constant_time_eq(&digest, &self.ticket_digest)
+        {
+            return Err(Refusal::Stale);
+        }
+        let frames = open_request(&self.secret, request)?;
+        self.under_way.insert(leg, request.nonce);
+        if let Some(offer) = self
+            .offers
+            .iter()
+            .find(|o| o.request_nonce == request.nonce)
+        {
+            return Ok((frames, offer.answer.clone()));
+        }
+        let answer = self.offer(request, received, lifetime_s, rng);
+        Ok((frames, answer))
+    }
+
+    fn offer(
+        &mut self,
+        request: &Resume,
+        received: Option<Ack>,
+        lifetime_s: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Resumed {
+        let (mut nonce, mut ticket) = ([0; 16], [0; 32]);
+        rng.fill_bytes(&mut nonce);
+        rng.fill_bytes(&mut ticket);
+        let mut plain = Vec::new();
+        Frame::Ticket(frame::Ticket { ticket, lifetime_s }).encode(&mut plain);
+        if let Some(ack) = received {
+            Frame::Ack(ack).encode(&mut plain);
+        }
+        let mut answer = Resumed {
+            generation: self.generation + 1,
+            nonce,
+            sealed: Bytes::new(),
+        };
+        answer.sealed = self
+            .secret
+            .reply_key(&request.nonce, &nonce)
+            .seal(&answer_header(request.session, &answer), &plain)
+            .into();
+        if self.offers.len() == MAX_OFFERS {
+            self.offers.pop_front();
+        }
+        self.offers.push_back(Offer {
+            request_nonce: request.nonce,
+            secret: self.secret.advance(&request.nonce, &nonce),
+            ticket_digest: Ticket::new(ticket).digest(),
+            answer: answer.clone(),
+        });
+        answer
+    }
+
+    /// A request of the next generation proves that its offer was taken up.
+    fn move_on_by_use(&mut self, request: &Resume, digest: &[u8; 32]) -> Result<(), Refusal> {
+        let position = self
+            .offers
+            .iter()
+            .position(|offer| constant_time_eq(&offer.ticket_digest, digest))
+            .ok_or(Refusal::Stale)?;
+        open_request(&self.offers[position].secret, request)?;
+        self.take_up(position);
+        Ok(())
+    }
+
+    fn take_up(&mut self, position: usize) {
+        if let Some(offer) = self.offers.remove(position) {
+            self.generation += 1;
+            self.secret = offer.secret;
+            self.ticket_digest = offer.ticket_digest;
+            self.offers.clear();
+            self.under_way.clear();
+        }
+    }
+
+    /// The initiator holds the next generation: from now on it is the current one.
+    pub(crate) fn confirm(&mut self, leg: LegId, confirm: &Confirm) -> Result<(), Refusal> {
+        let nonce = self.under_way.get(&leg).ok_or(Refusal::Stale)?;
+        let position = self
+            .offers
+            .iter()
+            .position(|offer| offer.request_nonce == *nonce)
+            .ok_or(Refusal::Stale)?;
+        let offer = &self.offers[position];
+        if offer.answer.generation != confirm.generation
+            || !constant_time_eq(&offer.secret.confirm_tag(), &confirm.tag)
+        {
+            return Err(Refusal::Stale);
+        }
+        self.take_up(position);
+        Ok(())
+    }
+
+    pub(crate) fn leg_gone(&mut self, leg: LegId) {
+        self.under_way.remove(&leg);
+    }
+}

@@ -1,0 +1,71 @@
+//! Moving a session to a new leg: one round trip, generations, single-use tickets.
+//!
+//! ```text
+//! initiator                                              responder
+//!    RESUME  session, g, ticket, nonce A, seal(ACK)   ->    opens with secret g, makes an offer
+//!    <- RESUMED  g + 1, nonce B, seal(TICKET, ACK)          keeps secret g and its old legs
+//!    CONFIRM g + 1, tag                               ->    now g + 1 holds, the old legs are done
+//! ```
+//!
+//! The responder moves on only when the initiator proves that it holds the next generation, by a
+//! CONFIRM or by a RESUME that uses it; until then the old ticket stays good, so a lost answer locks
+//! nobody out. The initiator in turn keeps the old generation until the responder has answered a
+//! request made with the new one. A repeated RESUME gets the same answer again and changes nothing.
+
+mod far;
+mod near;
+
+pub(crate) use far::Far;
+pub(crate) use near::Near;
+
+use bytes::Bytes;
+use underpass_seal::ResumeSecret;
+
+use crate::frame::{self, Frame, Place};
+use crate::packet::{Resume, Resumed, SessionId};
+
+/// Why a packet that resumes was refused. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Another generation, a spent ticket, or not sealed by the peer.
+    Stale,
+    /// Sealed by the peer, but its content breaks the rules.
+    Violation,
+}
+
+fn open_request(secret: &ResumeSecret, request: &Resume) -> Result<Vec<Frame>, Refusal> {
+    let plain = secret
+        .request_key(&request.nonce)
+        .open(&request_header(request), &request.sealed)
+        .map_err(|_| Refusal::Stale)?;
+    frames(plain)
+}
+
+fn frames(plain: Vec<u8>) -> Result<Vec<Frame>, Refusal> {
+    let mut plain = Bytes::from(plain);
+    frame::decode_all(Place::ResumePayload, &mut plain)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Refusal::Violation)
+}
+
+/// What the seal of a request covers beside its frames.
+fn request_header(request: &Resume) -> Vec<u8> {
+    let Resume {
+        session,
+        generation,
+        ticket,
+        nonce,
+        sealed: _,
+    } = request;
+    [&session.0[..], &generation.to_be_bytes(), ticket, nonce].concat()
+}
+
+/// What the seal of an answer covers beside its frames.
+fn answer_header(session: SessionId, answer: &Resumed) -> Vec<u8> {
+    let Resumed {
+        generation,
+        nonce,
+        sealed: _,
+    } = answer;
+    [&session.0[..], &generation.to_be_bytes(), nonce].concat()
+}

@@ -1,0 +1,170 @@
+//! The initiator's side of a resume.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use rand_core::CryptoRng;
+use underpass_seal::ResumeSecret;
+
+use super::far::MAX_OFFERS;
+use super::{Refusal, answer_header, frames, request_header};
+use crate::frame::{Ack, Frame};
+use crate::packet::{Confirm, Resume, Resumed, SessionId};
+use crate::session::LegId;
+use crate::ticket::Ticket;
+
+/// One generation as the initiator holds it.
+#[derive(Clone)]
+struct Held {
+    generation: u64,
+    secret: ResumeSecret,
+    ticket: Ticket,
+}
+
+/// The initiator's side.
+///
+/// The responder is in the generation of `base` or in one of `accepted`; which one shows when it
+/// answers a request. Until then none is forgotten: a CONFIRM may be late, or lost.
+pub(crate) struct Near {
+    base: Held,
+    /// Answers that were confirmed, the newest last. All follow `base`.
+    accepted: VecDeque<Held>,
+    /// Something sealed came in on the leg of the newest one: most likely the responder is there.
+    likely: bool,
+    attempts: usize,
+    under_way: BTreeMap<LegId, (Held, [u8; 16])>,
+}
+
+impl Near {
+    pub(crate) fn new(secret: ResumeSecret, ticket: Ticket) -> Self {
+        Near {
+            base: Held {
+                generation: 0,
+                secret,
+                ticket,
+            },
+            accepted: VecDeque::new(),
+            likely: false,
+            attempts: 0,
+            under_way: BTreeMap::new(),
+        }
+    }
+
+    fn newest(&self) -> &Held {
+        self.accepted.back().unwrap_or(&self.base)
+    }
+
+    /// The secret of the generation in use.
+    pub(crate) fn secret(&self) -> &ResumeSecret {
+        &self.newest().secret
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.newest().generation
+    }
+
+    /// The generation for the next request: all in turn, the newest first, and more often than the
+    /// others where that one is likely.
+    fn choose(&mut self) -> Held {
+        let attempt = self.attempts;
+        self.attempts = attempt.wrapping_add(1);
+        let turn = match (self.likely, attempt % 4) {
+            (true, 3) => 1 + attempt / 4 % self.accepted.len().max(1),
+            (true, _) => 0,
+            (false, _) => attempt,
+        };
+        let turn = turn % (self.accepted.len() + 1);
+        let held = self.accepted.iter().rev().chain([&self.base]).nth(turn);
+        held.unwrap_or(&self.base).clone()
+    }
+
+    /// A request to send first on `leg`.
+    pub(crate) fn request(
+        &mut self,
+        session: SessionId,
+        leg: LegId,
+        received: Option<Ack>,
+        rng: &mut impl CryptoRng,
+    ) -> Resume {
+        let held = self.choose();
+        let mut nonce = [0; 16];
+        rng.fill_bytes(&mut nonce);
+        let mut request = Resume {
+            session,
+            generation: held.generation,
+            ticket: *held.ticket.as_bytes(),
+            nonce,
+            sealed: Bytes::new(),
+        };
+        let mut plain = Vec::new();
+        if let Some(ack) = received {
+            Frame::Ack(ack).encode(&mut plain);
+        }
+        request.sealed = held
+            .secret
+            .request_key(&nonce)
+            .seal(&request_header(&request), &plain)
+            .into();
+        self.under_way.insert(leg, (held, nonce));
+        request
+    }
+
+    /// Takes the answer: returns the frames in it and what confirms it. Requests that went out
+    /// before on other legs are void from then on, since the responder takes up only one.
+    pub(crate) fn accept(
+        &mut self,
+        session: SessionId,
+        leg: LegId,
+        answer: &Resumed,
+    ) -> Result<(Vec<Frame>, Confirm), Refusal> {
+        let (held, nonce) = self.under_way.get(&leg).ok_or(Refusal::Stale)?;
+        if held.generation.checked_add(1) != Some(answer.generation) {
+            return Err(Refusal::Stale);
+        }
+        let plain = held
+            .secret
+            .reply_key(nonce, &answer.nonce)
+            .open(&answer_header(session, answer), &answer.sealed)
+            .map_err(|_| Refusal::Stale)?;
+        let frames = frames(plain)?;
+        let ticket = frames
+            .iter()
+            .find_map(|frame| match frame {
+                Frame::Ticket(ticket) => Some(Ticket::new(ticket.ticket)),
+                _ => None,
+            })
+            .ok_or(Refusal::Violation)?;
+        let secret = held.secret.advance(nonce, &answer.nonce);
+        let confirm = Confirm {
+            generation: answer.generation,
+            tag: secret.confirm_tag(),
+        };
+        // The answer was sealed with this generation: the responder is in it.
+        if held.generation != self.base.generation {
+            self.base = held.clone();
+            self.accepted.clear();
+        }
+        // The responder keeps no more offers than this, so an older one cannot be taken up.
+        if self.accepted.len() == MAX_OFFERS {
+            self.accepted.pop_front();
+        }
+        self.accepted.push_back(Held {
+            generation: answer.generation,
+            secret,
+            ticket,
+        });
+        self.under_way.clear();
+        self.attempts = 0;
+        self.likely = false;
+        Ok((frames, confirm))
+    }
+
+    /// Something sealed and new arrived on the active leg.
+    pub(crate) fn heard(&mut self) {
+        self.likely = true;
+    }
+
+    pub(crate) fn leg_gone(&mut self, leg: LegId) {
+        self.under_way.remove(&leg);
+    }
+}

@@ -1,0 +1,25 @@
+//! Two sessions over a virtual network and a virtual clock.
+//!
+//! | module | what |
+//! |---|---|
+//! | `pair` | the harness: legs with delay, rate and faults, and the drivers of both ends |
+//! | `apps` | the applications of both ends and the plain model that they are compared with |
+//! | `random` | worlds made of one number each, ten thousand of them |
+//! | `regressions` | worlds that once failed, and why |
+//! | `scenarios` | what the protocol promises, one by one |
+//! | `traffic` | what it promises about speed and waiting |
+//! | `hostile` | what a peer or a stranger may try |
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what cannot fail in a test must not fail"
+)]
+
+mod apps;
+mod dice;
+mod hostile;
+mod pair;
+mod random;
+mod regressions;
+mod scenarios;
+mod traffic;

@@ -1,0 +1,778 @@
+//! Two sessions, the legs between them, and the driver of each end.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use underpass_proto::handshake::{Accepting, Connecting};
+use underpass_proto::packet::{HelloTarget, Packet, PacketKind, SessionId};
+use underpass_proto::params::Params;
+use underpass_proto::session::{Agreed, Budget, Closed, Config, Event, LegError, LegId, Session};
+use underpass_proto::ticket::Ticket;
+use underpass_proto::{Role, Time};
+use underpass_seal::{Cipher, Secrets, StaticKey};
+
+use crate::dice::Dice;
+
+/// The initiator's side and the responder's.
+pub const A: usize = 0;
+pub const B: usize = 1;
+
+/// What a leg is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Bytes per second; 0 for no limit.
+    pub rate: u64,
+    /// One way.
+    pub delay: Duration,
+    /// Bytes that a sender may have queued before the leg takes no more.
+    pub backlog: u64,
+}
+
+impl Link {
+    pub fn new(rate: u64, delay: Duration) -> Self {
+        Link {
+            rate,
+            delay,
+            backlog: 1 << 40,
+        }
+    }
+
+    /// So quick that it does not matter.
+    pub fn quick() -> Self {
+        Link::new(0, Duration::from_millis(1))
+    }
+
+    fn time_for(&self, bytes: u64) -> Duration {
+        match self.rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_micros(bytes * 1_000_000 / rate),
+        }
+    }
+}
+
+/// What goes wrong on a leg, each in thousandths of the packets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub drop: u64,
+    /// Drops of which the sender is told.
+    pub noticed_drop: u64,
+    pub duplicate: u64,
+    pub reorder: u64,
+    pub corrupt: u64,
+    /// The leg is cut when this many packets went out on it, both directions together.
+    pub cut_after: Option<(u64, Cut)>,
+}
+
+/// How a leg ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// What is under way is lost and both ends learn of it.
+    Reset,
+    /// The same, but only one end learns.
+    Half(usize),
+    /// Nothing passes any more and nobody is told.
+    Silent,
+    /// The same in one direction only: what this side sends.
+    SilentFrom(usize),
+    /// What is under way still arrives, then both ends learn.
+    Gentle,
+}
+
+/// How the initiator's driver makes new legs.
+#[derive(Clone, Copy, Debug)]
+pub struct Reconnect {
+    /// From the loss of a leg to the next attempt.
+    pub delay: Duration,
+    /// From an attempt to giving it up.
+    pub patience: Duration,
+    /// So many thousandths of the attempts are made twice at once.
+    pub twins: u64,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Reconnect {
+            delay: Duration::from_millis(20),
+            patience: Duration::from_secs(3),
+            twins: 0,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Pipe {
+    /// When everything handed in so far has left the sender.
+    free_at: Time,
+    last_arrival: Time,
+    packets: u64,
+    ready_pending: bool,
+    silent: bool,
+}
+
+struct Leg {
+    link: Link,
+    faults: Faults,
+    /// Which ends hold it open.
+    open: [bool; 2],
+    /// Indexed by the sending side.
+    pipes: [Pipe; 2],
+    /// Nothing that is under way arrives any more.
+    lost: bool,
+}
+
+#[derive(Debug)]
+enum Happening {
+    Arrive {
+        to: usize,
+        leg: LegId,
+        packet: Bytes,
+    },
+    Ready {
+        side: usize,
+        leg: LegId,
+    },
+    Notice {
+        side: usize,
+        leg: LegId,
+        first: u64,
+    },
+    Learn {
+        side: usize,
+        leg: LegId,
+    },
+    Connect,
+    GiveUp {
+        leg: LegId,
+    },
+    Cut {
+        leg: LegId,
+        how: Cut,
+    },
+    Nothing,
+}
+
+/// What was counted, for bounds on effort.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub packets: u64,
+    pub bytes: u64,
+    pub timeouts: u64,
+    pub legs: u64,
+    pub steps: u64,
+    pub corrupt: u64,
+    pub refused: u64,
+}
+
+/// How a pair is made.
+pub struct Setup {
+    pub seed: u64,
+    pub link: Link,
+    pub faults: Faults,
+    pub config: [Config; 2],
+    pub reconnect: Option<Reconnect>,
+    /// By the real handshake instead of from a seed.
+    pub handshake: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            seed: 1,
+            link: Link::quick(),
+            faults: Faults::default(),
+            config: [config(), config()],
+            reconnect: Some(Reconnect::default()),
+            handshake: false,
+        }
+    }
+}
+
+/// The default configuration with a budget of its own.
+pub fn config() -> Config {
+    Config {
+        budget: Budget::new(512 << 20),
+        ..Config::default()
+    }
+}
+
+/// The secrets of every session that is not made by a handshake.
+pub fn secrets(seed: u64) -> Secrets {
+    let mut bytes = [0x5e; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    Secrets::dangerous_from_seed(bytes)
+}
+
+pub fn session_id(seed: u64) -> SessionId {
+    let mut id = [0x1d; 16];
+    id[..8].copy_from_slice(&seed.to_be_bytes());
+    SessionId(id)
+}
+
+/// One end, as the handshake would make it.
+pub fn end(role: Role, seed: u64, config: Config, peer: Params, leg: LegId) -> Session {
+    let agreed = Agreed {
+        role,
+        id: session_id(seed),
+        cipher: Cipher::Aes256Gcm,
+        secrets: secrets(seed),
+        peer,
+        ticket: Ticket::new([7; 32]),
+    };
+    let packets = if role == Role::Initiator { 2 } else { 1 };
+    Session::new(agreed, config, leg, packets, Time::ZERO)
+}
+
+/// Two sessions and everything between them.
+pub struct Pair {
+    pub now: Time,
+    pub sessions: [Session; 2],
+    /// What the applications have to look at.
+    pub events: [VecDeque<Event>; 2],
+    pub closed: [Option<Closed>; 2],
+    /// For the legs that are made from now on.
+    pub link: Link,
+    pub faults: Faults,
+    pub reconnect: Option<Reconnect>,
+    pub dice: Dice,
+    pub counts: Counts,
+    pub trace: bool,
+    /// RESUME and CONFIRM packets that passed, for those who replay.
+    pub overheard: Vec<Bytes>,
+    pub active: [Option<LegId>; 2],
+    suspect: bool,
+    connect_pending: bool,
+    legs: BTreeMap<LegId, Leg>,
+    next_leg: u64,
+    agenda: BTreeMap<(Time, u64), Happening>,
+    order: u64,
+    stuck: u64,
+}
+
+impl Pair {
+    pub fn new(setup: Setup) -> Self {
+        let Setup {
+            seed,
+            link,
+            faults,
+            config,
+            reconnect,
+            handshake,
+        } = setup;
+        let mut dice = Dice::new(seed ^ 0x9a17);
+        let first = LegId(1);
+        let sessions = if handshake {
+            shake_hands(config, first, &mut dice)
+        } else {
+            let [a, b] = config;
+            let (for_a, for_b) = (b.params.clone(), a.params.clone());
+            [
+                end(Role::Initiator, seed, a, for_a, first),
+                end(Role::Responder, seed, b, for_b, first),
+            ]
+        };
+        let mut pair = Pair {
+            now: Time::ZERO,
+            sessions,
+            events: Default::default(),
+            closed: [None, None],
+            link,
+            faults,
+            reconnect,
+            dice,
+            counts: Counts::default(),
+            trace: std::env::var_os("UNDERPASS_SIM_TRACE").is_some(),
+            overheard: Vec::new(),
+            active: [None, None],
+            suspect: false,
+            connect_pending: false,
+            legs: BTreeMap::new(),
+            next_leg: 1,
+            agenda: BTreeMap::new(),
+            order: 0,
+            stuck: 0,
+        };
+        let leg = pair.new_leg();
+        let state = pair.legs.get_mut(&leg).unwrap();
+        state.open = [true, true];
+        // What the handshake took.
+        state.pipes[A].packets = 2;
+        state.pipes[B].packets = 1;
+        pair.settle(A);
+        pair.settle(B);
+        pair
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{} {}", self.now, what());
+        }
+    }
+
+    fn at(&mut self, time: Time, what: Happening) {
+        self.order += 1;
+        self.agenda.insert((time.max(self.now), self.order), what);
+    }
+
+    /// Makes sure that time does not run past `time` unnoticed.
+    pub fn wake_at(&mut self, time: Time) {
+        self.at(time, Happening::Nothing);
+    }
+
+    pub fn cut_at(&mut self, time: Time, leg: LegId, how: Cut) {
+        self.at(time, Happening::Cut { leg, how });
+    }
+
+    fn new_leg(&mut self) -> LegId {
+        let id = LegId(self.next_leg);
+        self.next_leg += 1;
+        self.counts.legs += 1;
+        self.legs.insert(
+            id,
+            Leg {
+                link: self.link,
+                faults: self.faults,
+                open: [true, false],
+                pipes: Default::default(),
+                lost: false,
+            },
+        );
+        id
+    }
+
+    /// Legs that at least one end holds.
+    pub fn open_legs(&self) -> Vec<LegId> {
+        self.legs
+            .iter()
+            .filter(|(_, leg)| leg.open != [false, false])
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// From now on nothing goes wrong any more; legs that were cut stay so.
+    pub fn heal(&mut self, link: Link) {
+        self.faults = Faults::default();
+        self.link = link;
+        for leg in self.legs.values_mut() {
+            leg.faults = Faults::default();
+            leg.link = link;
+        }
+    }
+
+    /// The initiator's driver makes a new leg and resumes on it.
+    pub fn connect(&mut self) -> Option<LegId> {
+        if self.sessions[A].is_closed() {
+            return None;
+        }
+        let leg = self.new_leg();
+        self.say(|| format!("A resumes on {leg}"));
+        self.sessions[A].start_resume(self.now, leg, &mut self.dice.0);
+        if let Some(reconnect) = self.reconnect {
+            self.at(self.now + reconnect.patience, Happening::GiveUp { leg });
+        }
+        self.settle(A);
+        Some(leg)
+    }
+
+    fn want_leg(&mut self) {
+        let Some(reconnect) = self.reconnect else {
+            return;
+        };
+        if !self.connect_pending && !self.sessions[A].is_closed() {
+            self.connect_pending = true;
+            self.at(self.now + reconnect.delay, Happening::Connect);
+        }
+    }
+
+    /// Ends a leg in one of several ways.
+    pub fn cut(&mut self, id: LegId, how: Cut) {
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        let settled = leg.pipes[A].last_arrival.max(leg.pipes[B].last_arrival);
+        match how {
+            Cut::SilentFrom(side) => leg.pipes[side].silent = true,
+            Cut::Gentle => {
+                leg.pipes[A].silent = true;
+                leg.pipes[B].silent = true;
+            }
+            Cut::Silent | Cut::Reset | Cut::Half(_) => leg.lost = true,
+        }
+        self.say(|| format!("{id} is cut: {how:?}"));
+        let (low, who): (Time, &[usize]) = match how {
+            Cut::Silent | Cut::SilentFrom(_) => return,
+            Cut::Reset => (self.now, &[A, B]),
+            Cut::Half(A) => (self.now, &[A]),
+            Cut::Half(_) => (self.now, &[B]),
+            Cut::Gentle => (settled.max(self.now), &[A, B]),
+        };
+        for side in who {
+            let late = self.dice.micros(1, 30_000);
+            self.at(
+                low + late,
+                Happening::Learn {
+                    side: *side,
+                    leg: id,
+                },
+            );
+        }
+    }
+
+    /// One side's driver drops a leg; the other end learns when all that was sent has arrived.
+    fn close_leg(&mut self, side: usize, id: LegId) {
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        if !std::mem::take(&mut leg.open[side]) {
+            return;
+        }
+        if self.active[side] == Some(id) {
+            self.active[side] = None;
+        }
+        let at = leg.pipes[side].last_arrival.max(self.now) + leg.link.delay;
+        if !leg.lost && !leg.pipes[side].silent {
+            self.at(
+                at,
+                Happening::Learn {
+                    side: 1 - side,
+                    leg: id,
+                },
+            );
+        }
+    }
+
+    fn lose_leg(&mut self, side: usize, id: LegId) {
+        if !self.legs.get(&id).is_some_and(|leg| leg.open[side]) {
+            return;
+        }
+        self.sessions[side].leg_lost(self.now, id);
+        self.close_leg(side, id);
+        if side == A && (self.active[A].is_none() || self.suspect) {
+            self.want_leg();
+        }
+        self.settle(side);
+    }
+
+    /// What the driver does after any input: events, then packets.
+    pub fn settle(&mut self, side: usize) {
+        loop {
+            self.drain_events(side);
+            let mut sent = false;
+            let open: Vec<LegId> = self
+                .legs
+                .iter()
+                .filter(|(_, leg)| leg.open[side])
+                .map(|(id, _)| *id)
+                .collect();
+            for leg in open {
+                while self.is_ready(side, leg) {
+                    let Some(packet) = self.sessions[side].poll_transmit(self.now, leg) else {
+                        break;
+                    };
+                    sent = true;
+                    self.transmit(side, leg, packet);
+                }
+            }
+            if !sent {
+                self.drain_events(side);
+                return;
+            }
+        }
+    }
+
+    fn is_ready(&mut self, side: usize, id: LegId) -> bool {
+        let now = self.now;
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return false;
+        };
+        let allowed = leg.link.time_for(leg.link.backlog);
+        let pipe = &mut leg.pipes[side];
+        if pipe.free_at.since(now) <= allowed {
+            return true;
+        }
+        if !pipe.ready_pending {
+            pipe.ready_pending = true;
+            let at = now + (pipe.free_at.since(now) - allowed);
+            self.at(at, Happening::Ready { side, leg: id });
+        }
+        false
+    }
+
+    fn drain_events(&mut self, side: usize) {
+        while let Some(event) = self.sessions[side].poll_event() {
+            self.say(|| format!("{} {event:?}", ["A", "B"][side]));
+            match event {
+                Event::LegActive { leg } => {
+                    self.active[side] = Some(leg);
+                    if side == A {
+                        self.suspect = false;
+                    }
+                }
+                Event::LegSuspect { leg } => {
+                    if side == A && self.active[A] == Some(leg) {
+                        self.suspect = true;
+                        self.want_leg();
+                    }
+                }
+                Event::LegDone { leg, farewell } => {
+                    if let Some(packet) = farewell {
+                        self.transmit(side, leg, packet);
+                    }
+                    self.close_leg(side, leg);
+                }
+                Event::Detached => {
+                    if side == A {
+                        self.want_leg();
+                    }
+                }
+                Event::Closed(closed) => {
+                    assert!(self.closed[side].is_none(), "told of the end twice");
+                    self.closed[side] = Some(closed);
+                }
+                other => self.events[side].push_back(other),
+            }
+        }
+    }
+
+    fn transmit(&mut self, from: usize, id: LegId, packet: Bytes) {
+        self.counts.packets += 1;
+        self.counts.bytes += packet.len() as u64;
+        if matches!(packet[0], 0x04 | 0x06) {
+            self.overheard.push(packet.clone());
+        }
+        let now = self.now;
+        self.say(|| {
+            format!(
+                "{} sends {} bytes of kind {} on {id}",
+                ["A", "B"][from],
+                packet.len(),
+                packet[0]
+            )
+        });
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        let (link, faults) = (leg.link, leg.faults);
+        let total = leg.pipes[A].packets + leg.pipes[B].packets;
+        let pipe = &mut leg.pipes[from];
+        let index = pipe.packets;
+        pipe.packets += 1;
+        pipe.free_at = pipe.free_at.max(now) + link.time_for(packet.len() as u64 + 3);
+        let mut at = (pipe.free_at + link.delay).max(pipe.last_arrival);
+        if leg.lost || pipe.silent {
+            return;
+        }
+        if let Some((after, how)) = faults.cut_after {
+            if total >= after {
+                leg.faults.cut_after = None;
+                self.cut(id, how);
+                if how != Cut::Gentle {
+                    return;
+                }
+            }
+        }
+        if self.dice.chance(faults.drop) {
+            self.say(|| format!("  packet {index} is dropped"));
+            return;
+        }
+        if self.dice.chance(faults.noticed_drop) {
+            self.say(|| format!("  packet {index} is dropped, with notice"));
+            let notice = Happening::Notice {
+                side: from,
+                leg: id,
+                first: index,
+            };
+            self.at(at + link.delay, notice);
+            return;
+        }
+        let mut packet = packet;
+        if self.dice.chance(faults.corrupt) {
+            self.say(|| format!("  packet {index} is changed"));
+            let mut changed = packet.to_vec();
+            let place = usize::try_from(self.dice.below(changed.len() as u64)).unwrap();
+            changed[place] ^= u8::try_from(self.dice.between(1, 255)).unwrap();
+            packet = changed.into();
+        }
+        if self.dice.chance(faults.reorder) {
+            at = at
+                + self
+                    .dice
+                    .micros(0, 3 * link.delay.as_micros() as u64 + 1000);
+        } else if let Some(leg) = self.legs.get_mut(&id) {
+            leg.pipes[from].last_arrival = at;
+        }
+        if self.dice.chance(faults.duplicate) {
+            let late = self.dice.micros(0, 20_000);
+            self.arrive(at + late, 1 - from, id, packet.clone());
+        }
+        self.arrive(at, 1 - from, id, packet);
+    }
+
+    fn arrive(&mut self, at: Time, to: usize, leg: LegId, packet: Bytes) {
+        self.at(at, Happening::Arrive { to, leg, packet });
+    }
+
+    /// A stranger gives a packet to `to` on a leg of its own, and takes what comes back.
+    pub fn inject(&mut self, to: usize, packet: Bytes) -> (LegId, Vec<Bytes>) {
+        let leg = LegId(1_000_000 + self.next_leg);
+        self.next_leg += 1;
+        let packet = Packet::parse_unframed(packet).unwrap();
+        let outcome = self.sessions[to].handle_packet(self.now, leg, packet, &mut self.dice.0);
+        let mut answers = Vec::new();
+        if outcome.is_ok() {
+            while let Some(answer) = self.sessions[to].poll_transmit(self.now, leg) {
+                answers.push(answer);
+            }
+        }
+        self.settle(to);
+        (leg, answers)
+    }
+
+    /// Hands a packet to one side as if it had come on the leg that is active there.
+    pub fn deliver(&mut self, to: usize, packet: Bytes) -> Result<(), LegError> {
+        let leg = self.active[to].expect("a leg to deliver on");
+        let packet = Packet::parse_unframed(packet).unwrap();
+        let outcome = self.sessions[to].handle_packet(self.now, leg, packet, &mut self.dice.0);
+        if outcome.is_err() {
+            self.lose_leg(to, leg);
+        }
+        self.settle(to);
+        outcome
+    }
+
+    fn take(&mut self, to: usize, id: LegId, packet: Bytes) {
+        let Some(leg) = self.legs.get_mut(&id) else {
+            return;
+        };
+        if leg.lost {
+            return;
+        }
+        if !leg.open[to] {
+            // The responder learns of a leg by its first packet; nobody reopens one.
+            let first = to == B && leg.pipes[B].packets == 0 && packet[0] == 0x04;
+            if !first {
+                return;
+            }
+            leg.open[B] = true;
+        }
+        let Ok(packet) = Packet::parse_unframed(packet) else {
+            self.counts.corrupt += 1;
+            self.lose_leg(to, id);
+            return;
+        };
+        let outcome = self.sessions[to].handle_packet(self.now, id, packet, &mut self.dice.0);
+        if let Err(error) = outcome {
+            self.say(|| format!("{} on {id}: {error}", ["A", "B"][to]));
+            match error {
+                LegError::Corrupt => self.counts.corrupt += 1,
+                LegError::Refused(_) => self.counts.refused += 1,
+                _ => {}
+            }
+            self.lose_leg(to, id);
+        }
+        self.settle(to);
+    }
+
+    /// Goes to the next thing that happens, not later than `limit`. False where nothing does.
+    pub fn step(&mut self, limit: Time) -> bool {
+        let next = self.agenda.keys().next().map(|(time, _)| *time);
+        let timers = self.sessions.iter().filter_map(Session::poll_timeout);
+        let Some(time) = timers.chain(next).min().filter(|time| *time <= limit) else {
+            self.now = self.now.max(limit);
+            return false;
+        };
+        self.stuck = if time > self.now { 0 } else { self.stuck + 1 };
+        assert!(self.stuck < 100_000, "time stands still at {}", self.now);
+        self.now = self.now.max(time);
+        self.counts.steps += 1;
+        if next.is_some_and(|at| at <= self.now) {
+            let ((_, _), what) = self.agenda.pop_first().unwrap();
+            self.happen(what);
+        } else {
+            for side in [A, B] {
+                if self.sessions[side]
+                    .poll_timeout()
+                    .is_some_and(|at| at <= self.now)
+                {
+                    self.counts.timeouts += 1;
+                    self.sessions[side].handle_timeout(self.now);
+                    self.settle(side);
+                }
+            }
+        }
+        true
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Arrive { to, leg, packet } => self.take(to, leg, packet),
+            Happening::Ready { side, leg } => {
+                if let Some(leg) = self.legs.get_mut(&leg) {
+                    leg.pipes[side].ready_pending = false;
+                }
+                self.settle(side);
+            }
+            Happening::Notice { side, leg, first } => {
+                if self.legs.get(&leg).is_some_and(|l| l.open[side] && !l.lost) {
+                    self.sessions[side].handle_dropped(self.now, leg, first, 1);
+                    self.settle(side);
+                }
+            }
+            Happening::Learn { side, leg } => self.lose_leg(side, leg),
+            Happening::Connect => {
+                self.connect_pending = false;
+                if self.active[A].is_none() || self.suspect {
+                    self.connect();
+                    let twins = self.reconnect.map_or(0, |r| r.twins);
+                    if self.dice.chance(twins) {
+                        self.connect();
+                    }
+                }
+            }
+            Happening::GiveUp { leg } => {
+                if self.active[A] != Some(leg) {
+                    self.lose_leg(A, leg);
+                    if self.active[A].is_none() || self.suspect {
+                        self.want_leg();
+                    }
+                }
+            }
+            Happening::Cut { leg, how } => self.cut(leg, how),
+            Happening::Nothing => {}
+        }
+    }
+
+    /// Runs for so long.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+    }
+
+    /// Runs until `done` or, which is a failure, for `time`.
+    pub fn run_until(&mut self, time: Duration, mut done: impl FnMut(&mut Pair) -> bool) {
+        let end = self.now + time;
+        while !done(self) {
+            assert!(self.step(end), "not done at {}", self.now);
+        }
+    }
+
+    /// The packet kinds that a test may want to name.
+    pub fn kind_of(packet: &Bytes) -> PacketKind {
+        PacketKind::from_code(packet[0]).unwrap()
+    }
+}
+
+fn shake_hands(config: [Config; 2], leg: LegId, dice: &mut Dice) -> [Session; 2] {
+    let keys = [StaticKey::generate(), StaticKey::generate()];
+    let [a, b] = config;
+    let target = HelloTarget::Endpoint;
+    let (connecting, hello) = Connecting::start(a, &keys[A], target, b"", &mut dice.0).unwrap();
+    let (accepting, answer) =
+        Accepting::start(b, &keys[B], target, b"", hello.body, &mut dice.0).unwrap();
+    let answered = connecting.handle_answer(answer).unwrap();
+    assert_eq!(answered.peer, keys[B].public());
+    let (near, finish) = answered.finish(leg, Time::ZERO).unwrap();
+    let (far, peer) = accepting.handle_finish(finish, leg, Time::ZERO).unwrap();
+    assert_eq!(peer, keys[A].public());
+    [near, far]
+}

@@ -1,0 +1,10 @@
+//! A real relay and real agents over real carriers on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod enrolment;
+mod far_end;
+mod hostile;
+mod routes;
+mod shutdown;
+mod stage;
