@@ -29,6 +29,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The reason why a test cannot run here. Returned as an error it makes the test count as skipped.
 #[derive(Debug, thiserror::Error)]
@@ -151,11 +152,20 @@ pub fn run(tests: &[Test]) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    raise_open_files();
     let left_out = tests.len() - chosen.len();
     println!("\nrunning {} tests", chosen.len());
     let begin = Instant::now();
     let outcomes = run_chosen(chosen, &options);
     report(&outcomes, left_out, begin.elapsed())
+}
+
+/// Services and clients of a test are threads of this process: a thousand connections need some thousands of files.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is not allowed, the tests that need it say so.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn run_chosen(mut waiting: VecDeque<Test>, options: &Options) -> Vec<(&'static str, Outcome)> {
@@ -251,6 +261,11 @@ fn report(outcomes: &[(&str, Outcome)], left_out: usize, took: Duration) -> Exit
     } else {
         ExitCode::from(101)
     }
+}
+
+/// Whether tests are to run at full length, as `make soak` asks with `UNDERPASS_SOAK=1`.
+pub fn soak() -> bool {
+    std::env::var_os("UNDERPASS_SOAK").is_some_and(|value| value == "1")
 }
 
 /// Where the processes of one test write: `target/lab-logs/TEST`, emptied when the test first asks.

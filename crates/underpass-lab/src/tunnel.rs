@@ -77,7 +77,7 @@ impl Relay {
     /// As [`Relay::start`].
     pub fn start_with(host: &Host, options: &RelayOptions) -> Result<Self> {
         let folder = home("relay")?;
-        let mut command = host.command(underpass()?);
+        let mut command = program(host)?;
         command.env("UNDERPASS_HOME", folder.path());
         command.args([
             "relay",
@@ -156,6 +156,14 @@ pub struct Entrance {
     pub address: SocketAddr,
 }
 
+/// Local addresses behind which several services lie: one running `underpass connect`, one session.
+pub struct Entrances {
+    /// The process.
+    pub process: Process,
+    /// Where it listens, in the order in which the services were named.
+    pub addresses: Vec<SocketAddr>,
+}
+
 impl Agent {
     /// The first administrator of `relay`, by the code in its setup file.
     ///
@@ -230,7 +238,7 @@ impl Agent {
     /// # Errors
     /// There is no binary.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.host.command(underpass()?);
+        let mut command = program(&self.host)?;
         command
             .env("UNDERPASS_HOME", self.home.path())
             .args(arguments);
@@ -297,6 +305,28 @@ impl Agent {
         Ok(Entrance { process, address })
     }
 
+    /// Opens a free local port for each of several services of one publisher, as [`Agent::connect`] does for one.
+    ///
+    /// # Errors
+    /// As [`Agent::connect`].
+    pub fn connect_all(&self, services: &[&str]) -> Result<Entrances> {
+        let pairs: Vec<String> = services
+            .iter()
+            .map(|name| format!("{name}=127.0.0.1:0"))
+            .collect();
+        let mut arguments = vec!["connect"];
+        arguments.extend(pairs.iter().map(String::as_str));
+        let label = format!("connect-{}", services.join("-"));
+        let process = self.host.spawn(&label, self.command(&arguments)?)?;
+        let mut addresses = Vec::with_capacity(services.len());
+        for _ in services {
+            let line = process.line(READY)?;
+            let address = listening_at(&line).with_context(|| format!("no address in {line:?}"))?;
+            addresses.push(address);
+        }
+        Ok(Entrances { process, addresses })
+    }
+
     /// What the running agent `process` of this home tells to `underpass status --json`.
     ///
     /// # Errors
@@ -328,6 +358,14 @@ impl Agent {
             program.display()
         ))
     }
+}
+
+/// The command `underpass` on `host`, with as many open files as a shell or a service manager usually allows at first;
+/// whoever runs the tests may have more.
+fn program(host: &Host) -> Result<Command> {
+    let mut command = host.command("prlimit");
+    command.arg("--nofile=1024:").arg(underpass()?);
+    Ok(command)
 }
 
 /// The address of this machine in a line that tells where a command listens.
