@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::packet::MAX_PLAINTEXT;
 use crate::time::Time;
 
 /// Under way before anything was measured.
@@ -36,7 +37,9 @@ const TRIAL_AFTER: Duration = Duration::from_secs(1);
 const RECORD_TIME: Duration = Duration::from_millis(10);
 /// Smallest and largest target for a record's payload.
 const RECORD_MIN: u64 = 1024;
-const RECORD_MAX: u64 = 64 * 1024;
+const RECORD_MAX: u64 = MAX_PLAINTEXT as u64 - KEY_UPDATE_LEN;
+/// Room for KEY_UPDATE, which is added to a record that is full.
+const KEY_UPDATE_LEN: u64 = 16;
 /// The target before anything was measured.
 const RECORD_INITIAL: u64 = 16 * 1024;
 
@@ -373,7 +376,7 @@ mod tests {
         let (path, _) = run(rate, rtt, NONE, Duration::from_secs(5));
         assert!(path.rate() > rate * 9 / 10, "{}", path.rate());
         assert!(path.window() > product(rate, rtt) * 9 / 10);
-        assert_eq!(path.record_target(), 64 * 1024);
+        assert_eq!(path.record_target(), 64 * 1024 - 16);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::received::Acks;
 use super::{Event, LegId, Session, State};
 use crate::code;
 use crate::frame::{self, ChannelId, Data, Frame, KeyUpdate, MaxChannelData, MaxChannels, MaxData};
-use crate::packet::{PacketKind, RecordHeader};
+use crate::packet::{MAX_PLAINTEXT, PacketKind, RecordHeader};
 use crate::time::Time;
 
 /// Room that a record needs beside its payload: kind, epoch, number, tag.
@@ -72,6 +72,9 @@ impl Session {
         };
         let ranges: usize = acks.iter().map(|ack| ack.ranges.len()).sum();
         let small = 64 + ranges * 16;
+        // The largest datagrams go alone.
+        let alone = acks.is_empty() && !ping && pong.is_none();
+        let datagram = datagram.filter(|first| alone || first + small <= MAX_PLAINTEXT);
         let large = datagram.map_or(0, |first| (first + 32).max(UNRELIABLE_TARGET));
         self.begin(small + large);
         let number = self.unreliable_next;
@@ -81,8 +84,7 @@ impl Session {
         }
         self.received.acknowledged();
         self.put_ping_and_pong(now, leg, number);
-        // A record with many ranges has no room for the largest datagram.
-        if datagram.is_some() && ranges <= 16 {
+        if datagram.is_some() {
             self.put_datagrams(now, header);
             self.datagram_turn = false;
         }
