@@ -153,7 +153,7 @@ impl Session {
         let state = self.legs.get_mut(&leg)?;
         let under_way = self.replay.under_way(leg);
         if under_way > 0 && under_way + packet.len() as u64 > state.path.window() {
-            state.path.on_limited(state.packets, under_way);
+            state.path.on_limited(now, state.packets, under_way);
             return None;
         }
         self.replay.resent(number, leg, state.packets, now);
@@ -171,19 +171,21 @@ impl Session {
             self.state == State::Open && self.send_epochs.update_due(self.replay.floor()).is_some();
         let under_way = self.replay.under_way(leg);
         let state = self.legs.get_mut(&leg)?;
-        if self.control.is_empty() && self.schedule.is_empty() && !update {
-            state.path.on_idle();
-            return None;
-        }
         let target = state.path.record_target();
         let more = target as u64;
         // An idle path that gets work starts a new measurement.
         if under_way == 0 {
             state.path.on_busy(now, state.packets);
         }
+        let nothing = self.control.is_empty() && self.schedule.is_empty() && !update;
         let window_full = under_way > 0 && under_way + more > state.path.window();
         if window_full {
-            state.path.on_limited(state.packets, under_way);
+            state.path.on_limited(now, state.packets, under_way);
+        } else if nothing {
+            state.path.on_idle(now);
+        }
+        if nothing {
+            return None;
         }
         let full = window_full
             || unacknowledged > 0 && unacknowledged + more > self.config.max_replay
@@ -225,7 +227,7 @@ impl Session {
         if self.outgoing.len() == header && update.is_none() {
             // The peer's window is full, not the path's.
             self.outgoing.clear();
-            self.legs.get_mut(&leg)?.path.on_idle();
+            self.legs.get_mut(&leg)?.path.on_idle(now);
             return None;
         }
         if let Some(epoch) = update {
