@@ -239,6 +239,30 @@ fn losses_are_repaired_on_the_same_leg() {
 }
 
 #[test]
+fn a_loss_is_repaired_within_a_round_trip() {
+    // What is lost is followed by more, so nobody needs to ask.
+    let mut world = world(Link::new(10_000_000, Duration::from_millis(50)));
+    world.add(ChannelPlan {
+        send: [
+            SendPlan {
+                chunk: 1000,
+                pause: Duration::from_millis(10),
+                ..SendPlan::bytes(1 << 20)
+            },
+            SendPlan::bytes(0),
+        ],
+        ..ChannelPlan::exchange(A, 0, 0)
+    });
+    world.run(Duration::from_secs(1));
+    world.pair.drop_next(A, 3);
+    let before = world.channels[0].read[B].got;
+    // Three pauses, three half round trips: told, sent again, arrived.
+    world.run(Duration::from_millis(30 + 150 + 20));
+    let got = world.channels[0].read[B].got - before;
+    assert!(got >= 13_000, "{got}");
+}
+
+#[test]
 fn the_last_record_may_be_lost_without_a_new_leg() {
     let mut world = world(slow());
     world.run(Duration::from_millis(500));

@@ -69,3 +69,6 @@ fn answer_header(session: SessionId, answer: &Resumed) -> Vec<u8> {
     } = answer;
     [&session.0[..], &generation.to_be_bytes(), nonce].concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Both sides of a resume against each other, with every message lost, late or out of order.
+
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use underpass_seal::Secrets;
+
+use super::*;
+use crate::packet::Confirm;
+use crate::session::LegId;
+use crate::session::received::Acks;
+use crate::ticket::Ticket;
+
+const SESSION: SessionId = SessionId([9; 16]);
+
+struct Both {
+    near: Near,
+    far: Far,
+    rng: ChaCha8Rng,
+    legs: u64,
+    /// CONFIRMs that are still on their way, with their legs.
+    late: Vec<(LegId, Confirm)>,
+}
+
+/// How far an attempt gets before its leg breaks.
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    Request,
+    Answer,
+    /// CONFIRM went out; it arrives later, or never.
+    Confirm,
+    All,
+}
+
+impl Both {
+    fn new(seed: u64) -> Self {
+        let secret = || Secrets::dangerous_from_seed([1; 32]).resume;
+        let ticket = Ticket::new([2; 32]);
+        Both {
+            near: Near::new(secret(), ticket.clone()),
+            far: Far::new(secret(), &ticket),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            legs: 0,
+            late: Vec::new(),
+        }
+    }
+
+    fn leg(&mut self) -> LegId {
+        self.legs += 1;
+        LegId(self.legs)
+    }
+
+    fn ask(&mut self, leg: LegId) -> Resume {
+        self.near.request(SESSION, leg, Acks::new(), &mut self.rng)
+    }
+
+    fn answer(&mut self, leg: LegId, request: &Resume) -> Result<Resumed, Refusal> {
+        let outcome = self
+            .far
+            .answer(leg, request, Acks::new(), 60, &mut self.rng);
+        outcome.map(|(_, answer)| answer)
+    }
+
+    /// One attempt. True when both sides went on.
+    fn attempt(&mut self, reach: Reach) -> bool {
+        let leg = self.leg();
+        let request = self.ask(leg);
+        if matches!(reach, Reach::Request) {
+            return false;
+        }
+        let Ok(answer) = self.answer(leg, &request) else {
+            self.near.leg_gone(leg);
+            return false;
+        };
+        if matches!(reach, Reach::Answer) {
+            self.far.leg_gone(leg);
+            return false;
+        }
+        let (_, confirm) = self
+            .near
+            .accept(SESSION, leg, &answer)
+            .expect("an honest answer is accepted");
+        if matches!(reach, Reach::Confirm) {
+            self.late.push((leg, confirm));
+            return false;
+        }
+        if self.far.confirm(leg, &confirm).is_err() {
+            return false;
+        }
+        self.near.heard();
+        true
+    }
+
+    /// A CONFIRM that was on its way arrives after all.
+    fn arrive(&mut self, which: usize) {
+        if self.late.is_empty() {
+            return;
+        }
+        let (leg, confirm) = self.late.remove(which % self.late.len());
+        let _ = self.far.confirm(leg, &confirm);
+    }
+
+    fn agree(&self) -> bool {
+        let tag = |secret: &ResumeSecret| secret.confirm_tag();
+        self.near.generation() == self.far.generation()
+            && tag(self.near.secret()) == tag(self.far.secret())
+    }
+}
+
+fn reach() -> impl Strategy<Value = Reach> {
+    prop_oneof![
+        1 => Just(Reach::Request),
+        1 => Just(Reach::Answer),
+        3 => Just(Reach::Confirm),
+        1 => Just(Reach::All),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever was lost or late before, a path that works brings both sides together again.
+    #[test]
+    fn nobody_is_locked_out(
+        steps in prop::collection::vec((reach(), any::<Option<usize>>()), 0..60),
+        seed: u64,
+    ) {
+        let mut both = Both::new(seed);
+        for (reach, late) in steps {
+            both.attempt(reach);
+            if let Some(which) = late {
+                both.arrive(which);
+            }
+        }
+        let attempts = (0..100).position(|_| both.attempt(Reach::All));
+        prop_assert!(attempts.is_some(), "locked out");
+        prop_assert!(attempts <= Some(9), "after {attempts:?} attempts");
+        prop_assert!(both.agree());
+        prop_assert!(both.attempt(Reach::All), "and the next one works at once");
+        prop_assert!(both.agree());
+    }
+}
+
+#[test]
+fn a_spent_ticket_is_good_for_nothing() {
+    let mut both = Both::new(1);
+    let leg = both.leg();
+    let first = both.ask(leg);
+    let answer = both.answer(leg, &first).unwrap();
+    let again = both.leg();
+    assert_eq!(
+        both.answer(again, &first).unwrap(),
+        answer,
+        "the same answer"
+    );
+    let (_, confirm) = both.near.accept(SESSION, leg, &answer).unwrap();
+    both.far.confirm(leg, &confirm).unwrap();
+    assert_eq!(both.answer(again, &first).err(), Some(Refusal::Stale));
+    assert_eq!(both.far.confirm(again, &confirm), Err(Refusal::Stale));
+    assert_eq!(both.far.confirm(leg, &confirm), Err(Refusal::Stale));
+    assert!(both.agree());
+}
+
+#[test]
+fn of_two_requests_at_once_one_is_taken_up() {
+    let mut both = Both::new(1);
+    let (one, two) = (both.leg(), both.leg());
+    let (first, second) = (both.ask(one), both.ask(two));
+    let answer_one = both.answer(one, &first).unwrap();
+    let answer_two = both.answer(two, &second).unwrap();
+    let (_, confirm) = both.near.accept(SESSION, two, &answer_two).unwrap();
+    let late = both.near.accept(SESSION, one, &answer_one);
+    assert!(matches!(late, Err(Refusal::Stale)));
+    both.far.confirm(two, &confirm).unwrap();
+    assert!(both.agree());
+}
+
+#[test]
+fn changed_messages_change_nothing() {
+    let mut both = Both::new(1);
+    let leg = both.leg();
+    let request = both.ask(leg);
+    let mut changed = request.clone();
+    changed.sealed = [&changed.sealed[..], &[0]].concat().into();
+    assert_eq!(both.answer(leg, &changed).err(), Some(Refusal::Stale));
+    let answer = both.answer(leg, &request).unwrap();
+    for change in [
+        |a: &mut Resumed| a.nonce[0] ^= 1,
+        |a: &mut Resumed| a.generation += 1,
+        |a: &mut Resumed| a.sealed = a.sealed.slice(1..),
+    ] {
+        let mut changed = answer.clone();
+        change(&mut changed);
+        let outcome = both.near.accept(SESSION, leg, &changed);
+        assert!(matches!(outcome, Err(Refusal::Stale)));
+    }
+    let (_, confirm) = both.near.accept(SESSION, leg, &answer).unwrap();
+    let mut changed = confirm.clone();
+    changed.tag[31] ^= 1;
+    assert_eq!(both.far.confirm(leg, &changed), Err(Refusal::Stale));
+    both.far.confirm(leg, &confirm).unwrap();
+    assert!(both.agree());
+}
