@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use underpass_seal::Secrets;
 
+use super::far::MAX_OFFERS;
 use super::*;
 use crate::packet::Confirm;
 use crate::session::LegId;
@@ -199,5 +200,21 @@ fn changed_messages_change_nothing() {
     changed.tag[31] ^= 1;
     assert_eq!(both.far.confirm(leg, &changed), Err(Refusal::Stale));
     both.far.confirm(leg, &confirm).unwrap();
+    assert!(both.agree());
+}
+
+#[test]
+fn an_offer_that_was_forgotten_does_not_lock_out() {
+    let mut both = Both::new(1);
+    assert!(both.attempt(Reach::All));
+    both.attempt(Reach::Confirm);
+    for _ in 0..MAX_OFFERS {
+        // With the confirmed one, which gets lost, then with the one before.
+        both.attempt(Reach::Request);
+        both.attempt(Reach::Answer);
+    }
+    both.arrive(0);
+    assert_eq!(both.far.generation(), 1, "the offer was forgotten");
+    assert!((0..4).any(|_| both.attempt(Reach::All)), "locked out");
     assert!(both.agree());
 }
