@@ -205,12 +205,6 @@ impl Decompressor {
         self.partial.put_slice(data);
     }
 
-    /// Bytes of blocks that were not given out yet, as they came from the channel.
-    #[must_use]
-    pub fn buffered(&self) -> usize {
-        self.partial.len()
-    }
-
     /// Whether the channel may end here.
     #[must_use]
     pub fn is_between_blocks(&self) -> bool {

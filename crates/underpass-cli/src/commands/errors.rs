@@ -80,19 +80,25 @@ pub fn other_key(url: &str, expected: Fingerprint, seen: Fingerprint) -> Failure
 pub fn of_request(error: &RequestError, trying: &str) -> Failure {
     let failure = Failure::of_code(error.code(), trying);
     match error {
-        RequestError::Control(ControlError::Failed { code, text }) => {
-            let known = Code::from_number(*code).is_some();
-            let text = printable(text);
-            match (known, text.is_empty()) {
-                (true, true) => failure,
-                _ => failure.with_what(format!("{trying}: {text}")),
-            }
+        RequestError::Control(ControlError::Failed { text, .. }) => {
+            in_its_words(failure, trying, text)
         }
         RequestError::Control(ControlError::Attach(error)) => {
             of_attach(error, "").with_what(format!("{trying}: {error}"))
         }
         error => failure.with_what(format!("{trying}: {error}")),
     }
+}
+
+/// The same failure in the words of the other side, where they say more than the code does.
+fn in_its_words(failure: Failure, trying: &str, text: &str) -> Failure {
+    let general = Code::ALL
+        .iter()
+        .any(|code| text.starts_with(code.explain().what) || text == code.up());
+    if general || text.is_empty() {
+        return failure;
+    }
+    failure.with_what(format!("{trying}: {}", printable(text)))
 }
 
 /// A service could not be published.
@@ -110,16 +116,15 @@ pub fn of_open(error: &OpenError, service: &str) -> Failure {
                 .with_what(format!("{trying}: {text}"))
                 .with_cause("its machine was installed anew, another machine publishes it, or somebody stands in between")
                 .with_next(format!(
-                    "ask its owner for the fingerprint that `underpass status` shows there; if the new one \
-                     is right, add to this command: --peer-key FINGERPRINT (service {service})"
+                    "ask the owner of {service} for the fingerprint that `underpass status` shows there; \
+                     if it is the new one, add --peer-key FINGERPRINT to this command"
                 ))
         }
         OpenError::Connect(ConnectError::Attach(error)) => {
             of_attach(error, "").with_what(format!("{trying}: {error}"))
         }
-        OpenError::Connect(ConnectError::Refused { text, .. }) if !text.is_empty() => {
-            Failure::of_code(error.code(), &trying)
-                .with_what(format!("{trying}: {}", printable(text)))
+        OpenError::Connect(ConnectError::Refused { text, .. }) => {
+            in_its_words(Failure::of_code(error.code(), &trying), &trying, text)
         }
         error => Failure::of_code(error.code(), &trying),
     }
@@ -139,4 +144,41 @@ pub fn of_nc(error: &NcError, service: &str) -> Failure {
 /// A local address cannot be used.
 pub fn of_listen(error: &ListenError) -> Failure {
     Failure::local(&LISTEN, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_other_side_are_used_where_they_say_more() {
+        let words = |text: &str| {
+            let failure = Failure::of_code(Code::Denied, "cannot x");
+            in_its_words(failure, "cannot x", text).what
+        };
+        let plain = "cannot x: you may not do this";
+        assert_eq!(words(&Code::Denied.to_string()), plain);
+        assert_eq!(words(""), plain);
+        assert_eq!(
+            words("only managers\u{1b}[2J may"),
+            "cannot x: only managers\u{fffd}[2J may"
+        );
+    }
+
+    #[test]
+    fn a_changed_relay_shows_both_keys_and_the_way_on() {
+        let [old, new] = [1, 2].map(|n| Fingerprint::from_bytes([n; 32]));
+        let error = AttachError::RelayKey {
+            expected: old,
+            seen: new,
+        };
+        let failure = of_attach(&error, "http://r");
+        assert_eq!((failure.exit, failure.up), (3, "UP-KEY"));
+        assert!(failure.what.contains(&old.to_string()) && failure.what.contains(&new.to_string()));
+        assert!(
+            failure
+                .next
+                .contains(&format!("underpass login http://r#{new}"))
+        );
+    }
 }
