@@ -46,8 +46,6 @@ async fn lazy_publisher(stage: &Stage, admin: &Agent) -> RawHop {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_breaks_the_rules_loses_the_link_and_nobody_else_does() {
     let (stage, admin, key) = stage().await;
-    let mut foreign = Vec::new();
-    underpass_proto::route::Wait { route: 2 }.encode(&mut foreign);
     for wrong in 0..6 {
         let mut eve = RawHop::attach(stage.address(), &key).await;
         match wrong {
@@ -222,6 +220,23 @@ async fn a_flood_of_routes_ends_at_the_limit() {
     }
     drop(eve);
     until("its routes to go", || stage.relay.load().0.routes == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_on_and_on_and_never_reads_is_cut_off() {
+    let (stage, admin, key) = stage().await;
+    let mut eve = RawHop::attach(stage.address(), &key).await;
+    until("eve to be known", || stage.relay.load().0.links == 2).await;
+    // Each answer is larger than its question: what the relay would have to keep grows without end.
+    for route in 0..400_000u32 {
+        eve.send_routed(open(2 * route, "UPPER"), b"hello").await;
+        if route % 1000 == 0 && stage.relay.load().0.links == 1 {
+            break;
+        }
+    }
+    until("eve to be cut off", || stage.relay.load().0.links == 1).await;
+    assert_eq!(stage.relay.load().0.routes, 0);
+    admin.who_am_i().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
