@@ -205,6 +205,9 @@ fn attach(version: u16) -> Control {
     .into()
 }
 
+/// What is asked, and what comes of it for each kind of agent.
+type Row = (&'static str, Control, [Result<(), Code>; 4]);
+
 #[tokio::test]
 async fn who_may_ask_for_what() {
     use Code::{Denied, NoService, NotEnrolled};
@@ -212,7 +215,7 @@ async fn who_may_ask_for_what() {
     let no = Err(Denied);
     let yes = Ok(());
     // The columns: a stranger, alice who is a user, mia who is a manager, the administrator.
-    let table: &[(&str, Control, [Result<(), Code>; 4])] = &[
+    let table: &[Row] = &[
         ("attach", attach(1), [yes, yes, yes, yes]),
         (
             "who am I",
