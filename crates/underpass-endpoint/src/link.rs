@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::sync::Notify;
 use underpass_carrier::{Carrier, CarrierError, CarrierInfo, Sink, Source};
@@ -25,6 +25,11 @@ use crate::session::{LegPort, Session};
 
 /// How long an orderly end may take until the carrier is dropped.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Bytes that the hop's session adds before the routes have their turn.
+const TURN: usize = 64 * 1024;
+/// Opened routing headers are cut from pieces of this many bytes.
+const HEADER_ROOM: usize = 4 * 1024;
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
@@ -97,6 +102,29 @@ struct Sources {
     sealer: Option<HeaderSealer>,
 }
 
+/// Opens routing headers of one link and direction: they are counted, each opened once.
+struct HeaderOpener {
+    key: OpeningKey,
+    count: u64,
+    /// Headers are opened into pieces of this, so that none needs an allocation of its own.
+    room: BytesMut,
+}
+
+impl HeaderOpener {
+    fn open(&mut self, sealed: &[u8], length: usize, payload: usize) -> Result<Bytes, LinkEnd> {
+        if self.room.capacity() < length {
+            self.room = BytesMut::with_capacity(HEADER_ROOM.max(length));
+        }
+        self.room.resize(length, 0);
+        let aad = (payload as u64).to_be_bytes();
+        self.key
+            .open_into(Space::Reliable, self.count, &aad, sealed, &mut self.room)
+            .map_err(|_| LinkEnd::Forged)?;
+        self.count += 1;
+        Ok(self.room.split().freeze())
+    }
+}
+
 /// One carrier in use, with the hop's session.
 pub struct Link {
     serial: u64,
@@ -105,7 +133,7 @@ pub struct Link {
     info: CarrierInfo,
     speaks_to_us: Speaker,
     sources: Mutex<Sources>,
-    opener: Mutex<Option<(OpeningKey, u64)>>,
+    opener: Mutex<Option<HeaderOpener>>,
     router: Arc<dyn Router>,
     writer: Arc<WriterSignal>,
     ended: Mutex<Option<LinkEnd>>,
@@ -240,7 +268,11 @@ impl Link {
             return;
         }
         let (seal, open) = core.route_keys();
-        *opener = Some((open, 0));
+        *opener = Some(HeaderOpener {
+            key: open,
+            count: 0,
+            room: BytesMut::new(),
+        });
         lock(&self.sources).sealer = Some(HeaderSealer::new(seal));
         self.writer.notify.notify_one();
     }
@@ -322,9 +354,11 @@ impl Link {
             out.set_sealer(sealer);
         }
         if self.writer.session_waiting.swap(false, Ordering::AcqRel) {
+            // Half of the queue at the most: the other half is for the routes.
+            let end = out.len() + TURN;
             let more = self.session.pull(self.id, |packet| {
                 out.push_packet(packet);
-                !out.is_full()
+                !out.is_full() && out.len() < end
             });
             if more {
                 self.writer.session_waiting.store(true, Ordering::Release);
@@ -374,16 +408,12 @@ impl Link {
     fn handle_routed(self: &Arc<Self>, body: Bytes) -> Result<(), LinkEnd> {
         let (sealed, payload) = route::split_routed(body)?;
         let length = sealed.len().checked_sub(TAG_LEN).ok_or(LinkEnd::Forged)?;
-        let mut plain = vec![0; length];
-        {
+        let plain = {
             let mut opener = lock(&self.opener);
-            let (key, count) = opener.as_mut().ok_or(LinkEnd::Forged)?;
-            let aad = (payload.len() as u64).to_be_bytes();
-            key.open_into(Space::Reliable, *count, &aad, &sealed, &mut plain)
-                .map_err(|_| LinkEnd::Forged)?;
-            *count += 1;
-        }
-        let header = RouteHeader::decode_whole(self.speaks_to_us, plain.into())?;
+            let opener = opener.as_mut().ok_or(LinkEnd::Forged)?;
+            opener.open(&sealed, length, payload.len())?
+        };
+        let header = RouteHeader::decode_whole(self.speaks_to_us, plain)?;
         self.router.routed(self, header, payload);
         Ok(())
     }
@@ -417,10 +447,12 @@ async fn run(
 }
 
 async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDecoder) -> LinkEnd {
+    let mut silence = Silence::new();
     loop {
         loop {
             match decoder.next() {
                 Ok(Some(packet)) => {
+                    silence.heard(packet.kind);
                     if let Err(end) = link.handle(packet) {
                         return end;
                     }
@@ -429,11 +461,57 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
                 Err(error) => return error.into(),
             }
         }
-        match poll_fn(|cx| source.poll_recv(cx)).await {
+        let receiving = poll_fn(|cx| source.poll_recv(cx));
+        let received = match silence.unexpected_after() {
+            None => receiving.await,
+            Some(limit) => match tokio::time::timeout(limit, receiving).await {
+                Ok(received) => received,
+                Err(_) => {
+                    link.session.with(|state, _| state.core.ping(link.id));
+                    silence.asked();
+                    continue;
+                }
+            },
+        };
+        match received {
             Some(Ok(chunk)) => decoder.push(chunk),
             Some(Err(error)) => return error.into(),
             None => return LinkEnd::Closed,
         }
+    }
+}
+
+/// When a link that was busy falls silent, somebody should ask: who only receives has nothing under
+/// way that an acknowledgement would be missed for. The longer it stays silent the less often; an
+/// idle link is left to the session's own pings.
+struct Silence {
+    wait: Option<Duration>,
+}
+
+impl Silence {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LAST: Duration = Duration::from_secs(8);
+
+    fn new() -> Self {
+        Silence { wait: None }
+    }
+
+    /// Answers to our own questions are no traffic.
+    fn heard(&mut self, kind: PacketKind) {
+        if matches!(kind, PacketKind::Routed | PacketKind::Reliable) {
+            self.wait = Some(Self::FIRST);
+        }
+    }
+
+    fn unexpected_after(&self) -> Option<Duration> {
+        self.wait
+    }
+
+    fn asked(&mut self) {
+        self.wait = self
+            .wait
+            .map(|wait| wait * 2)
+            .filter(|wait| *wait <= Self::LAST);
     }
 }
 
@@ -448,10 +526,12 @@ async fn write(link: &Arc<Link>, sink: &mut dyn Sink) -> LinkEnd {
                 let _ = tokio::time::timeout(CLOSE_LIMIT, closing).await;
                 return LinkEnd::Done;
             }
-            if let Err(error) = poll_fn(|cx| sink.poll_flush(cx)).await {
-                return error.into();
+            // A flush may last as long as the other side takes to answer. What comes up meanwhile, such as the ping
+            // that finds out whether it still does, must not wait for it.
+            tokio::select! {
+                Err(error) = poll_fn(|cx| sink.poll_flush(cx)) => return error.into(),
+                () = notified => {}
             }
-            notified.await;
             continue;
         }
         if let Err(error) = poll_fn(|cx| sink.poll_send(cx, &mut out.queue)).await {

@@ -12,6 +12,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::firewall::Firewall;
 use crate::link::Link;
+use crate::middlebox::Middlebox;
 use crate::process::Process;
 
 /// One way to break a path. Those that last are undone after an outage of random length.
@@ -29,6 +30,8 @@ pub enum Cut {
     Hold(Link),
     /// The box in the cable puts resets into all flows.
     Inject(Link),
+    /// A box that stands between closes the TCP connections through it, wherever in a frame they are.
+    Close(Middlebox),
     /// The process is frozen for a while.
     Freeze(Process),
     /// The process is killed and started again.
@@ -228,6 +231,7 @@ impl Cut {
             Self::Unplug(link) => format!("the cable of {} is out", link.owner()),
             Self::Hold(link) => format!("the box at {} holds everything", link.owner()),
             Self::Inject(link) => format!("the box at {} resets all flows", link.owner()),
+            Self::Close(middlebox) => format!("{} closes all connections", middlebox.name()),
             Self::Freeze(process) => format!("{} is frozen", process.label()),
             Self::Restart(process) => format!("{} is killed and started again", process.label()),
         }
@@ -254,6 +258,10 @@ impl Cut {
                 impair(link)?.reset_flows();
                 Ok(())
             }
+            Self::Close(middlebox) => {
+                middlebox.close_all();
+                Ok(())
+            }
             Self::Freeze(process) => process.freeze(),
             Self::Restart(process) => process.restart(),
         }
@@ -261,7 +269,11 @@ impl Cut {
 
     fn undo(&self) -> Result<()> {
         match self {
-            Self::Reset(_) | Self::Forget(_) | Self::Inject(_) | Self::Restart(_) => Ok(()),
+            Self::Reset(_)
+            | Self::Forget(_)
+            | Self::Inject(_)
+            | Self::Close(_)
+            | Self::Restart(_) => Ok(()),
             Self::BlackHole(firewall) => firewall.open(),
             Self::Unplug(link) => link.restore(),
             Self::Hold(link) => {

@@ -71,6 +71,18 @@ struct Shared {
     hosts: Mutex<u8>,
 }
 
+/// A redirection by [`Firewall::redirect`]; ends when it is dropped.
+pub struct Redirect {
+    namespace: Arc<Namespace>,
+}
+
+impl Drop for Redirect {
+    fn drop(&mut self) {
+        // Nothing depends on it when the lab ends too.
+        let _ = self.namespace.nft("delete table ip redirect\n");
+    }
+}
+
 /// Name of the bridge that joins the private network, and of the interface outside.
 pub(crate) const INSIDE: &str = "lan";
 pub(crate) const OUTSIDE: &str = "wan";
@@ -176,6 +188,20 @@ impl Firewall {
     /// The lab is gone.
     pub fn open(&self) -> Result<()> {
         self.change(|faults| faults.all = Verdict::Pass)
+    }
+
+    /// Sends what is meant for `from` to `to` instead, until the value is dropped: new flows only.
+    ///
+    /// # Errors
+    /// The kernel cannot redirect.
+    pub fn redirect(&self, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Result<Redirect> {
+        let namespace = self.shared_namespace();
+        let ((from, port), (to, other)) = (from, to);
+        namespace.nft(&format!(
+            "table ip redirect {{\nchain before {{\ntype nat hook prerouting priority dstnat;\n\
+             ip daddr {from} tcp dport {port} dnat to {to}:{other}\n}}\n}}\n"
+        ))?;
+        Ok(Redirect { namespace })
     }
 
     /// The next free address of the private network, and the firewall's own there.

@@ -22,13 +22,14 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The reason why a test cannot run here. Returned as an error it makes the test count as skipped.
 #[derive(Debug, thiserror::Error)]
@@ -151,11 +152,20 @@ pub fn run(tests: &[Test]) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    raise_open_files();
     let left_out = tests.len() - chosen.len();
     println!("\nrunning {} tests", chosen.len());
     let begin = Instant::now();
     let outcomes = run_chosen(chosen, &options);
     report(&outcomes, left_out, begin.elapsed())
+}
+
+/// Services and clients of a test are threads of this process: a thousand connections need some thousands of files.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is not allowed, the tests that need it say so.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn run_chosen(mut waiting: VecDeque<Test>, options: &Options) -> Vec<(&'static str, Outcome)> {
@@ -253,6 +263,11 @@ fn report(outcomes: &[(&str, Outcome)], left_out: usize, took: Duration) -> Exit
     }
 }
 
+/// Whether tests are to run at full length, as `make soak` asks with `UNDERPASS_SOAK=1`.
+pub fn soak() -> bool {
+    std::env::var_os("UNDERPASS_SOAK").is_some_and(|value| value == "1")
+}
+
 /// Where the processes of one test write: `target/lab-logs/TEST`, emptied when the test first asks.
 pub fn log_folder() -> Result<PathBuf> {
     static SEEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -272,12 +287,21 @@ fn folder_of(test: &str) -> PathBuf {
         .join(test.replace("::", "-"))
 }
 
+/// The logs in a folder and, where a test has parts, in theirs.
+fn find_logs(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            find_logs(&path, found);
+        } else if path.extension().is_some_and(|kind| kind == "log") {
+            found.push(path);
+        }
+    }
+}
+
 fn print_logs(test: &str) {
-    let Ok(entries) = fs::read_dir(folder_of(test)) else {
-        return;
-    };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|kind| kind == "log"));
+    let mut files = Vec::new();
+    find_logs(&folder_of(test), &mut files);
     files.sort();
     for file in files {
         let text = fs::read(&file).unwrap_or_default();

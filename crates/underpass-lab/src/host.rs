@@ -66,6 +66,18 @@ impl Host {
         &self.logs
     }
 
+    /// Gives this host's programs names for addresses, beside `localhost`. Replaces what it knew before.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn knows(&self, names: &[(&str, Ipv4Addr)]) -> Result<()> {
+        let mut hosts = String::from("127.0.0.1 localhost\n::1 localhost\n");
+        for (name, address) in names {
+            hosts.push_str(&format!("{address} {name}\n"));
+        }
+        self.namespace.put_hosts(&hosts)
+    }
+
     /// A command that will run on this host.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.namespace.command(program)

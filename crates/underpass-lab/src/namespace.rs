@@ -16,6 +16,8 @@ use crate::harness::Skip;
 
 /// Where `ip netns` keeps a file per namespace.
 const FOLDER: &str = "/run/netns";
+/// Where `ip netns exec` looks for files that a namespace's programs see in `/etc` (ip-netns(8)).
+const FILES: &str = "/etc/netns";
 /// Starts the name of every namespace of this crate; the owner's process id follows.
 const PREFIX: &str = "underpass-";
 
@@ -106,6 +108,13 @@ impl Namespace {
         })?
     }
 
+    /// Makes `text` the `/etc/hosts` of the programs that are started inside from now on.
+    pub(crate) fn put_hosts(&self, text: &str) -> Result<()> {
+        let folder = Path::new(FILES).join(&self.name);
+        fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        Ok(fs::write(folder.join("hosts"), text)?)
+    }
+
     fn path(&self) -> PathBuf {
         Path::new(FOLDER).join(&self.name)
     }
@@ -127,6 +136,7 @@ fn remove(name: &str) {
         let _ = kill_process(pid, Signal::KILL);
     }
     let _ = tool(Command::new("ip").args(["netns", "del", name]));
+    let _ = fs::remove_dir_all(Path::new(FILES).join(name));
 }
 
 /// The names of all namespaces that this process has made and not yet removed.

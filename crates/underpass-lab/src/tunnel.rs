@@ -36,6 +36,8 @@ const READY: Duration = Duration::from_secs(60);
 pub struct RelayOptions {
     /// The TCP port for plain HTTP.
     pub port: u16,
+    /// Whether agents reach it by HTTPS on port 443, with a certificate that it signs itself, instead.
+    pub tls: bool,
     /// More arguments of `underpass relay`.
     pub arguments: Vec<String>,
     /// The lines of its configuration file, when it is to have one.
@@ -46,6 +48,7 @@ impl Default for RelayOptions {
     fn default() -> Self {
         Self {
             port: 8080,
+            tls: false,
             arguments: Vec::new(),
             configuration: None,
         }
@@ -74,7 +77,7 @@ impl Relay {
     /// As [`Relay::start`].
     pub fn start_with(host: &Host, options: &RelayOptions) -> Result<Self> {
         let folder = home("relay")?;
-        let mut command = host.command(underpass()?);
+        let mut command = program(host)?;
         command.env("UNDERPASS_HOME", folder.path());
         command.args([
             "relay",
@@ -91,10 +94,17 @@ impl Relay {
             std::fs::write(&file, lines)?;
             command.arg("--config").arg(file);
         }
+        if options.tls {
+            command.args(["--tls-listen", "0.0.0.0:443", "--tls", "self-signed"]);
+        }
         command.args(&options.arguments);
         let process = host.spawn("relay", command)?;
         process.line(READY)?;
-        let url = format!("http://{}:{}", host.address(), options.port);
+        let url = if options.tls {
+            format!("https://{}", host.address())
+        } else {
+            format!("http://{}:{}", host.address(), options.port)
+        };
         Ok(Self {
             process,
             url,
@@ -146,6 +156,14 @@ pub struct Entrance {
     pub address: SocketAddr,
 }
 
+/// Local addresses behind which several services lie: one running `underpass connect`, one session.
+pub struct Entrances {
+    /// The process.
+    pub process: Process,
+    /// Where it listens, in the order in which the services were named.
+    pub addresses: Vec<SocketAddr>,
+}
+
 impl Agent {
     /// The first administrator of `relay`, by the code in its setup file.
     ///
@@ -153,9 +171,7 @@ impl Agent {
     /// The login failed.
     pub fn first(host: &Host, relay: &Relay) -> Result<Self> {
         let agent = Self::unknown(host)?;
-        let file = relay.setup_file();
-        let file = file.to_str().context("temporary folders are UTF-8")?;
-        agent.run(&["login", relay.url(), "--setup-file", file])?;
+        agent.log_in_first(relay)?;
         Ok(agent)
     }
 
@@ -165,8 +181,7 @@ impl Agent {
     /// The invitation or the login failed.
     pub fn invited(host: &Host, relay: &Relay, name: &str, administrator: &Self) -> Result<Self> {
         let agent = Self::unknown(host)?;
-        let code = administrator.invite(name)?;
-        agent.run(&["login", relay.url(), "--invite", &code])?;
+        agent.log_in(relay, &administrator.invite(name)?)?;
         Ok(agent)
     }
 
@@ -180,6 +195,26 @@ impl Agent {
             home: home(host.name())?,
             carrier: None,
         })
+    }
+
+    /// Enrols it as the first administrator of `relay`, by the code in its setup file.
+    ///
+    /// # Errors
+    /// The login failed.
+    pub fn log_in_first(&self, relay: &Relay) -> Result<()> {
+        let file = relay.setup_file();
+        let file = file.to_str().context("temporary folders are UTF-8")?;
+        self.run(&["login", relay.url(), "--setup-file", file])
+            .map(drop)
+    }
+
+    /// Enrols it with `relay` by the code of an invitation.
+    ///
+    /// # Errors
+    /// The login failed.
+    pub fn log_in(&self, relay: &Relay, code: &str) -> Result<()> {
+        self.run(&["login", relay.url(), "--invite", code])
+            .map(drop)
     }
 
     /// The same agent, and from now on its commands use only the carrier `name`.
@@ -203,7 +238,7 @@ impl Agent {
     /// # Errors
     /// There is no binary.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.host.command(underpass()?);
+        let mut command = program(&self.host)?;
         command
             .env("UNDERPASS_HOME", self.home.path())
             .args(arguments);
@@ -270,6 +305,42 @@ impl Agent {
         Ok(Entrance { process, address })
     }
 
+    /// Opens a free local port for each of several services of one publisher, as [`Agent::connect`] does for one.
+    ///
+    /// # Errors
+    /// As [`Agent::connect`].
+    pub fn connect_all(&self, services: &[&str]) -> Result<Entrances> {
+        let pairs: Vec<String> = services
+            .iter()
+            .map(|name| format!("{name}=127.0.0.1:0"))
+            .collect();
+        let mut arguments = vec!["connect"];
+        arguments.extend(pairs.iter().map(String::as_str));
+        let label = format!("connect-{}", services.join("-"));
+        let process = self.host.spawn(&label, self.command(&arguments)?)?;
+        let mut addresses = Vec::with_capacity(services.len());
+        for _ in services {
+            let line = process.line(READY)?;
+            let address = listening_at(&line).with_context(|| format!("no address in {line:?}"))?;
+            addresses.push(address);
+        }
+        Ok(Entrances { process, addresses })
+    }
+
+    /// What the running agent `process` of this home tells to `underpass status --json`.
+    ///
+    /// # Errors
+    /// As [`Agent::run`]; or it is not among those that answered.
+    pub fn status_of(&self, process: &Process) -> Result<serde_json::Value> {
+        let text = self.run(&["status", "--json"])?;
+        let status: serde_json::Value = serde_json::from_str(&text).context("status is JSON")?;
+        let id = u64::from(process.id());
+        let agents = status["agents"].as_array();
+        let found = agents.and_then(|agents| agents.iter().find(|one| one["pid"] == id));
+        let found = found.with_context(|| format!("{} is not in {text}", process.label()))?;
+        Ok(found.clone())
+    }
+
     /// A shell command that connects its standard input and output to `service`, as ssh's `ProxyCommand` wants it.
     /// It runs on whatever host ssh does.
     ///
@@ -287,6 +358,14 @@ impl Agent {
             program.display()
         ))
     }
+}
+
+/// The command `underpass` on `host`, with as many open files as a shell or a service manager usually allows at first;
+/// whoever runs the tests may have more.
+fn program(host: &Host) -> Result<Command> {
+    let mut command = host.command("prlimit");
+    command.arg("--nofile=1024:").arg(underpass()?);
+    Ok(command)
 }
 
 /// The address of this machine in a line that tells where a command listens.

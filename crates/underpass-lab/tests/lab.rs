@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use underpass_lab::{Cable, Host, Lab, Policy, TwoFirewalls, left_behind, tests};
+use underpass_lab::{
+    Cable, Direction, Host, Lab, Middlebox, Policy, TwoFirewalls, left_behind, tests, wait_until,
+};
 
 fn main() -> ExitCode {
     tests!(
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         the_box_resets_flows,
         the_box_limits_the_rate,
         the_kernel_limits_the_rate,
+        a_box_between_spoils_swallows_and_closes,
         nothing_is_left_behind,
     )
 }
@@ -383,6 +386,56 @@ fn the_kernel_limits_the_rate() -> Result<()> {
         measured_rate(near, far, 32 << 20)? > 40e6,
         "no faster without a limit"
     );
+    Ok(())
+}
+
+fn a_box_between_spoils_swallows_and_closes() -> Result<()> {
+    let net = TwoFirewalls::new()?;
+    let (listener, at) = listen(&net.relay, 8080)?;
+    let between = Middlebox::before(&net.relay, 8080, &net.firewall_a, 5)?;
+    // More than the kernel's own buffers hold.
+    let much = 64 << 20;
+    between.swallow(much);
+    let mut near = connect(&net.a, at, LIMIT)??;
+    let (mut far, from) = listener.accept()?;
+    ensure!(
+        from.ip() == net.relay.address(),
+        "{from} came without the box"
+    );
+    near.set_read_timeout(Some(LIMIT))?;
+    near.set_write_timeout(Some(LIMIT))?;
+    far.set_read_timeout(Some(LIMIT))?;
+    carries(&mut near, &mut far, b"plain")?;
+    between.flip(Direction::Up);
+    near.write_all(b"spoil")?;
+    let mut got = [0; 5];
+    far.read_exact(&mut got)?;
+    let changed: u32 = got
+        .iter()
+        .zip(b"spoil")
+        .map(|(a, b)| (a ^ b).count_ones())
+        .sum();
+    ensure!(changed == 1 && between.flipped() == 1, "{got:?}");
+    // Nobody reads at the far end, and yet all of it is taken.
+    near.write_all(&vec![7; much])?;
+    ensure!(between.seen()[0].starts_with(b"plainspoil"));
+    ensure!(between.close_all() == 1);
+    wait_until("the box has closed", LIMIT, || {
+        Ok((between.open() == 0).then_some(()))
+    })?;
+    // In order, as TCP sees it.
+    ensure!(near.read(&mut got)? == 0);
+    // Without the box the way is direct again; the other firewall's never had one.
+    drop(between);
+    for (host, address) in [
+        (&net.a, net.firewall_a.address()),
+        (&net.b, net.firewall_b.address()),
+    ] {
+        let mut near = connect(host, at, LIMIT)??;
+        let (mut far, from) = listener.accept()?;
+        ensure!(from.ip() == address);
+        carries(&mut near, &mut far, b"direct")?;
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use underpass_endpoint::Session;
 use underpass_proto::control::{Control, Going, Notice};
@@ -96,26 +97,14 @@ impl Attached {
         self.say(&Notice { text }.into());
     }
 
-    /// Tells the agent that the relay is shutting down.
-    pub(crate) fn going(&self, going: Going) {
+    /// Tells the agent that the relay is shutting down, and waits until it has read that. An agent
+    /// that is slow to do so misses it, and learns the same by the end of its session.
+    pub(crate) async fn tell_going(&self, going: Going) {
+        const LIMIT: Duration = Duration::from_secs(2);
         self.say(&going.into());
-    }
-
-    /// Waits until the agent has what was said to it. What it is slow to take it misses.
-    pub(crate) async fn heard_everything(&self) {
-        const LIMIT: Duration = Duration::from_millis(500);
-        const LOOK_EVERY: Duration = Duration::from_millis(5);
-        let hearing = async {
-            let said = || {
-                self.controls()
-                    .iter()
-                    .all(|control| control.capacity() == UNASKED)
-            };
-            while !said() || self.session.status().unacknowledged > 0 {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        let _ = tokio::time::timeout(LIMIT, hearing).await;
+        let controls = self.controls().clone();
+        let read = join_all(controls.iter().map(mpsc::Sender::closed));
+        let _ = tokio::time::timeout(LIMIT, read).await;
     }
 
     /// Ends it: the agent reads why in the end of its session.

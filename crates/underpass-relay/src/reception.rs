@@ -9,7 +9,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use underpass_carrier::{Carrier, Server};
-use underpass_endpoint::{Accepted, Acceptor, Channel, ChannelError, Incoming, Link, Session};
+use underpass_endpoint::{
+    Accepted, Acceptor, Channel, ChannelError, ChannelReader, ChannelWriter, Incoming, Link,
+    Session,
+};
 use underpass_proto::control::{CONTROL_SERVICE, Control, ControlDecoder};
 use underpass_proto::packet::SessionId;
 use underpass_proto::{Code, Speaker};
@@ -24,7 +27,7 @@ use crate::log::{Kind, Log, Note};
 use crate::policy::Standing;
 use crate::refusal::Refusal;
 use crate::switch::Switch;
-use crate::target;
+use crate::target::{self, RELAY_OWNER, RelayService};
 
 /// Questions to the store at once: it answers one after the other in any case.
 const MOST_CHECKS: usize = 64;
@@ -39,6 +42,8 @@ pub(crate) struct Reception {
     by_session: Mutex<HashMap<SessionId, Arc<Attached>>>,
     next: AtomicU64,
     checks: Arc<Semaphore>,
+    /// The relay is shutting down: nobody new is taken in.
+    stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -48,6 +53,7 @@ impl Reception {
         switch: Arc<Switch>,
         desk: Arc<Desk>,
         log: Log,
+        stop: CancellationToken,
     ) -> Arc<Self> {
         let reception = Arc::new(Self {
             acceptor,
@@ -57,6 +63,7 @@ impl Reception {
             by_session: Mutex::default(),
             next: AtomicU64::new(1),
             checks: Arc::new(Semaphore::new(MOST_CHECKS)),
+            stop,
             tasks: TaskTracker::new(),
         });
         let weak = Arc::downgrade(&reception);
@@ -69,16 +76,12 @@ impl Reception {
         reception
     }
 
-    /// Takes in what the server accepts, until `stop`; gives the server back.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        mut server: Server,
-        stop: CancellationToken,
-    ) -> Server {
+    /// Takes in what the server accepts until the relay shuts down; gives the server back.
+    pub(crate) async fn run(self: Arc<Self>, mut server: Server) -> Server {
         loop {
             let carrier = tokio::select! {
                 carrier = server.accept() => carrier,
-                () = stop.cancelled() => return server,
+                () = self.stop.cancelled() => return server,
             };
             let Some(carrier) = carrier else {
                 return server;
@@ -130,6 +133,10 @@ impl Reception {
         self.switch.add(Arc::clone(attached));
         self.switch
             .with_hub(|hub, now| hub.attach(attached.id, source, member, now))?;
+        if self.stop.is_cancelled() {
+            // Whoever was not on the list of those to be told is told here.
+            return Err(Refusal::of(Code::GoingAway));
+        }
         self.note(Kind::Attach, attached, user.as_ref());
         Ok(user)
     }
@@ -197,8 +204,9 @@ impl Reception {
         loop {
             let messages = match decoder.next() {
                 Ok(Some(request)) => {
+                    let draw = &rand::random;
                     self.desk
-                        .answer(&caller, request, clock::calendar(), &rand::random)
+                        .answer(&caller, request, clock::calendar(), draw)
                         .await
                 }
                 Ok(None) => tokio::select! {
@@ -221,34 +229,47 @@ impl Reception {
                     return reader.stop(Code::ProtocolViolation);
                 }
             };
+            let last = matches!(messages[..], [Control::Going(_)]);
             if let Err(error) = write(&mut writer, &messages).await {
                 return tracing::debug!(attachment = attached.id.0, "control channel: {error}");
+            }
+            if last {
+                return say_goodbye(writer, reader).await;
             }
         }
     }
 
     /// A channel to a service that the relay itself is to reach.
     async fn dial(self: Arc<Self>, attached: Arc<Attached>, incoming: Incoming) {
-        let found = match self.desk.standing(attached.key).await {
-            Ok(Standing::Member(member)) => {
-                let user = member.user.name;
-                let found = self.desk.relay_service(&user, incoming.service());
-                let kind = if found.is_ok() {
-                    Kind::Connect
-                } else {
-                    Kind::Refuse
+        let name = incoming.service().to_owned();
+        match self.find_target(&attached, &name).await {
+            Ok(service) => {
+                let find = move |name: String| {
+                    let (this, attached) = (Arc::clone(&self), Arc::clone(&attached));
+                    async move { this.find_target(&attached, &name).await }
                 };
-                let note = Note::new(kind).by(user.as_str()).to(target::RELAY_OWNER);
-                self.log.write(note.with("service", incoming.service()));
-                found
+                target::serve(incoming, service, find).await;
             }
-            Ok(Standing::Stranger) => Err(Refusal::of(Code::NotEnrolled)),
-            Err(why) => Err(why),
-        };
-        match found {
-            Ok(service) => target::serve(incoming, service).await,
-            Err(why) => incoming.refuse(why.code),
+            Err(code) => incoming.refuse(code),
         }
+    }
+
+    /// A service of the relay's own that the user of an attachment may use at this moment.
+    async fn find_target(&self, attached: &Attached, name: &str) -> Result<RelayService, Code> {
+        let user = match self.desk.standing(attached.key).await {
+            Ok(Standing::Member(member)) => member.user.name,
+            Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
+            Err(why) => return Err(why.code),
+        };
+        let found = self.desk.relay_service(&user, name);
+        let kind = if found.is_ok() {
+            Kind::Connect
+        } else {
+            Kind::Refuse
+        };
+        let note = Note::new(kind).by(user.as_str()).to(RELAY_OWNER);
+        self.log.write(note.with("service", name));
+        found.map_err(|why| why.code)
     }
 
     async fn examine(self: Arc<Self>, check: Check) {
@@ -261,10 +282,14 @@ impl Reception {
     }
 }
 
-async fn write(
-    writer: &mut underpass_endpoint::ChannelWriter,
-    messages: &[Control],
-) -> Result<(), ChannelError> {
+/// Ends a control channel, and waits until its agent has read it to its end.
+async fn say_goodbye(mut writer: ChannelWriter, mut reader: ChannelReader) {
+    if writer.finish().await.is_ok() {
+        while let Ok(Some(_)) = reader.read_chunk().await {}
+    }
+}
+
+async fn write(writer: &mut ChannelWriter, messages: &[Control]) -> Result<(), ChannelError> {
     let mut bytes = BytesMut::new();
     for message in messages {
         if let Err(error) = message.put_framed(&mut bytes) {

@@ -136,11 +136,13 @@ impl Relay {
         let desk = Desk::new(Arc::clone(&store), Arc::clone(&switch), log.clone(), rules);
         let config = session_config(&settings);
         let acceptor = Acceptor::new(Arc::clone(&identity), config, switch.clone());
-        let reception = Reception::new(acceptor, Arc::clone(&switch), Arc::new(desk), log.clone());
         let stop = CancellationToken::new();
+        let desk = Arc::new(desk);
+        let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
+        let reception = Reception::new(acceptor, to_switch, desk, to_log, stop.clone());
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);
-        let running = tokio::spawn(Arc::clone(&reception).run(server, stop.clone()));
+        let running = tokio::spawn(Arc::clone(&reception).run(server));
         log.write(Note::new(Kind::Start).with("version", env!("CARGO_PKG_VERSION")));
         let fingerprint = identity.public().fingerprint();
         Ok(RelayHandle {
@@ -229,10 +231,12 @@ impl RelayHandle {
             retry_after_ms: u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX),
         };
         let attached = self.switch.all_attached();
-        for attached in &attached {
-            attached.going(going.clone());
-        }
-        join_all(attached.iter().map(|attached| attached.heard_everything())).await;
+        join_all(
+            attached
+                .iter()
+                .map(|attached| attached.tell_going(going.clone())),
+        )
+        .await;
         for attached in &attached {
             attached.session.close(Code::GoingAway, text);
         }

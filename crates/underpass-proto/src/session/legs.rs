@@ -23,7 +23,7 @@ impl Session {
         if self.state == State::Closed {
             return false;
         }
-        let received = self.received.acknowledgement(now);
+        let received = self.received.acknowledgements(now);
         let Resumption::Near(near) = &mut self.resumption else {
             return false;
         };
@@ -50,6 +50,13 @@ impl Session {
             self.replay.dropped(leg, first, count);
             // An acknowledgement may have been among them.
             self.received.repeat(now);
+        }
+    }
+
+    /// Asks whether a leg still answers: its driver saw a silence that it did not expect.
+    pub fn ping(&mut self, leg: LegId) {
+        if let Some(state) = self.legs.get_mut(&leg).filter(|leg| leg.is_active()) {
+            state.ping_owed = true;
         }
     }
 
@@ -90,7 +97,7 @@ impl Session {
             // It went through once already: a double, or somebody's play with the path.
             return Ok(());
         }
-        let received = self.received.acknowledgement(now);
+        let received = self.received.acknowledgements(now);
         let lifetime_s = self.config.params.keep_s.min(crate::varint::VARINT_MAX);
         let Resumption::Far(far) = &mut self.resumption else {
             return Err(LegError::Unexpected("RESUME".into()));

@@ -104,7 +104,7 @@ impl Default for Config {
             max_session_window: 64 << 20,
             max_replay: 64 << 20,
             budget: Budget::new(512 << 20),
-            ping_after: Duration::from_secs(15),
+            ping_after: Duration::from_secs(8),
             records_per_epoch: epochs::RECORDS_PER_EPOCH,
         }
     }

@@ -3,7 +3,7 @@
 use underpass_proto::Code;
 use underpass_proto::control::Control;
 
-use crate::stage::{Stage, exchange, in_time, pattern};
+use crate::stage::{Stage, exchange, in_time, pattern, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_are_told_that_the_relay_goes() {
@@ -11,6 +11,7 @@ async fn agents_are_told_that_the_relay_goes() {
     let admin = stage.administrator().await;
     let idle = stage.stranger().await;
     let session = idle.attachment.session();
+    until("both to be known", || stage.relay.load().0.links == 2).await;
     let shutdown = stage.relay.shutdown();
     let (said, closed, ()) = in_time("the shutdown", async {
         tokio::join!(admin.control.unasked(), session.closed(), shutdown)
