@@ -11,6 +11,7 @@ use super::{Context, Enrolled, errors};
 use crate::failure::Failure;
 use crate::ready;
 use crate::settings::{Flags, OnSession};
+use crate::standard;
 
 /// Connect a service to standard input and output
 ///
@@ -55,7 +56,7 @@ impl Nc {
             let channel = connector.open(service).await;
             let channel = channel.map_err(|error| errors::of_open(&error, service))?;
             ready::signal(self.ready_fd)?;
-            let done = nc(channel, tokio::io::stdin(), tokio::io::stdout()).await;
+            let done = nc(channel, tokio::io::stdin(), standard::Output::new()).await;
             done.map_err(|error| errors::of_nc(&error, service))
         };
         let outcome = outcome.await;
