@@ -31,6 +31,10 @@ const TURN: usize = 64 * 1024;
 /// Opened routing headers are cut from pieces of this many bytes.
 const HEADER_ROOM: usize = 4 * 1024;
 
+/// Headers that may wait for a peer to read them while it sends more: several for each of the routes
+/// that a link has at its busiest, and some megabytes at the most.
+const MOST_FIRST: usize = 16 * 1024;
+
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Why a link is no more.
@@ -57,6 +61,9 @@ pub enum LinkEnd {
     /// A routing header that the other side did not seal.
     #[error("a routing header was changed on its way, or forged")]
     Forged,
+    /// The other side goes on asking, and does not read the answers.
+    #[error("the other side does not read what it is told about its routes")]
+    Unread,
     /// The other side refused to go on with the session.
     #[error("the other side refused: {text}")]
     Refused {
@@ -406,6 +413,9 @@ impl Link {
     }
 
     fn handle_routed(self: &Arc<Self>, body: Bytes) -> Result<(), LinkEnd> {
+        if lock(&self.sources).first.len() > MOST_FIRST {
+            return Err(LinkEnd::Unread);
+        }
         let (sealed, payload) = route::split_routed(body)?;
         let length = sealed.len().checked_sub(TAG_LEN).ok_or(LinkEnd::Forged)?;
         let plain = {
