@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::sync::Notify;
 use underpass_carrier::{Carrier, CarrierError, CarrierInfo, Sink, Source};
@@ -25,6 +25,11 @@ use crate::session::{LegPort, Session};
 
 /// How long an orderly end may take until the carrier is dropped.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Bytes that the hop's session adds before the routes have their turn.
+const TURN: usize = 64 * 1024;
+/// Opened routing headers are cut from pieces of this many bytes.
+const HEADER_ROOM: usize = 4 * 1024;
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
@@ -97,6 +102,29 @@ struct Sources {
     sealer: Option<HeaderSealer>,
 }
 
+/// Opens routing headers of one link and direction: they are counted, each opened once.
+struct HeaderOpener {
+    key: OpeningKey,
+    count: u64,
+    /// Headers are opened into pieces of this, so that none needs an allocation of its own.
+    room: BytesMut,
+}
+
+impl HeaderOpener {
+    fn open(&mut self, sealed: &[u8], length: usize, payload: usize) -> Result<Bytes, LinkEnd> {
+        if self.room.capacity() < length {
+            self.room = BytesMut::with_capacity(HEADER_ROOM.max(length));
+        }
+        self.room.resize(length, 0);
+        let aad = (payload as u64).to_be_bytes();
+        self.key
+            .open_into(Space::Reliable, self.count, &aad, sealed, &mut self.room)
+            .map_err(|_| LinkEnd::Forged)?;
+        self.count += 1;
+        Ok(self.room.split().freeze())
+    }
+}
+
 /// One carrier in use, with the hop's session.
 pub struct Link {
     serial: u64,
@@ -105,7 +133,7 @@ pub struct Link {
     info: CarrierInfo,
     speaks_to_us: Speaker,
     sources: Mutex<Sources>,
-    opener: Mutex<Option<(OpeningKey, u64)>>,
+    opener: Mutex<Option<HeaderOpener>>,
     router: Arc<dyn Router>,
     writer: Arc<WriterSignal>,
     ended: Mutex<Option<LinkEnd>>,
@@ -258,7 +286,11 @@ impl Link {
             return;
         }
         let (seal, open) = core.route_keys();
-        *opener = Some((open, 0));
+        *opener = Some(HeaderOpener {
+            key: open,
+            count: 0,
+            room: BytesMut::new(),
+        });
         lock(&self.sources).sealer = Some(HeaderSealer::new(seal));
         self.writer.notify.notify_one();
     }
@@ -339,9 +371,11 @@ impl Link {
             out.set_sealer(sealer);
         }
         if self.writer.session_waiting.swap(false, Ordering::AcqRel) {
+            // Half of the queue at the most: the other half is for the routes.
+            let end = out.len() + TURN;
             let more = self.session.pull(self.id, |packet| {
                 out.push_packet(packet);
-                !out.is_full()
+                !out.is_full() && out.len() < end
             });
             if more {
                 self.writer.session_waiting.store(true, Ordering::Release);
@@ -391,16 +425,12 @@ impl Link {
     fn handle_routed(self: &Arc<Self>, body: Bytes) -> Result<(), LinkEnd> {
         let (sealed, payload) = route::split_routed(body)?;
         let length = sealed.len().checked_sub(TAG_LEN).ok_or(LinkEnd::Forged)?;
-        let mut plain = vec![0; length];
-        {
+        let plain = {
             let mut opener = lock(&self.opener);
-            let (key, count) = opener.as_mut().ok_or(LinkEnd::Forged)?;
-            let aad = (payload.len() as u64).to_be_bytes();
-            key.open_into(Space::Reliable, *count, &aad, &sealed, &mut plain)
-                .map_err(|_| LinkEnd::Forged)?;
-            *count += 1;
-        }
-        let header = RouteHeader::decode_whole(self.speaks_to_us, plain.into())?;
+            let opener = opener.as_mut().ok_or(LinkEnd::Forged)?;
+            opener.open(&sealed, length, payload.len())?
+        };
+        let header = RouteHeader::decode_whole(self.speaks_to_us, plain)?;
         self.router.routed(self, header, payload);
         Ok(())
     }

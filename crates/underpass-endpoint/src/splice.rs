@@ -4,6 +4,7 @@ use std::io;
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -81,17 +82,22 @@ pub async fn splice_far(
 ) -> SpliceReport {
     let mut report = SpliceReport::default();
     let (mut reader, mut writer) = channel.into_split();
+    end_by_reset(&tcp);
     let mut halves = tcp.into_split();
     loop {
         let joined = join(&mut reader, &mut writer, &mut halves, &mut report).await;
         let moved = match joined {
-            Ok(Joined::Ended) => return report,
+            Ok(Joined::Ended) => {
+                end_in_order(halves.0.as_ref());
+                return report;
+            }
             Ok(Joined::Redial(redial)) => dial(redial.service).await.map_err(Broken::Redial),
             Err(broken) => Err(broken),
         };
         match moved {
             Ok(tcp) => {
                 report.redials += 1;
+                end_by_reset(&tcp);
                 // The old connection is interrupted; the new one takes over where it stood.
                 abort(std::mem::replace(&mut halves, tcp.into_split()));
                 reader.accept_redial();
@@ -134,8 +140,20 @@ fn abort((from_tcp, to_tcp): (OwnedReadHalf, OwnedWriteHalf)) {
 
 /// Closes a TCP connection by a reset: what its peer would see of a service that refused it.
 pub fn reset(tcp: TcpStream) {
+    end_by_reset(&tcp);
+}
+
+/// From now on the connection is reset when it is closed, whoever closes it: also the system does, when this process
+/// ends in the middle of a conversation. Its program must not take that for the end of the conversation.
+pub fn end_by_reset(tcp: &TcpStream) {
     // Where it fails the connection is closed in order, which is the best that is left.
     let _ = tcp.set_zero_linger();
+}
+
+/// Takes that back, for a conversation that has ended: what is still unsent goes out before the end.
+fn end_in_order(tcp: &TcpStream) {
+    // Fails only for what is no socket.
+    let _ = SockRef::from(tcp).set_linger(None);
 }
 
 async fn upload(

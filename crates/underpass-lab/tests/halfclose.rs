@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         a_cut_falls_between_the_shutdown_and_the_answer,
         an_abort_is_an_error_on_the_other_side,
         an_abort_during_a_cut_is_an_error_too,
+        the_death_of_an_agent_is_no_clean_end,
         nc_keeps_half_close_and_tells_of_an_abort,
         a_failed_dial_reaches_the_near_program,
     )
@@ -256,6 +257,57 @@ fn an_abort_during_a_cut_is_an_error_too() -> Result<()> {
         scene.net.firewall_b.reset_flows()?;
         scene.net.firewall_b.open()?;
         is_reset(&mut stream)
+    })
+}
+
+/// How an agent comes to its end.
+fn end(agent: &Process, orderly: bool) -> Result<()> {
+    if orderly {
+        let status = agent.terminate(LIMIT)?;
+        ensure!(status.success(), "{} ended with {status}", agent.label());
+        return Ok(());
+    }
+    agent.kill()
+}
+
+fn sees_breaks(service: &Service, count: u64) -> Result<()> {
+    exec::wait_until(&format!("the service sees break {count}"), LIMIT, || {
+        Ok((service.tally().errors() == count).then_some(()))
+    })
+}
+
+fn the_death_of_an_agent_is_no_clean_end() -> Result<()> {
+    each_carrier(3, |carrier| {
+        let scene = scene(carrier)?;
+        let echo = Service::echo(&scene.net.a, 0)?;
+        let mut errors = 0;
+        for orderly in [true, false] {
+            let way = scene.way("echo", echo.address())?;
+            let begin = || -> Result<TcpStream> {
+                let mut stream = dial(&scene, way.address())?;
+                stream.write_all(b"before")?;
+                stream.read_exact(&mut [0; 6])?;
+                Ok(stream)
+            };
+            // The publisher's end: its service sees a break at once, the client when nobody knows its session.
+            let mut stream = begin()?;
+            end(&way.published, orderly)?;
+            errors += 1;
+            sees_breaks(&echo, errors)?;
+            way.published.restart()?;
+            way.published.line(LIMIT)?;
+            is_reset(&mut stream).with_context(|| format!("publisher, orderly: {orderly}"))?;
+
+            // The client's end: its program sees a break at once, the service when it is told or gives up waiting.
+            let mut stream = begin()?;
+            end(&way.entrance.process, orderly)?;
+            is_reset(&mut stream).with_context(|| format!("client, orderly: {orderly}"))?;
+            if orderly {
+                errors += 1;
+                sees_breaks(&echo, errors)?;
+            }
+        }
+        Ok(())
     })
 }
 

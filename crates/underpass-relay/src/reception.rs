@@ -27,7 +27,7 @@ use crate::log::{Kind, Log, Note};
 use crate::policy::Standing;
 use crate::refusal::Refusal;
 use crate::switch::Switch;
-use crate::target;
+use crate::target::{self, RELAY_OWNER, RelayService};
 
 /// Questions to the store at once: it answers one after the other in any case.
 const MOST_CHECKS: usize = 64;
@@ -241,26 +241,35 @@ impl Reception {
 
     /// A channel to a service that the relay itself is to reach.
     async fn dial(self: Arc<Self>, attached: Arc<Attached>, incoming: Incoming) {
-        let found = match self.desk.standing(attached.key).await {
-            Ok(Standing::Member(member)) => {
-                let user = member.user.name;
-                let found = self.desk.relay_service(&user, incoming.service());
-                let kind = if found.is_ok() {
-                    Kind::Connect
-                } else {
-                    Kind::Refuse
+        let name = incoming.service().to_owned();
+        match self.find_target(&attached, &name).await {
+            Ok(service) => {
+                let find = move |name: String| {
+                    let (this, attached) = (Arc::clone(&self), Arc::clone(&attached));
+                    async move { this.find_target(&attached, &name).await }
                 };
-                let note = Note::new(kind).by(user.as_str()).to(target::RELAY_OWNER);
-                self.log.write(note.with("service", incoming.service()));
-                found
+                target::serve(incoming, service, find).await;
             }
-            Ok(Standing::Stranger) => Err(Refusal::of(Code::NotEnrolled)),
-            Err(why) => Err(why),
-        };
-        match found {
-            Ok(service) => target::serve(incoming, service).await,
-            Err(why) => incoming.refuse(why.code),
+            Err(code) => incoming.refuse(code),
         }
+    }
+
+    /// A service of the relay's own that the user of an attachment may use at this moment.
+    async fn find_target(&self, attached: &Attached, name: &str) -> Result<RelayService, Code> {
+        let user = match self.desk.standing(attached.key).await {
+            Ok(Standing::Member(member)) => member.user.name,
+            Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
+            Err(why) => return Err(why.code),
+        };
+        let found = self.desk.relay_service(&user, name);
+        let kind = if found.is_ok() {
+            Kind::Connect
+        } else {
+            Kind::Refuse
+        };
+        let note = Note::new(kind).by(user.as_str()).to(RELAY_OWNER);
+        self.log.write(note.with("service", name));
+        found.map_err(|why| why.code)
     }
 
     async fn examine(self: Arc<Self>, check: Check) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use underpass_endpoint::{Incoming, dial, splice};
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
@@ -94,23 +95,39 @@ pub(crate) fn find<'a>(
 }
 
 /// Dials the target of `service` and moves bytes until both sides are done; a target that does not
-/// answer is refused with the reason that the dial gave.
-pub(crate) async fn serve(incoming: Incoming, service: RelayService) {
+/// answer is refused with the reason that the dial gave. Where the client wants the channel to go on
+/// with another service, `find` says whether it may.
+pub(crate) async fn serve<F>(
+    incoming: Incoming,
+    service: RelayService,
+    find: impl Fn(String) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = Result<RelayService, Code>> + Send,
+{
     if incoming.kind() != ChannelKind::Stream {
         return incoming.refuse(Code::Refused);
     }
-    match dial::dial(&service.target.0, DIAL_LIMIT).await {
-        Ok(tcp) => {
-            let report = splice::splice(incoming.accept(), tcp).await;
-            if let Some(error) = report.error {
-                tracing::debug!(service = %service.name, "connection broke: {error}");
-            }
-        }
-        Err(error) => {
-            tracing::info!(service = %service.name, "{error}");
-            incoming.refuse(error.code());
-        }
+    let tcp = match connect(&service).await {
+        Ok(tcp) => tcp,
+        Err(code) => return incoming.refuse(code),
+    };
+    let redial = move |name: String| {
+        let find = find.clone();
+        async move { connect(&find(name).await?).await }
+    };
+    let report = splice::splice_far(incoming.accept(), tcp, redial).await;
+    if let Some(error) = report.error {
+        tracing::debug!(service = %service.name, "connection broke: {error}");
     }
+}
+
+async fn connect(service: &RelayService) -> Result<TcpStream, Code> {
+    dial::dial(&service.target.0, DIAL_LIMIT)
+        .await
+        .map_err(|error| {
+            tracing::info!(service = %service.name, "{error}");
+            error.code()
+        })
 }
 
 #[cfg(test)]

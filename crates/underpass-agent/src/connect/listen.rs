@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use underpass_endpoint::splice::{reset, splice};
+use underpass_endpoint::splice::{end_by_reset, reset, splice};
 
 use super::Connector;
 
@@ -81,6 +81,7 @@ async fn carry(connector: &Connector, service: &str, tcp: TcpStream, from: Socke
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%from, "{service}: {error}");
     }
+    end_by_reset(&tcp);
     match connector.open(service).await {
         Ok(channel) => {
             let report = splice(channel, tcp).await;

@@ -183,7 +183,7 @@ impl Leg {
     pub(crate) fn ponged(&mut self, token: u64, now: Time) -> Option<u64> {
         let position = self.asked.iter().position(|a| a.token == token)?;
         let asked = self.asked.drain(..=position).next_back()?;
-        self.path.on_rtt(now, now.since(asked.at));
+        self.path.on_rtt(now.since(asked.at));
         self.answered(now);
         Some(asked.index)
     }
@@ -291,7 +291,7 @@ mod tests {
 
     fn leg() -> Leg {
         let mut leg = Leg::new(LegState::Active, 0, Time::ZERO);
-        leg.path.on_rtt(Time::ZERO, Duration::from_millis(10));
+        leg.path.on_rtt(Duration::from_millis(10));
         leg
     }
 

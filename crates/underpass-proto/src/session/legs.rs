@@ -23,7 +23,7 @@ impl Session {
         if self.state == State::Closed {
             return false;
         }
-        let received = self.received.acknowledgement(now);
+        let received = self.received.acknowledgements(now);
         let Resumption::Near(near) = &mut self.resumption else {
             return false;
         };
@@ -97,7 +97,7 @@ impl Session {
             // It went through once already: a double, or somebody's play with the path.
             return Ok(());
         }
-        let received = self.received.acknowledgement(now);
+        let received = self.received.acknowledgements(now);
         let lifetime_s = self.config.params.keep_s.min(crate::varint::VARINT_MAX);
         let Resumption::Far(far) = &mut self.resumption else {
             return Err(LegError::Unexpected("RESUME".into()));

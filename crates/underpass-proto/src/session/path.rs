@@ -5,30 +5,33 @@
 //! keystroke would wait behind megabytes of bulk in some middlebox.
 //!
 //! A long round trip alone does not show a queue: boxes that cork, poll or wait for company delay
-//! what they carry. So the window answers to both: where the rate follows the window, the window is
-//! what limits and grows; where it does not and the delay is high, there is a queue, and it shrinks.
+//! what they carry, and only while they carry much. So the window is changed, and the rate tells:
+//! where it follows the window, nothing queues and the time that a window takes is the path's own
+//! delay (`base`); where it does not, the difference is queue. The window is somewhat more than what
+//! the path holds without a queue, and less than that is tried now and then to see whether it is still
+//! so.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// Under way before anything was measured (design: windows start at 256 KiB).
-const INITIAL_WINDOW: u64 = 256 * 1024;
+/// Under way before anything was measured.
+const INITIAL_WINDOW: u64 = 128 * 1024;
 /// Under way at least, however slow the path: a few of the smallest records and their headers.
 const MIN_WINDOW: u64 = 16 * 1024;
 /// Under way at most.
 const MAX_WINDOW: u64 = 64 << 20;
-/// How much delay on top of twice the minimum round trip a full window may build.
+/// How much delay a full window may build on top of the path's own and one shortest round trip.
 const QUEUE: Duration = Duration::from_millis(10);
 /// One sample covers at least this, so that a token bucket's burst is not taken for the rate.
 const SAMPLE: Duration = Duration::from_millis(40);
-/// The same while the rate still grows.
-const STARTUP_SAMPLE: Duration = Duration::from_millis(5);
+/// The same while the window is still searched for.
+const SEARCH_SAMPLE: Duration = Duration::from_millis(5);
 /// The rate is the highest of so many samples.
 const SAMPLES: usize = 10;
-/// A minimum round trip older than this is measured anew with a shorter queue.
-const MIN_RTT_AGE: Duration = Duration::from_secs(10);
+/// Half the window is tried this often, or once in ten round trips.
+const TRIAL_AFTER: Duration = Duration::from_secs(1);
 /// A record should take about this long to send, so that nothing waits long behind one.
 const RECORD_TIME: Duration = Duration::from_millis(10);
 /// Smallest and largest target for a record's payload.
@@ -37,55 +40,73 @@ const RECORD_MAX: u64 = 64 * 1024;
 /// The target before anything was measured.
 const RECORD_INITIAL: u64 = 16 * 1024;
 
+/// What the window is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Nothing is known.
+    New,
+    /// Doubles until the rate does not follow.
+    Up,
+    /// Halves until the rate follows, as it has done so many times.
+    Down(u8),
+    /// Follows rate and delay; half of it is tried at this time.
+    Steady(Time),
+    /// Half the window is tried.
+    Trial,
+}
+
 /// Round trip, delivery rate and window of one leg.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
     smoothed_rtt: Option<Duration>,
-    min_rtt: Option<(Duration, Time)>,
+    min_rtt: Duration,
     /// Delivered bytes per second, the newest last.
     rates: VecDeque<u64>,
     window: u64,
+    /// The path's own delay with traffic on it, as far as it is known.
+    base: Duration,
+    mode: Mode,
     /// Window and rate of the last sample that the window limited.
-    last: Option<(u64, u64)>,
-    /// Until the rate stops to grow with the window.
-    startup: bool,
+    last: (u64, u64),
     sample: Sample,
-    draining_until: Option<Time>,
+    /// The window is full, as it was when last asked.
+    limited: bool,
+    /// The last change does not show in full before a packet from this index on was acknowledged.
+    settles: Option<u64>,
 }
 
 /// What is being measured at this time.
 #[derive(Clone, Debug)]
 struct Sample {
     start: Time,
+    /// It ends when a packet from this index on was acknowledged: after one round trip.
+    until: u64,
     bytes: u64,
-    /// The shortest round trip in it.
-    rtt: Option<Duration>,
-    /// Whether the sender had more to send than the window allowed.
+    /// The most that was under way in it when the window was full: whole records, so less than that.
+    under_way: u64,
+    /// The sender always had more to send than the window allowed.
     limited: bool,
-}
-
-impl Sample {
-    fn new(start: Time) -> Self {
-        Sample {
-            start,
-            bytes: 0,
-            rtt: None,
-            limited: false,
-        }
-    }
 }
 
 impl Path {
     pub(crate) fn new(now: Time) -> Self {
         Path {
             smoothed_rtt: None,
-            min_rtt: None,
+            min_rtt: Duration::ZERO,
             rates: VecDeque::with_capacity(SAMPLES),
             window: INITIAL_WINDOW,
-            last: None,
-            startup: true,
-            sample: Sample::new(now),
-            draining_until: None,
+            base: Duration::ZERO,
+            mode: Mode::New,
+            last: (0, 0),
+            sample: Sample {
+                start: now,
+                until: 0,
+                bytes: 0,
+                under_way: 0,
+                limited: false,
+            },
+            limited: false,
+            settles: None,
         }
     }
 
@@ -98,134 +119,205 @@ impl Path {
         self.smoothed_rtt
     }
 
-    fn min_rtt(&self) -> Duration {
-        self.min_rtt.map_or(Duration::ZERO, |(rtt, _)| rtt)
-    }
-
     /// Bytes per second that the path was seen to deliver; zero before the first sample.
     pub(crate) fn rate(&self) -> u64 {
         self.rates.iter().copied().max().unwrap_or(0)
     }
 
     /// Takes a round trip measured from one record or ping.
-    pub(crate) fn on_rtt(&mut self, now: Time, rtt: Duration) {
-        self.smoothed_rtt = Some(match self.smoothed_rtt {
-            None => rtt,
-            Some(old) => old * 7 / 8 + rtt / 8,
-        });
-        self.sample.rtt = Some(self.sample.rtt.map_or(rtt, |shortest| shortest.min(rtt)));
-        let drained = self.draining_until.is_some();
-        match self.min_rtt {
-            Some((min, at)) if rtt > min && !(drained && now.since(at) > MIN_RTT_AGE) => {}
-            _ => self.min_rtt = Some((rtt, now)),
+    pub(crate) fn on_rtt(&mut self, rtt: Duration) {
+        let (min, smoothed) = match self.smoothed_rtt {
+            None => (rtt, rtt),
+            Some(old) => (self.min_rtt.min(rtt), old * 7 / 8 + rtt / 8),
+        };
+        self.min_rtt = min;
+        self.smoothed_rtt = Some(smoothed);
+    }
+
+    /// The sender has something to send and the window is full with so many bytes under way. The next
+    /// packet is number `next`.
+    pub(crate) fn on_limited(&mut self, next: u64, under_way: u64) {
+        self.sample.under_way = self.sample.under_way.max(under_way);
+        if !self.limited {
+            self.limited = true;
+            self.settles = Some(next);
         }
     }
 
-    /// The sender had something to send and the window was full.
-    pub(crate) fn on_limited(&mut self) {
-        self.sample.limited = true;
+    /// The sender has nothing to send.
+    pub(crate) fn on_idle(&mut self) {
+        self.limited = false;
+        self.sample.limited = false;
     }
 
     /// Nothing had been under way before: time without traffic is no sample.
-    pub(crate) fn on_busy(&mut self, now: Time) {
-        self.sample = Sample::new(now);
-    }
-
-    /// Takes bytes that the peer newly acknowledged.
-    pub(crate) fn on_delivered(&mut self, now: Time, bytes: u64) {
-        self.sample.bytes += bytes;
-        let least = if self.startup { STARTUP_SAMPLE } else { SAMPLE };
-        let span = now.since(self.sample.start);
-        // Shorter than a round trip says nothing about the last change of the window.
-        if span >= least.max(self.sample.rtt.unwrap_or_default()) {
-            let sample = std::mem::replace(&mut self.sample, Sample::new(now));
-            self.finish(&sample, span);
-            self.drain_if_stale(now, sample.limited);
+    pub(crate) fn on_busy(&mut self, now: Time, next: u64) {
+        if !self.limited {
+            self.begin(now, next);
         }
     }
 
-    fn finish(&mut self, sample: &Sample, span: Duration) {
-        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
-        let rate = sample.bytes.saturating_mul(1_000_000) / micros;
-        // A sample in which there was nothing to send says nothing against the old ones.
-        if !sample.limited && rate <= self.rate() {
+    fn begin(&mut self, now: Time, next: u64) {
+        self.sample = Sample {
+            start: now,
+            until: next,
+            bytes: 0,
+            under_way: 0,
+            limited: self.limited,
+        };
+    }
+
+    /// Takes bytes that the peer newly acknowledged, up to the packet `newest`, when the next one is
+    /// number `next`.
+    pub(crate) fn on_delivered(&mut self, now: Time, bytes: u64, newest: u64, next: u64) {
+        if let Some(settles) = self.settles {
+            if newest >= settles {
+                self.settles = None;
+            }
+            self.begin(now, next);
             return;
         }
-        if self.rates.len() == SAMPLES {
-            self.rates.pop_front();
-        }
-        self.rates.push_back(rate);
-        if sample.limited && self.draining_until.is_none() {
-            self.adjust(rate, sample.rtt.unwrap_or_else(|| self.rtt()));
+        self.sample.bytes += bytes;
+        let least = match self.mode {
+            Mode::Steady(_) | Mode::Trial => SAMPLE,
+            _ => SEARCH_SAMPLE,
+        };
+        let span = now.since(self.sample.start);
+        if newest >= self.sample.until && span >= least {
+            let sample = self.sample.clone();
+            self.begin(now, next);
+            self.finish(now, &sample, span);
         }
     }
 
-    /// Sets the window by what its last change did to the rate, and by the delay.
-    fn adjust(&mut self, rate: u64, rtt: Duration) {
-        let follows = match self.last {
-            None => true,
-            Some((window, before)) => follows(window, self.window, before, rate),
-        };
-        self.last = Some((self.window, rate));
-        let short = rtt <= self.min_rtt() * 2 + QUEUE;
-        let window = if follows && (self.startup || !short) {
-            self.window * 2
-        } else if short {
-            self.startup = false;
-            self.window + self.window / 4
-        } else {
-            self.startup = false;
-            product(rate, self.min_rtt() * 2 + QUEUE)
-                .max(self.window * 3 / 5)
-                .min(self.window)
-        };
-        self.window = window.clamp(MIN_WINDOW, MAX_WINDOW);
-    }
-
-    /// A standing queue hides the true minimum: let it run dry once in a while.
-    fn drain_if_stale(&mut self, now: Time, limited: bool) {
-        match self.draining_until {
-            Some(end) if now >= end => self.draining_until = None,
-            None if limited
-                && self
-                    .min_rtt
-                    .is_some_and(|(_, at)| now.since(at) > MIN_RTT_AGE) =>
-            {
-                self.draining_until = Some(now + self.rtt().max(QUEUE * 2));
+    fn finish(&mut self, now: Time, sample: &Sample, span: Duration) {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
+        let rate = (sample.bytes.saturating_mul(1_000_000) / micros).max(1);
+        // A sample in which there was nothing to send says nothing against the old ones, and one
+        // with half a window says nothing about the rate.
+        let counts = sample.limited && self.mode != Mode::Trial;
+        if counts || rate > self.rate() {
+            if self.rates.len() == SAMPLES {
+                self.rates.pop_front();
             }
-            _ => {}
+            self.rates.push_back(rate);
         }
+        if sample.limited && sample.under_way > 0 {
+            let before = self.window;
+            self.adjust(now, sample.under_way, rate);
+            if before.abs_diff(self.window) > before / 10 {
+                self.settles = Some(self.sample.until);
+            }
+            self.last = (sample.under_way, rate);
+        } else if self.mode == Mode::Trial {
+            self.steady(now);
+        }
+    }
+
+    /// Sets mode and window by what the last change of the window did to the rate.
+    fn adjust(&mut self, now: Time, under_way: u64, rate: u64) {
+        // How long a byte is under way: the path's own delay and whatever queues.
+        let spent = time_for(under_way, rate);
+        let short = spent <= self.allowance(self.min_rtt);
+        let followed = followed(self.last, (under_way, rate));
+        let follows = followed > 0.5;
+        match self.mode {
+            Mode::New if short => self.search_up(spent),
+            Mode::New => {
+                self.mode = Mode::Down(0);
+                self.window /= 2;
+            }
+            Mode::Up if follows && self.window < MAX_WINDOW => self.search_up(spent),
+            Mode::Up => self.steady(now),
+            // The rate followed at once and in full: it is a slow path and no queue.
+            Mode::Down(0) if followed > 0.8 => self.search_up(spent),
+            Mode::Down(_) if follows || short || self.window <= MIN_WINDOW => {
+                self.base = spent;
+                self.steady(now);
+            }
+            Mode::Down(times) => {
+                self.mode = Mode::Down(times.saturating_add(1));
+                self.window = (self.window / 2).max(MIN_WINDOW);
+            }
+            Mode::Steady(trial) => {
+                if follows {
+                    self.base = self.base.max(spent);
+                }
+                self.base = self.base.min(self.rtt()).max(self.min_rtt);
+                self.window = self.target();
+                // The shortest round trip seen is no queue: nothing to find out.
+                let trial_window = product(self.rate(), self.base * 3 / 5).max(MIN_WINDOW);
+                if now >= trial && self.base > self.min_rtt * 5 / 4 && trial_window < self.window {
+                    self.mode = Mode::Trial;
+                    self.window = trial_window;
+                }
+            }
+            Mode::Trial => {
+                self.base = if follows { spent } else { self.base.min(spent) };
+                self.steady(now);
+            }
+        }
+    }
+
+    fn search_up(&mut self, spent: Duration) {
+        self.base = spent;
+        self.mode = Mode::Up;
+        self.window = (self.window * 2).min(MAX_WINDOW);
+    }
+
+    fn steady(&mut self, now: Time) {
+        self.base = self.base.max(self.min_rtt);
+        self.window = self.target();
+        self.mode = Mode::Steady(now + TRIAL_AFTER.max(self.rtt() * 10));
+    }
+
+    /// How long a window may take where the path's own delay is `base`.
+    fn allowance(&self, base: Duration) -> Duration {
+        base + self.min_rtt + QUEUE
+    }
+
+    fn target(&self) -> u64 {
+        product(self.rate(), self.allowance(self.base)).clamp(MIN_WINDOW, MAX_WINDOW)
     }
 
     /// How many bytes may be under way at once.
     pub(crate) fn window(&self) -> u64 {
-        match self.draining_until {
-            Some(_) => (self.window / 4).max(MIN_WINDOW),
-            None => self.window,
-        }
+        self.window
     }
 
-    /// How large the next record's payload should be, in bytes.
+    /// How large the next record's payload should be, in bytes. A window holds several, or the path
+    /// would run dry between them.
     pub(crate) fn record_target(&self) -> usize {
         let bytes = match self.rate() {
             0 => RECORD_INITIAL,
-            rate => product(rate, RECORD_TIME).clamp(RECORD_MIN, RECORD_MAX),
+            rate => product(rate, RECORD_TIME)
+                .min(self.window / 4)
+                .clamp(RECORD_MIN, RECORD_MAX),
         };
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 
-/// Whether the rate changed by more than half as much as the window did, in the same direction: then
-/// the window is what limits it.
-fn follows(window_before: u64, window: u64, rate_before: u64, rate: u64) -> bool {
+/// How much the rate changed for each change of what was under way: about 1 where the window is what
+/// limits the rate, about 0 where something else does. Small changes say nothing.
+fn followed((before, rate_before): (u64, u64), (now, rate): (u64, u64)) -> f64 {
     let change = |before: u64, now: u64| (now as f64 - before as f64) / (before.max(1) as f64);
-    let (window, rate) = (change(window_before, window), change(rate_before, rate));
-    window.abs() > 0.02 && rate / window > 0.5
+    let (window, rate) = (change(before, now), change(rate_before, rate));
+    if window.abs() > 0.1 {
+        rate / window
+    } else {
+        0.0
+    }
 }
 
 fn product(rate: u64, time: Duration) -> u64 {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     u64::try_from(u128::from(rate) * u128::from(micros) / 1_000_000).unwrap_or(u64::MAX)
+}
+
+fn time_for(bytes: u64, rate: u64) -> Duration {
+    let micros = u128::from(bytes) * 1_000_000 / u128::from(rate.max(1));
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -237,7 +329,7 @@ mod tests {
     fn run(rate: u64, rtt: Duration, extra: Duration, time: Duration) -> (Path, Duration) {
         let mut now = Time::ZERO;
         let mut path = Path::new(now);
-        path.on_rtt(now, rtt); // the first ping
+        path.on_rtt(rtt); // the first ping
         let mut longest = Duration::ZERO;
         let (step, end) = (Duration::from_millis(1), now + time);
         let rtt = rtt + extra;
@@ -249,10 +341,13 @@ mod tests {
             if now > end - time / 4 {
                 longest = longest.max(queueing);
             }
-            path.on_rtt(now, rtt + queueing);
-            path.on_limited();
+            path.on_rtt(rtt + queueing);
+            // One packet per step: as many are under way as a round trip has steps.
+            let next = now.as_micros() / 1000;
+            let newest = next.saturating_sub((rtt + queueing).as_micros() as u64 / 1000 + 1);
+            path.on_limited(next, window);
             let most = window * 1000 / u64::try_from(rtt.as_micros()).unwrap();
-            path.on_delivered(now, most.min(rate / 1000));
+            path.on_delivered(now, most.min(rate / 1000), newest, next);
         }
         (path, longest)
     }
@@ -269,7 +364,7 @@ mod tests {
             path.rate()
         );
         assert!(queueing < Duration::from_millis(30), "{queueing:?}");
-        assert!((20_000..27_000).contains(&path.record_target()));
+        assert!((5_000..27_000).contains(&path.record_target()));
     }
 
     #[test]
@@ -301,7 +396,8 @@ mod tests {
         let mut now = Time::from_micros(3_000_000);
         for _ in 0..1000 {
             now = now + Duration::from_secs(1);
-            path.on_delivered(now, 100);
+            path.on_idle();
+            path.on_delivered(now, 100, u64::MAX, u64::MAX);
         }
         assert_eq!(path.rate(), before);
     }

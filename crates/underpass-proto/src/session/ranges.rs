@@ -89,19 +89,13 @@ impl NumberSet {
             && !self.contains(number.saturating_add(1))
     }
 
-    /// The ranges from the highest down, at most `limit` of them. The lowest one is always among
-    /// them, since it says the most; those left out are next to it.
-    pub(crate) fn descending(
-        &self,
-        limit: usize,
-    ) -> impl Iterator<Item = RangeInclusive<u64>> + '_ {
+    /// The ranges from the highest down.
+    pub(crate) fn descending(&self) -> impl DoubleEndedIterator<Item = RangeInclusive<u64>> + '_ {
         let below = self.floor.checked_sub(1).map(|last| 0..=last);
-        let upper = limit.saturating_sub(usize::from(below.is_some()));
         self.ranges
             .iter()
             .rev()
             .map(|(start, end)| *start..=*end)
-            .take(upper)
             .chain(below)
     }
 }
@@ -135,16 +129,11 @@ mod tests {
             for n in 0..80 {
                 prop_assert_eq!(set.contains(n), model.contains(&n));
             }
-            let listed: BTreeSet<u64> = set.descending(usize::MAX).flatten().collect();
+            let listed: BTreeSet<u64> = set.descending().flatten().collect();
             prop_assert_eq!(&listed, &model);
-            let ranges: Vec<_> = set.descending(usize::MAX).collect();
+            let ranges: Vec<_> = set.descending().collect();
             for pair in ranges.windows(2) {
                 prop_assert!(pair[0].start() > &(pair[1].end() + 1));
-            }
-            let few: Vec<_> = set.descending(2).collect();
-            prop_assert!(few.len() <= 2);
-            if model.contains(&0) {
-                prop_assert_eq!(few.last(), ranges.last(), "the lowest is always told");
             }
         }
     }

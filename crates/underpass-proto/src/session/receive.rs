@@ -286,12 +286,13 @@ impl Session {
             if let Some((on, elapsed)) = outcome.rtt.filter(|(on, _)| *on == leg) {
                 let delay = Duration::from_micros(ack.delay_us);
                 if let Some(state) = self.legs.get_mut(&on) {
-                    state.path.on_rtt(now, elapsed.saturating_sub(delay));
+                    state.path.on_rtt(elapsed.saturating_sub(delay));
                 }
             }
             for (on, bytes) in outcome.bytes {
                 if let Some(state) = self.legs.get_mut(&on) {
-                    state.path.on_delivered(now, bytes);
+                    let newest = self.replay.newest_acknowledged(on);
+                    state.path.on_delivered(now, bytes, newest, state.packets);
                     state.answered(now);
                     self.patience = 0;
                 }

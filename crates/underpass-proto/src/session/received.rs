@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::frame::Ack;
+use smallvec::SmallVec;
+
+use crate::frame::{Ack, AckRanges};
 use crate::session::ranges::NumberSet;
 use crate::time::Time;
 use crate::varint::VARINT_MAX;
@@ -12,8 +14,9 @@ pub(crate) const MAX_ACK_DELAY: Duration = Duration::from_millis(5);
 /// So many bytes or records are acknowledged at once.
 const ACK_BYTES: usize = 128 * 1024;
 const ACK_RECORDS: usize = 16;
-/// Ranges in one acknowledgement.
-const ACK_RANGES: usize = 64;
+
+/// ACK frames: one, nearly always.
+pub(crate) type Acks = SmallVec<[Ack; 1]>;
 
 /// So many separate gaps are kept track of. A record that would make another is treated as if it
 /// had been lost: a peer cannot make this side remember more.
@@ -38,16 +41,17 @@ impl Received {
             return false;
         }
         let new = self.numbers.insert(number);
-        let follows = match self.largest {
-            None => number == 0,
-            Some((largest, _)) => number == largest + 1,
+        // Whatever was lost is found by what comes after it: that is told at once, the rest waits.
+        let gap = match self.largest {
+            None => number > 0,
+            Some((largest, _)) => number > largest + 1,
         };
         if self.largest.is_none_or(|(largest, _)| number > largest) {
             self.largest = Some((number, now));
         }
         self.bytes += bytes;
         self.records += 1;
-        let at_once = !new || !follows || self.bytes >= ACK_BYTES || self.records >= ACK_RECORDS;
+        let at_once = gap || self.bytes >= ACK_BYTES || self.records >= ACK_RECORDS;
         self.owe(if at_once { now } else { now + MAX_ACK_DELAY });
         new
     }
@@ -88,14 +92,25 @@ impl Received {
         self.numbers.floor()
     }
 
-    /// The acknowledgement of all that arrived; none before anything did.
-    pub(crate) fn acknowledgement(&self, now: Time) -> Option<Ack> {
-        let (_, at) = self.largest?;
+    /// The acknowledgement of all that arrived; none before anything did. Where it takes several
+    /// frames, the lowest numbers come first, so that none of them looks lost when a higher one is
+    /// acknowledged.
+    pub(crate) fn acknowledgements(&self, now: Time) -> Acks {
+        let Some((_, at)) = self.largest else {
+            return Acks::new();
+        };
         let delay = u64::try_from(now.since(at).as_micros()).unwrap_or(u64::MAX);
-        Some(Ack {
-            delay_us: delay.min(VARINT_MAX),
-            ranges: self.numbers.descending(ACK_RANGES).collect(),
-        })
+        let mut ranges = self.numbers.descending().rev().peekable();
+        let mut acks = Acks::new();
+        while ranges.peek().is_some() {
+            let mut part: AckRanges = ranges.by_ref().take(Ack::MAX_RANGES).collect();
+            part.reverse();
+            acks.push(Ack {
+                delay_us: delay.min(VARINT_MAX),
+                ranges: part,
+            });
+        }
+        acks
     }
 
     /// The acknowledgement went out.
@@ -182,19 +197,20 @@ mod tests {
         assert_eq!(received.timeout(), Some(Time::ZERO + MAX_ACK_DELAY));
         assert!(received.insert(2, 100, Time::from_micros(5)));
         assert!(received.is_due(Time::from_micros(5)));
-        let ack = received.acknowledgement(Time::from_micros(9)).unwrap();
+        let ack = &received.acknowledgements(Time::from_micros(9))[0];
         assert_eq!(ack.delay_us, 4);
         assert_eq!(ack.ranges.as_slice(), [2..=2, 0..=0]);
         received.acknowledged();
         assert!(!received.is_owed());
         assert!(
             !received.insert(2, 100, Time::from_micros(10)),
-            "a double is told again"
+            "a double is no news"
         );
-        assert!(received.is_due(Time::from_micros(10)));
-        received.handle_timeout(Time::from_micros(10));
+        let late = received.timeout().unwrap();
+        assert_eq!(late, Time::from_micros(10) + MAX_ACK_DELAY);
+        received.handle_timeout(late);
         assert_eq!(received.timeout(), None, "the time does not come twice");
-        assert!(received.is_due(Time::from_micros(10)));
+        assert!(received.is_due(late));
     }
 
     #[test]
@@ -206,5 +222,12 @@ mod tests {
         assert_eq!(received.numbers.gaps(), MAX_GAPS);
         assert!(received.insert(0, 30, Time::ZERO), "gaps can be filled");
         assert_eq!(received.floor(), 2);
+        let acks = received.acknowledgements(Time::ZERO);
+        assert_eq!(acks.len(), MAX_GAPS.div_ceil(Ack::MAX_RANGES));
+        assert_eq!(
+            acks[0].ranges.last(),
+            Some(&(0..=1)),
+            "the lowest come first"
+        );
     }
 }

@@ -105,6 +105,14 @@ impl Replay {
         self.flights.get(&leg).map_or(0, |flight| flight.bytes)
     }
 
+    /// The latest packet of a leg that was acknowledged.
+    pub(crate) fn newest_acknowledged(&self, leg: LegId) -> u64 {
+        self.flights
+            .get(&leg)
+            .and_then(|flight| flight.largest_acknowledged)
+            .unwrap_or(0)
+    }
+
     /// When the oldest record that is under way on a leg was sent.
     pub(crate) fn oldest_under_way(&self, leg: LegId) -> Option<Time> {
         let flight = self.flights.get(&leg)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use underpass_seal::{Space, TAG_LEN};
 
+use super::received::Acks;
 use super::{Event, LegId, Session, State};
 use crate::code;
 use crate::frame::{self, ChannelId, Data, Frame, KeyUpdate, MaxChannelData, MaxChannels, MaxData};
@@ -65,20 +66,23 @@ impl Session {
         if !ack_due && !ping && pong.is_none() && datagram.is_none() {
             return None;
         }
-        let ack = (ack_due || self.received.is_owed())
-            .then(|| self.received.acknowledgement(now))
-            .flatten();
-        let small = 32 + ack.as_ref().map_or(0, |ack| ack.ranges.len() * 16 + 32);
+        let acks = match ack_due || self.received.is_owed() {
+            true => self.received.acknowledgements(now),
+            false => Acks::new(),
+        };
+        let ranges: usize = acks.iter().map(|ack| ack.ranges.len()).sum();
+        let small = 64 + ranges * 16;
         let large = datagram.map_or(0, |first| (first + 32).max(UNRELIABLE_TARGET));
         self.begin(small + large);
         let number = self.unreliable_next;
         let header = self.put_header(PacketKind::Unreliable, number);
-        if let Some(ack) = ack {
+        for ack in acks {
             Frame::Ack(ack).encode(&mut self.outgoing);
         }
         self.received.acknowledged();
         self.put_ping_and_pong(now, leg, number);
-        if datagram.is_some() {
+        // A record with many ranges has no room for the largest datagram.
+        if datagram.is_some() && ranges <= 16 {
             self.put_datagrams(now, header);
             self.datagram_turn = false;
         }
@@ -147,7 +151,7 @@ impl Session {
         let state = self.legs.get_mut(&leg)?;
         let under_way = self.replay.under_way(leg);
         if under_way > 0 && under_way + packet.len() as u64 > state.path.window() {
-            state.path.on_limited();
+            state.path.on_limited(state.packets, under_way);
             return None;
         }
         self.replay.resent(number, leg, state.packets, now);
@@ -163,25 +167,27 @@ impl Session {
         self.renew_windows(now);
         let update =
             self.state == State::Open && self.send_epochs.update_due(self.replay.floor()).is_some();
-        if self.control.is_empty() && self.schedule.is_empty() && !update {
-            return None;
-        }
         let under_way = self.replay.under_way(leg);
         let state = self.legs.get_mut(&leg)?;
+        if self.control.is_empty() && self.schedule.is_empty() && !update {
+            state.path.on_idle();
+            return None;
+        }
         let target = state.path.record_target();
         let more = target as u64;
         // An idle path that gets work starts a new measurement.
         if under_way == 0 {
-            state.path.on_busy(now);
+            state.path.on_busy(now, state.packets);
         }
-        let full = under_way > 0 && under_way + more > state.path.window()
+        let window_full = under_way > 0 && under_way + more > state.path.window();
+        if window_full {
+            state.path.on_limited(state.packets, under_way);
+        }
+        let full = window_full
             || unacknowledged > 0 && unacknowledged + more > self.config.max_replay
             || !self.replay.has_room(more);
-        if full {
-            state.path.on_limited();
-            if self.control.is_empty() && !update {
-                return None;
-            }
+        if full && self.control.is_empty() && !update {
+            return None;
         }
         let data = !full && self.state == State::Open;
         self.build_reliable(now, leg, target, data)
@@ -215,7 +221,9 @@ impl Session {
         }
         let update = self.send_epochs.update_due(self.replay.floor());
         if self.outgoing.len() == header && update.is_none() {
+            // The peer's window is full, not the path's.
             self.outgoing.clear();
+            self.legs.get_mut(&leg)?.path.on_idle();
             return None;
         }
         if let Some(epoch) = update {

@@ -277,6 +277,9 @@ impl World {
     fn report(&self) -> String {
         let mut out = String::new();
         for (index, c) in self.channels.iter().enumerate() {
+            if out.len() > 3000 {
+                break;
+            }
             let done = c.send.iter().all(|s| s.done) && c.read.iter().all(|r| r.outcome.is_some());
             if !done {
                 out += &format!("\n{index}: {c:?}");
@@ -554,8 +557,14 @@ impl World {
                     self.take(index, side, &data);
                 }
                 ReadOutcome::Blocked => state.waiting = true,
-                ReadOutcome::Finished => self.end_reading(index, side, Outcome::Finished),
-                ReadOutcome::Reset(code) => self.end_reading(index, side, Outcome::Reset(code)),
+                ReadOutcome::Finished => {
+                    self.end_reading(index, side, Outcome::Finished);
+                    return true;
+                }
+                ReadOutcome::Reset(code) => {
+                    self.end_reading(index, side, Outcome::Reset(code));
+                    return true;
+                }
                 ReadOutcome::Closed => {
                     assert!(self.pair.closed[side].is_some(), "closed without a reason");
                     self.end_reading(index, side, Outcome::SessionEnded);

@@ -25,6 +25,8 @@ pub struct Link {
     pub rate: u64,
     /// One way.
     pub delay: Duration,
+    /// What large packets take longer than that, as where a box waits for company.
+    pub cork: Duration,
     /// Bytes that a sender may have queued before the leg takes no more.
     pub backlog: u64,
 }
@@ -34,6 +36,7 @@ impl Link {
         Link {
             rate,
             delay,
+            cork: Duration::ZERO,
             backlog: 1 << 40,
         }
     }
@@ -240,6 +243,7 @@ pub struct Pair {
     /// RESUME and CONFIRM packets that passed, for those who replay.
     pub overheard: Vec<Bytes>,
     pub active: [Option<LegId>; 2],
+    drop_next: [u64; 2],
     suspect: bool,
     connect_pending: bool,
     legs: BTreeMap<LegId, Leg>,
@@ -284,6 +288,7 @@ impl Pair {
             trace: std::env::var_os("UNDERPASS_SIM_TRACE").is_some(),
             overheard: Vec::new(),
             active: [None, None],
+            drop_next: [0, 0],
             suspect: false,
             connect_pending: false,
             legs: BTreeMap::new(),
@@ -357,6 +362,11 @@ impl Pair {
             leg.faults = Faults::default();
             leg.link = link;
         }
+    }
+
+    /// The next packets that a side sends are lost.
+    pub fn drop_next(&mut self, side: usize, packets: u64) {
+        self.drop_next[side] = packets;
     }
 
     /// The initiator's driver makes a new leg and resumes on it.
@@ -558,7 +568,12 @@ impl Pair {
         let index = pipe.packets;
         pipe.packets += 1;
         pipe.free_at = pipe.free_at.max(now) + link.time_for(packet.len() as u64 + 3);
-        let mut at = (pipe.free_at + link.delay).max(pipe.last_arrival);
+        let cork = if packet.len() > 500 {
+            link.cork
+        } else {
+            Duration::ZERO
+        };
+        let mut at = (pipe.free_at + link.delay + cork).max(pipe.last_arrival);
         if leg.lost || pipe.silent {
             return;
         }
@@ -570,6 +585,10 @@ impl Pair {
                     return;
                 }
             }
+        }
+        if self.drop_next[from] > 0 {
+            self.drop_next[from] -= 1;
+            return;
         }
         if self.dice.chance(faults.drop) {
             self.say(|| format!("  packet {index} is dropped"));

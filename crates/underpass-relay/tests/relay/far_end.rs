@@ -1,5 +1,6 @@
 //! The relay as the far end: services that it dials itself.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use underpass_endpoint::OpenOptions;
 use underpass_proto::Code;
@@ -82,5 +83,39 @@ async fn a_published_service_takes_the_place_of_the_relays_only_for_its_owner() 
     assert_eq!(
         alice.resolve("web.relay").await.unwrap().far_end,
         FarEnd::Relay
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_moves_to_another_service_of_the_relay() {
+    let (first, second) = (echo_service().await, echo_service().await);
+    let services = format!(
+        "[[service]]\nname = \"one\"\ntarget = \"{first}\"\nallow = [\"*\"]\n\
+         [[service]]\nname = \"two\"\ntarget = \"{second}\"\nallow = [\"admin\"]\n\
+         [[service]]\nname = \"three\"\ntarget = \"{second}\"\n",
+    );
+    let stage = Stage::with(|settings| settings.read_toml(&services).unwrap()).await;
+    let admin = stage.administrator().await;
+    let session = admin.attachment.session();
+    let mut channel = session.open("one", OpenOptions::default()).await.unwrap();
+    let mut back = [0; 5];
+    channel.write_all(b"first").await.unwrap();
+    in_time("an echo", channel.read_exact(&mut back))
+        .await
+        .unwrap();
+    channel.redial("two");
+    channel.write_all(b"later").await.unwrap();
+    in_time("an echo", channel.read_exact(&mut back))
+        .await
+        .unwrap();
+    assert_eq!(&back, b"later");
+    channel.redial("three");
+    let ended = in_time("the end", channel.read_exact(&mut back))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        ended.kind(),
+        std::io::ErrorKind::PermissionDenied,
+        "nobody may use that one"
     );
 }

@@ -7,9 +7,10 @@ use rand_core::CryptoRng;
 use underpass_seal::{ResumeSecret, constant_time_eq};
 
 use super::{Refusal, answer_header, open_request};
-use crate::frame::{self, Ack, Frame};
+use crate::frame::{self, Frame};
 use crate::packet::{Confirm, Resume, Resumed};
 use crate::session::LegId;
+use crate::session::received::Acks;
 use crate::ticket::Ticket;
 
 /// Offers that the responder keeps until one is taken up. Each stems from a request that the
@@ -60,7 +61,7 @@ impl Far {
         &mut self,
         leg: LegId,
         request: &Resume,
-        received: Option<Ack>,
+        received: Acks,
         lifetime_s: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<(Vec<Frame>, Resumed), Refusal> {
@@ -88,7 +89,7 @@ impl Far {
     fn offer(
         &mut self,
         request: &Resume,
-        received: Option<Ack>,
+        received: Acks,
         lifetime_s: u64,
         rng: &mut impl CryptoRng,
     ) -> Resumed {
@@ -97,7 +98,7 @@ impl Far {
         rng.fill_bytes(&mut ticket);
         let mut plain = Vec::new();
         Frame::Ticket(frame::Ticket { ticket, lifetime_s }).encode(&mut plain);
-        if let Some(ack) = received {
+        for ack in received {
             Frame::Ack(ack).encode(&mut plain);
         }
         let mut answer = Resumed {

@@ -8,9 +8,10 @@ use underpass_seal::ResumeSecret;
 
 use super::far::MAX_OFFERS;
 use super::{Refusal, answer_header, frames, request_header};
-use crate::frame::{Ack, Frame};
+use crate::frame::Frame;
 use crate::packet::{Confirm, Resume, Resumed, SessionId};
 use crate::session::LegId;
+use crate::session::received::Acks;
 use crate::ticket::Ticket;
 
 /// One generation as the initiator holds it.
@@ -83,7 +84,7 @@ impl Near {
         &mut self,
         session: SessionId,
         leg: LegId,
-        received: Option<Ack>,
+        received: Acks,
         rng: &mut impl CryptoRng,
     ) -> Resume {
         let held = self.choose();
@@ -97,7 +98,7 @@ impl Near {
             sealed: Bytes::new(),
         };
         let mut plain = Vec::new();
-        if let Some(ack) = received {
+        for ack in received {
             Frame::Ack(ack).encode(&mut plain);
         }
         request.sealed = held
