@@ -485,7 +485,8 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
             Some(limit) => match tokio::time::timeout(limit, receiving).await {
                 Ok(received) => received,
                 Err(_) => {
-                    link.session.with(|state, now| state.core.ping(now, link.id));
+                    link.session
+                        .with(|state, now| state.core.ping(now, link.id));
                     silence.asked();
                     continue;
                 }

@@ -207,7 +207,11 @@ impl Session {
             self.legs.keys().copied().filter(|id| *id != leg).collect();
         // The peer answered on another leg in less time than an answer had been missing here: the
         // doubt was right, and nothing speaks for waiting longer the next time.
-        let right = |id: &LegId| self.legs.get(id).is_some_and(|leg| leg.rightly_suspected(now));
+        let right = |id: &LegId| {
+            self.legs
+                .get(id)
+                .is_some_and(|leg| leg.rightly_suspected(now))
+        };
         if others.iter().any(right) {
             self.patience = self.patience.saturating_sub(1);
         }
