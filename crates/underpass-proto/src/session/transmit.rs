@@ -58,7 +58,7 @@ impl Session {
     /// Acknowledgement, ping, pong and datagrams: whatever of it is due.
     fn unreliable_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
         let state = self.legs.get(&leg)?;
-        let (pong, ping) = (state.pong_owed, state.ping_owed);
+        let (pong, ping) = (state.pong_owed, state.owes_ping());
         // The answer to a PING tells everything that arrived before it.
         let ack_due = self.received.is_due(now) || pong.is_some();
         let turn = std::mem::replace(&mut self.datagram_turn, true) || self.idle_otherwise();
@@ -100,7 +100,7 @@ impl Session {
             state.pong_sent(token, now);
             Frame::Pong(frame::Pong { token }).encode(&mut self.outgoing);
         }
-        if state.ping_owed {
+        if state.owes_ping() {
             state.pinged(token, now);
             Frame::Ping(frame::Ping { token }).encode(&mut self.outgoing);
         }
