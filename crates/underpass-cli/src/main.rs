@@ -15,6 +15,7 @@ mod manual;
 mod output;
 mod ready;
 mod settings;
+mod standard;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -152,6 +152,24 @@ struct WriterSignal {
     notify: Notify,
     session_waiting: AtomicBool,
     closing: AtomicBool,
+    closing_signal: Notify,
+}
+
+impl WriterSignal {
+    /// What is queued goes out, then the link ends.
+    fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.notify.notify_one();
+        self.closing_signal.notify_one();
+    }
+
+    /// Comes to an end when an orderly end has taken too long: a carrier that takes nothing more,
+    /// because its path is dead, would never be done.
+    async fn overdue(&self) -> LinkEnd {
+        self.closing_signal.notified().await;
+        tokio::time::sleep(CLOSE_LIMIT).await;
+        LinkEnd::Done
+    }
 }
 
 impl std::fmt::Debug for Link {
@@ -176,6 +194,7 @@ impl HopPort {
                 notify: Notify::new(),
                 session_waiting: AtomicBool::new(true),
                 closing: AtomicBool::new(false),
+                closing_signal: Notify::new(),
             }),
             link: Mutex::new(std::sync::Weak::new()),
         })
@@ -196,8 +215,7 @@ impl LegPort for HopPort {
     }
 
     fn done(&self) {
-        self.writer.closing.store(true, Ordering::Release);
-        self.writer.notify.notify_one();
+        self.writer.close();
     }
 }
 
@@ -326,8 +344,7 @@ impl Link {
 
     /// Ends the link in an orderly way: what is queued goes out first.
     pub fn close(&self) {
-        self.writer.closing.store(true, Ordering::Release);
-        self.writer.notify.notify_one();
+        self.writer.close();
     }
 
     /// Waits until the other side has proven itself on this link, so that it carries the session
@@ -443,6 +460,7 @@ async fn run(
         tokio::select! {
             end = &mut reading => end,
             end = &mut writing => end,
+            end = link.writer.overdue() => end,
         }
     };
     if let LinkEnd::Leg(LegError::Refused(code)) = &end {
@@ -477,7 +495,8 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
             Some(limit) => match tokio::time::timeout(limit, receiving).await {
                 Ok(received) => received,
                 Err(_) => {
-                    link.session.with(|state, _| state.core.ping(link.id));
+                    link.session
+                        .with(|state, now| state.core.ping(now, link.id));
                     silence.asked();
                     continue;
                 }

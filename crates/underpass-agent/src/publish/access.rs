@@ -36,8 +36,9 @@ impl Access {
     pub(super) async fn allows(&self, user: &str, full_name: &str) -> Result<bool, RequestError> {
         let mut rows = self.rows.lock().await;
         let fresh = rows.as_ref().filter(|(asked, _)| asked.elapsed() < FRESH);
-        if let Some((_, rows)) = fresh {
-            return Ok(listed(rows, user, full_name));
+        // A no is never remembered: whoever has just been let in need not wait.
+        if fresh.is_some_and(|(_, rows)| listed(rows, user, full_name)) {
+            return Ok(true);
         }
         let asked = Instant::now();
         let answer = self.standing.services().await?;

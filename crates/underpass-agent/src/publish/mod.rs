@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use underpass_endpoint::AttachError;
+use underpass_endpoint::{AttachError, Session};
 use underpass_proto::Code;
 
 use crate::standing::{RequestError, Standing};
@@ -51,10 +51,23 @@ pub struct PublishError {
     pub error: RequestError,
 }
 
+/// Why services are not published any more.
+#[derive(Debug, Clone, Error)]
+pub enum PublishEnd {
+    /// The attachment ended for good.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The relay, having forgotten a service, does not take it again.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
 /// Publishes services for as long as it is kept.
 #[derive(Debug)]
 pub struct Publisher {
     standing: Standing,
+    /// The hop session in which they were registered first.
+    registered_in: Session,
     offers: Vec<Offer>,
     catalogue: Arc<Catalogue>,
 }
@@ -77,6 +90,7 @@ impl Publisher {
             tokio::spawn(serve::session(Arc::clone(&serving), session, peer));
         });
         let publisher = Self {
+            registered_in: standing.attachment().session(),
             standing,
             offers,
             catalogue,
@@ -91,27 +105,25 @@ impl Publisher {
         self.catalogue.listings()
     }
 
-    /// Registers again whenever the relay has forgotten this machine, until the attachment ends for
-    /// good: then, why.
-    pub async fn keep(&self) -> AttachError {
+    /// Registers again whenever the relay has forgotten this machine, until that is no use any more.
+    pub async fn keep(&self) -> PublishEnd {
         let attachment = self.standing.attachment();
-        loop {
-            let session = attachment.session();
-            if !attachment.session_changed(&session).await {
-                return attachment.ended().await;
-            }
+        let mut session = self.registered_in.clone();
+        while attachment.session_changed(&session).await {
+            // Taken before: what changes while we register is seen by the next round.
+            session = attachment.session();
             while let Err(failed) = self.register().await {
-                if !failed.error.code().retry_helps() {
-                    tracing::error!("{failed}; it is not reachable any more");
-                    break;
+                if !failed.code().retry_helps() {
+                    return failed.into();
                 }
                 tracing::warn!("{failed}; trying again");
                 tokio::select! {
                     () = tokio::time::sleep(RETRY) => {}
-                    ended = attachment.ended() => return ended,
+                    ended = attachment.ended() => return ended.into(),
                 }
             }
         }
+        attachment.ended().await.into()
     }
 
     async fn register(&self) -> Result<(), PublishError> {

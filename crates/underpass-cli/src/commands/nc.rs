@@ -6,11 +6,12 @@ use underpass_agent::connect::{PinnedTrust, nc};
 use underpass_agent::status::{Board, StatusServer};
 use underpass_seal::Fingerprint;
 
-use super::signals::stop_asked;
+use super::signals::stop_or_hang_up;
 use super::{Context, Enrolled, errors};
 use crate::failure::Failure;
 use crate::ready;
 use crate::settings::{Flags, OnSession};
+use crate::standard;
 
 /// Connect a service to standard input and output
 ///
@@ -35,17 +36,12 @@ pub struct Nc {
 impl Nc {
     /// Carries one connection.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        let stop = stop_asked()?;
-        tokio::select! {
-            outcome = self.carry(&context) => outcome,
-            // Whoever stops us does not want to wait; the far side sees the session end.
-            () = stop => Ok(()),
-        }
-    }
-
-    async fn carry(&self, context: &Context) -> Result<(), Failure> {
+        let stop = stop_or_hang_up()?;
         let board = Board::new("nc");
-        let Enrolled { standing, known } = context.enrolled().await?;
+        let Enrolled { standing, known } = tokio::select! {
+            enrolled = context.enrolled() => enrolled?,
+            () = stop_or_hang_up()? => return Ok(()),
+        };
         board.show_standing(standing.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
         let trust = PinnedTrust::new(context.home.clone(), known.key, self.peer_key);
@@ -55,10 +51,18 @@ impl Nc {
             let channel = connector.open(service).await;
             let channel = channel.map_err(|error| errors::of_open(&error, service))?;
             ready::signal(self.ready_fd)?;
-            let done = nc(channel, tokio::io::stdin(), tokio::io::stdout()).await;
+            let done = nc(channel, tokio::io::stdin(), standard::Output::new()).await;
             done.map_err(|error| errors::of_nc(&error, service))
         };
-        let outcome = outcome.await;
+        let outcome = tokio::select! {
+            outcome = outcome => outcome,
+            // The far side is told, and need not keep its connection for somebody who might come back.
+            () = stop => {
+                connector.close().await;
+                standing.attachment().detach().await;
+                return Ok(());
+            }
+        };
         connector.finish().await;
         standing.attachment().detach().await;
         outcome

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use underpass_agent::Publisher;
-use underpass_agent::publish::{Listing, Offer};
+use underpass_agent::publish::{Listing, Offer, PublishEnd};
 use underpass_agent::status::{Board, StatusServer};
 use underpass_proto::names;
 
@@ -57,7 +57,10 @@ impl Publish {
         tell_ready(&context, &listings)?;
         ready::signal(self.ready_fd)?;
         tokio::select! {
-            ended = publisher.keep() => Err(errors::of_attach(&ended, &known.url)),
+            ended = publisher.keep() => Err(match &ended {
+                PublishEnd::Attach(error) => errors::of_attach(error, &known.url),
+                PublishEnd::Publish(error) => errors::of_publish(error),
+            }),
             () = stop => {
                 standing.attachment().detach().await;
                 Ok(())
