@@ -4,6 +4,7 @@ use clap::Args;
 use underpass_agent::Connector;
 use underpass_agent::connect::{PinnedTrust, nc};
 use underpass_agent::status::{Board, StatusServer};
+use underpass_proto::Code;
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
@@ -39,8 +40,11 @@ impl Nc {
         let stop = stop_asked()?;
         tokio::select! {
             outcome = self.carry(&context) => outcome,
-            // Whoever stops us does not want to wait; the far side sees the session end.
-            () = stop => Ok(()),
+            // Whoever stops us does not want to wait; but what was cut short must not look complete.
+            () = stop => {
+                let trying = format!("the connection to {} was cut short", self.service);
+                Err(Failure::of_code(Code::Cancelled, &trying))
+            }
         }
     }
 
