@@ -338,27 +338,27 @@ mod tests {
 
     #[tokio::test]
     async fn the_budget_is_given_back_as_bytes_are_read() {
-        let budget = Arc::new(Semaphore::new(10));
+        let budget = Arc::new(Semaphore::new(80));
         let inbox = Inbox::new(100_000);
         let mut source = InboxSource::new(&inbox);
         let later = Instant::now() + Duration::from_secs(3600);
-        for at in [4096u64, 0] {
-            let paid = pay(Arc::clone(&budget), 4096).await;
-            let body = Bytes::from(vec![1; 4096]);
+        for at in [32_768u64, 0] {
+            let paid = pay(Arc::clone(&budget), 32_768).await;
+            let body = Bytes::from(vec![1; 32_768]);
             let offered = inbox.offer_until(later, (at, false), &body, paid).await;
             assert!(matches!(offered, Offered::Taken));
         }
-        assert_eq!(budget.available_permits(), 2);
+        assert_eq!(budget.available_permits(), 16);
         assert!(source.poll_recv(&mut noop()).is_ready());
-        assert_eq!(budget.available_permits(), 6);
+        assert_eq!(budget.available_permits(), 48);
         assert!(source.poll_recv(&mut noop()).is_ready());
-        assert_eq!(budget.available_permits(), 10);
+        assert_eq!(budget.available_permits(), 80);
         // What is known already costs nothing.
-        let paid = pay(Arc::clone(&budget), 4096).await;
-        let body = Bytes::from(vec![1; 4096]);
+        let paid = pay(Arc::clone(&budget), 32_768).await;
+        let body = Bytes::from(vec![1; 32_768]);
         let offered = inbox.offer_until(later, (0, false), &body, paid).await;
         assert!(matches!(offered, Offered::Taken));
-        assert_eq!(budget.available_permits(), 10);
+        assert_eq!(budget.available_permits(), 80);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Cutting a stream into numbered request bodies. Pure: time comes as an argument.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,7 +102,9 @@ pub struct Uplink {
     waiting_len: usize,
     next_offset: u64,
     in_flight: usize,
-    again: Vec<Post>,
+    /// Parts of refused bodies, by offset. The lowest goes first: what the receiver keeps behind a
+    /// gap is bounded, so the gap must never wait for what lies behind it.
+    again: BTreeMap<u64, Post>,
     end: End,
 }
 
@@ -117,7 +119,7 @@ impl Uplink {
             waiting_len: 0,
             next_offset: 0,
             in_flight: 0,
-            again: Vec::new(),
+            again: BTreeMap::new(),
             end: End::Open,
         }
     }
@@ -146,7 +148,7 @@ impl Uplink {
         if self.in_flight >= self.max_in_flight {
             return None;
         }
-        if let Some(post) = self.again.pop() {
+        if let Some((_, post)) = self.again.pop_first() {
             self.in_flight += 1;
             return Some(post);
         }
@@ -195,19 +197,21 @@ impl Uplink {
         } = post;
         let mut first = VecDeque::new();
         let half = take_front(&mut chunks, &mut first, len / 2);
-        // A stack, so that the first half goes first.
-        self.again.push(Post {
+        let second = Post {
             offset: offset + half as u64,
             end,
             chunks,
             len: len - half,
-        });
-        self.again.push(Post {
+        };
+        let first = Post {
             offset,
             end: false,
             chunks: first,
             len: half,
-        });
+        };
+        for post in [first, second] {
+            self.again.insert(post.offset, post);
+        }
         true
     }
 
@@ -314,6 +318,27 @@ mod tests {
         up.delivered(0, FAST);
         assert!(up.is_idle());
         assert_eq!(up.offer(&mut queue(1)), 0, "nothing after the end");
+    }
+
+    #[test]
+    fn of_refused_bodies_the_lowest_part_goes_first() {
+        let mut uplink = Uplink::new(64 * 1024, 2);
+        let mut posts = Vec::new();
+        for _ in 0..2 {
+            let mut queue = VecDeque::from([Bytes::from(vec![1; 64 * 1024])]);
+            uplink.offer(&mut queue);
+            posts.extend(uplink.next_post());
+        }
+        for post in posts {
+            assert!(uplink.too_large(post));
+        }
+        let offsets: Vec<u64> = std::iter::from_fn(|| {
+            let post = uplink.next_post()?;
+            uplink.delivered(post.len, Duration::ZERO);
+            Some(post.offset)
+        })
+        .collect();
+        assert_eq!(offsets, [0, 32 * 1024, 64 * 1024, 96 * 1024]);
     }
 
     proptest! {

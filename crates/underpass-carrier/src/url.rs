@@ -56,6 +56,9 @@ pub enum RelayUrlError {
     /// The path holds characters that need escaping, or a query.
     #[error("the path in the relay's address may hold letters, digits and -._~/ only")]
     Prefix,
+    /// The fingerprint holds control characters, which could do mischief where it is shown.
+    #[error("the fingerprint in the relay's address holds control characters; was it cut?")]
+    Fingerprint,
 }
 
 impl RelayUrl {
@@ -120,6 +123,12 @@ impl FromStr for RelayUrl {
             Some((rest, print)) => (rest, Some(print.to_owned()).filter(|p| !p.is_empty())),
             None => (rest, None),
         };
+        if fingerprint
+            .as_ref()
+            .is_some_and(|print| print.contains(char::is_control))
+        {
+            return Err(RelayUrlError::Fingerprint);
+        }
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
@@ -174,8 +183,9 @@ fn split_authority(authority: &str, scheme: Scheme) -> Result<(String, u16), Rel
     }
     let port = match port {
         None => scheme.default_port(),
+        // A number may have a sign for the standard library, but not for RFC 3986 section 3.2.3.
         Some(text) => match text.parse() {
-            Ok(port) if port != 0 => port,
+            Ok(port) if port != 0 && !text.starts_with('+') => port,
             _ => return Err(RelayUrlError::Port),
         },
     };
@@ -246,9 +256,11 @@ mod tests {
             ("http://user@h", RelayUrlError::Host),
             ("http://h:0", RelayUrlError::Port),
             ("http://h:70000", RelayUrlError::Port),
+            ("http://h:+80", RelayUrlError::Port),
             ("http://[::1]8080", RelayUrlError::Port),
             ("http://h/a?b", RelayUrlError::Prefix),
             ("http://h/a b", RelayUrlError::Prefix),
+            ("http://h#ab\x1b[2Jcd", RelayUrlError::Fingerprint),
         ] {
             assert_eq!(parse(text), Err(error), "{text}");
         }

@@ -27,10 +27,15 @@ pub enum WindowError {
     Range,
 }
 
+/// Bodies up to this many bytes are copied together: a chunk of its own may keep alive all that was
+/// read from the connection with it.
+const SMALL: usize = 16 * 1024;
+
 /// Bytes that arrived, waiting for what belongs before them or for the reader.
 ///
 /// Takes only bytes less than `capacity` ahead of the reader, holds at most [`Window::MAX_HELD`]
-/// bodies behind gaps, and never more than twice `capacity` bytes in all.
+/// bodies behind gaps, and never more than twice `capacity` bytes in all. A body of which only a part
+/// was new does not stay in memory for that part, unless the part is at least half of it.
 #[derive(Debug)]
 pub struct Window {
     capacity: u64,
@@ -39,6 +44,8 @@ pub struct Window {
     /// Offset behind the last byte of `ready`: what is complete from `read` on.
     complete: u64,
     ready: VecDeque<Bytes>,
+    /// What comes behind `ready`, gathered from small bodies.
+    gathered: Vec<u8>,
     /// Bodies behind a gap, by offset. They never overlap `..complete`, but may overlap each other.
     held: BTreeMap<u64, Bytes>,
     end: Option<u64>,
@@ -57,6 +64,7 @@ impl Window {
             read: 0,
             complete: 0,
             ready: VecDeque::new(),
+            gathered: Vec::new(),
             held: BTreeMap::new(),
             end: None,
         }
@@ -128,7 +136,22 @@ impl Window {
             // Smaller than a length in memory, so it fits.
             body.advance(known as usize);
             self.complete += body.len() as u64;
-            self.ready.push_back(body);
+            if body.len() <= SMALL || (body.len() as u64) < known {
+                self.gathered.extend_from_slice(&body);
+            } else {
+                self.close_gathered();
+                self.ready.push_back(body);
+            }
+            if self.gathered.len() > SMALL {
+                self.close_gathered();
+            }
+        }
+    }
+
+    fn close_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            let gathered = std::mem::take(&mut self.gathered);
+            self.ready.push_back(gathered.into());
         }
     }
 
@@ -144,6 +167,9 @@ impl Window {
 
     /// The next bytes in order, if they are here.
     pub fn pop(&mut self) -> Option<Bytes> {
+        if self.ready.is_empty() {
+            self.close_gathered();
+        }
         let body = self.ready.pop_front()?;
         self.read += body.len() as u64;
         Some(body)
@@ -250,6 +276,27 @@ mod tests {
         assert_eq!(offer(&mut window, 5, "fgh"), Taken::Kept);
         let body = Bytes::from_static(b"abc");
         assert_eq!(window.offer(0, &body, true), Err(WindowError::End));
+    }
+
+    #[test]
+    fn a_body_does_not_stay_in_memory_for_a_few_new_bytes() {
+        // Each body repeats all but one byte of what is known.
+        struct Counted(Vec<u8>, #[expect(dead_code)] std::sync::Arc<()>);
+        impl AsRef<[u8]> for Counted {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let alive = std::sync::Arc::new(());
+        let mut window = Window::new(1_000_000);
+        for at in 0..100 {
+            let bytes = Counted(vec![7; 100_000], std::sync::Arc::clone(&alive));
+            let body = Bytes::from_owner(bytes);
+            assert_eq!(window.offer(at, &body, false), Ok(Taken::Kept));
+        }
+        assert_eq!(std::sync::Arc::strong_count(&alive), 2, "the first one");
+        let read: usize = std::iter::from_fn(|| window.pop()).map(|b| b.len()).sum();
+        assert_eq!(read, 100_099);
     }
 
     proptest! {

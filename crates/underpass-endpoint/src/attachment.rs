@@ -25,6 +25,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Waits between attempts grow from this to that, each by a random part shorter.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// The longest that an end waits until the peers of all sessions know of it.
+const PART_LIMIT: Duration = Duration::from_secs(2);
 /// A carrier that lasted so long was a good one: the next attempt follows at once.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
 
@@ -260,8 +262,12 @@ impl Attachment {
         self.end_reason()
     }
 
-    /// Ends the attachment in order: the relay is told, sessions that pass through it are not.
+    /// Ends the attachment in order, and the sessions that pass through it: their peers are told, then the relay. Takes
+    /// a few seconds at the most, where the path is gone.
     pub async fn detach(&self) {
+        // The relay forgets the routes with the attachment, and with them what has not passed yet.
+        let parting = self.inner.routes.part(Code::GoingAway, "the agent stopped");
+        let _ = tokio::time::timeout(PART_LIMIT, parting).await;
         let session = self.session();
         self.inner
             .ended

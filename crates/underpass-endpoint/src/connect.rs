@@ -110,6 +110,7 @@ impl Attachment {
             let (core, finish) = answered.finish(leg, clock::now())?;
             route.send(&finish);
             let session = route.into_leg(leg, |port| Session::new(core, leg, port));
+            self.inner.routes.remember(session.clone());
             tokio::spawn(keep_alive(
                 self.clone(),
                 session.clone(),

@@ -31,6 +31,10 @@ const TURN: usize = 64 * 1024;
 /// Opened routing headers are cut from pieces of this many bytes.
 const HEADER_ROOM: usize = 4 * 1024;
 
+/// Headers that may wait for a peer to read them while it sends more: several for each of the routes
+/// that a link has at its busiest, and some megabytes at the most.
+const MOST_FIRST: usize = 16 * 1024;
+
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Why a link is no more.
@@ -57,6 +61,9 @@ pub enum LinkEnd {
     /// A routing header that the other side did not seal.
     #[error("a routing header was changed on its way, or forged")]
     Forged,
+    /// The other side goes on asking, and does not read the answers.
+    #[error("the other side does not read what it is told about its routes")]
+    Unread,
     /// The other side refused to go on with the session.
     #[error("the other side refused: {text}")]
     Refused {
@@ -145,6 +152,24 @@ struct WriterSignal {
     notify: Notify,
     session_waiting: AtomicBool,
     closing: AtomicBool,
+    closing_signal: Notify,
+}
+
+impl WriterSignal {
+    /// What is queued goes out, then the link ends.
+    fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.notify.notify_one();
+        self.closing_signal.notify_one();
+    }
+
+    /// Comes to an end when an orderly end has taken too long: a carrier that takes nothing more,
+    /// because its path is dead, would never be done.
+    async fn overdue(&self) -> LinkEnd {
+        self.closing_signal.notified().await;
+        tokio::time::sleep(CLOSE_LIMIT).await;
+        LinkEnd::Done
+    }
 }
 
 impl std::fmt::Debug for Link {
@@ -169,6 +194,7 @@ impl HopPort {
                 notify: Notify::new(),
                 session_waiting: AtomicBool::new(true),
                 closing: AtomicBool::new(false),
+                closing_signal: Notify::new(),
             }),
             link: Mutex::new(std::sync::Weak::new()),
         })
@@ -189,8 +215,7 @@ impl LegPort for HopPort {
     }
 
     fn done(&self) {
-        self.writer.closing.store(true, Ordering::Release);
-        self.writer.notify.notify_one();
+        self.writer.close();
     }
 }
 
@@ -319,8 +344,7 @@ impl Link {
 
     /// Ends the link in an orderly way: what is queued goes out first.
     pub fn close(&self) {
-        self.writer.closing.store(true, Ordering::Release);
-        self.writer.notify.notify_one();
+        self.writer.close();
     }
 
     /// Waits until the other side has proven itself on this link, so that it carries the session
@@ -406,6 +430,9 @@ impl Link {
     }
 
     fn handle_routed(self: &Arc<Self>, body: Bytes) -> Result<(), LinkEnd> {
+        if lock(&self.sources).first.len() > MOST_FIRST {
+            return Err(LinkEnd::Unread);
+        }
         let (sealed, payload) = route::split_routed(body)?;
         let length = sealed.len().checked_sub(TAG_LEN).ok_or(LinkEnd::Forged)?;
         let plain = {
@@ -433,6 +460,7 @@ async fn run(
         tokio::select! {
             end = &mut reading => end,
             end = &mut writing => end,
+            end = link.writer.overdue() => end,
         }
     };
     if let LinkEnd::Leg(LegError::Refused(code)) = &end {
@@ -467,7 +495,8 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
             Some(limit) => match tokio::time::timeout(limit, receiving).await {
                 Ok(received) => received,
                 Err(_) => {
-                    link.session.with(|state, _| state.core.ping(link.id));
+                    link.session
+                        .with(|state, now| state.core.ping(now, link.id));
                     silence.asked();
                     continue;
                 }

@@ -61,6 +61,8 @@ pub(crate) struct Routes {
     table: Mutex<Table>,
     /// Sessions that others opened to this agent, to be resumed by name.
     sessions: Mutex<HashMap<SessionId, Session>>,
+    /// Sessions in either direction whose peers may still have to be told something.
+    living: Mutex<HashMap<SessionId, Session>>,
     on_hello: OnceLock<Box<OnHello>>,
 }
 
@@ -201,6 +203,7 @@ impl Routes {
 
     /// Keeps a session that came in resumable until it ends.
     pub(crate) fn keep(self: &Arc<Self>, session: Session) {
+        self.remember(session.clone());
         let id = session.id();
         self.sessions().insert(id, session.clone());
         let routes = self.clone();
@@ -208,6 +211,32 @@ impl Routes {
             session.closed().await;
             routes.sessions().remove(&id);
         });
+    }
+
+    /// Remembers a session for [`Routes::part`].
+    pub(crate) fn remember(self: &Arc<Self>, session: Session) {
+        let id = session.id();
+        self.living().insert(id, session.clone());
+        let routes = self.clone();
+        tokio::spawn(async move {
+            session.parted().await;
+            routes.living().remove(&id);
+        });
+    }
+
+    fn living(&self) -> MutexGuard<'_, HashMap<SessionId, Session>> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all sessions, those of others included, and waits until their peers know.
+    pub(crate) async fn part(&self, code: Code, reason: &str) {
+        let sessions: Vec<Session> = self.living().values().cloned().collect();
+        for session in &sessions {
+            session.close(code, reason);
+        }
+        for session in &sessions {
+            session.parted().await;
+        }
     }
 
     pub(crate) fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Session>> {

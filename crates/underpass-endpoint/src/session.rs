@@ -229,6 +229,7 @@ impl Session {
                 if let Some(port) = state.legs.remove(&leg) {
                     port.done();
                 }
+                self.inner.changed.notify_waiters();
             }
             Event::Detached => {
                 state.active = None;
@@ -435,6 +436,12 @@ impl Session {
     /// How the session ended, once it did.
     pub async fn closed(&self) -> Closed {
         self.wait(|state| state.closed.clone()).await
+    }
+
+    /// Waits until nothing more is to be said after the end: the peer has acknowledged it, or did not for a few seconds.
+    pub async fn parted(&self) {
+        self.wait(|state| state.core.is_closed().then_some(()))
+            .await;
     }
 
     /// Whether it ended.

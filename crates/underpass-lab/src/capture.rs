@@ -112,6 +112,17 @@ impl Recording {
     /// # Errors
     /// The file cannot be read.
     pub fn holds(&self, canary: &[u8]) -> Result<u64> {
-        Ok(search::occurrences(File::open(&self.file)?, canary)?)
+        Ok(self.holds_each(&[canary])?[0])
+    }
+
+    /// The same for several canaries, looked for at once.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn holds_each(&self, canaries: &[&[u8]]) -> Result<Vec<u64>> {
+        Ok(search::occurrences_of_each(
+            File::open(&self.file)?,
+            canaries,
+        )?)
     }
 }

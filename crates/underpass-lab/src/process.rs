@@ -254,7 +254,15 @@ impl Process {
     /// # Errors
     /// It has ended.
     pub fn memory_holds(&self, canary: &[u8]) -> Result<u64> {
-        Ok(search::occurrences_in_memory(self.id(), canary)?)
+        Ok(self.memory_holds_each(&[canary])?[0])
+    }
+
+    /// The same for several canaries, looked for at once.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn memory_holds_each(&self, canaries: &[&[u8]]) -> Result<Vec<u64>> {
+        Ok(search::occurrences_in_memory(self.id(), canaries)?)
     }
 
     /// The last lines of its log.

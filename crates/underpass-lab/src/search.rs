@@ -11,10 +11,19 @@ const CHUNK: usize = 1 << 20;
 ///
 /// # Errors
 /// Those of `source`.
-pub fn occurrences(mut source: impl Read, needle: &[u8]) -> io::Result<u64> {
-    assert!(!needle.is_empty(), "an empty canary occurs everywhere");
-    let mut found = 0;
-    let mut window = Vec::with_capacity(CHUNK + needle.len());
+pub fn occurrences(source: impl Read, needle: &[u8]) -> io::Result<u64> {
+    Ok(occurrences_of_each(source, &[needle])?[0])
+}
+
+/// The same for several needles in one pass: a count for each.
+///
+/// # Errors
+/// Those of `source`.
+pub fn occurrences_of_each(mut source: impl Read, needles: &[&[u8]]) -> io::Result<Vec<u64>> {
+    let table = Starts::new(needles);
+    let longest = needles.iter().map(|needle| needle.len()).max().unwrap_or(0);
+    let mut found = vec![0; needles.len()];
+    let mut window = Vec::with_capacity(CHUNK + longest);
     loop {
         let old = window.len();
         let read = source
@@ -24,45 +33,66 @@ pub fn occurrences(mut source: impl Read, needle: &[u8]) -> io::Result<u64> {
         if read == 0 {
             return Ok(found);
         }
-        found += count(&window, needle);
+        table.count(&window, old, &mut found);
         // What may be the beginning of an occurrence stays for the next round.
-        let keep = window.len().min(needle.len() - 1);
-        debug_assert!(old < needle.len());
+        let keep = window.len().min(longest.saturating_sub(1));
         window.drain(..window.len() - keep);
     }
 }
 
-fn count(hay: &[u8], needle: &[u8]) -> u64 {
-    let mut found = 0;
-    let mut at = 0;
-    while at + needle.len() <= hay.len() {
-        let starts = &hay[at..=hay.len() - needle.len()];
-        let Some(step) = starts.iter().position(|byte| *byte == needle[0]) else {
-            break;
-        };
-        at += step;
-        found += u64::from(hay[at..].starts_with(needle));
-        at += 1;
-    }
-    found
+/// Needles by their first two bytes, so that nearly every place is dismissed by one look.
+struct Starts<'a> {
+    needles: &'a [&'a [u8]],
+    seen: Vec<bool>,
 }
 
-/// How often `needle` occurs in the memory of process `pid`, in every mapping that can be read.
+impl<'a> Starts<'a> {
+    fn new(needles: &'a [&'a [u8]]) -> Self {
+        let mut seen = vec![false; 1 << 16];
+        for needle in needles {
+            assert!(needle.len() >= 2, "a canary this short occurs everywhere");
+            seen[pair(needle)] = true;
+        }
+        Self { needles, seen }
+    }
+
+    /// Counts the occurrences in `hay` that do not lie wholly within its first `old` bytes.
+    fn count(&self, hay: &[u8], old: usize, found: &mut [u64]) {
+        for at in 0..hay.len().saturating_sub(1) {
+            if !self.seen[pair(&hay[at..])] {
+                continue;
+            }
+            for (needle, count) in self.needles.iter().zip(found.iter_mut()) {
+                let new = at + needle.len() > old;
+                *count += u64::from(new && hay[at..].starts_with(needle));
+            }
+        }
+    }
+}
+
+fn pair(bytes: &[u8]) -> usize {
+    usize::from(bytes[0]) << 8 | usize::from(bytes[1])
+}
+
+/// How often each of `needles` occurs in the memory of process `pid`, in every mapping that can be read.
 ///
 /// # Errors
 /// The process is gone, or may not be looked into.
-pub fn occurrences_in_memory(pid: u32, needle: &[u8]) -> io::Result<u64> {
+pub fn occurrences_in_memory(pid: u32, needles: &[&[u8]]) -> io::Result<Vec<u64>> {
     let folder = Path::new("/proc").join(pid.to_string());
     let maps = std::fs::read_to_string(folder.join("maps"))?;
     let mut memory = File::open(folder.join("mem"))?;
-    let mut found = 0;
+    let mut found = vec![0; needles.len()];
     for line in maps.lines() {
         let Some((start, end)) = readable(line) else {
             continue;
         };
         memory.seek(SeekFrom::Start(start))?;
         // Mappings come and go while the process runs, and some (of devices) refuse; neither holds application data.
-        found += occurrences(memory.by_ref().take(end - start), needle).unwrap_or(0);
+        let here = occurrences_of_each(memory.by_ref().take(end - start), needles);
+        for (total, here) in found.iter_mut().zip(here.unwrap_or_default()) {
+            *total += here;
+        }
     }
     Ok(found)
 }
@@ -95,6 +125,11 @@ mod tests {
         assert_eq!(occurrences(&hay[..], needle).unwrap(), 4);
         assert_eq!(occurrences(&b"aaaa"[..], b"aa").unwrap(), 3);
         assert_eq!(occurrences(&b"abc"[..], b"abcd").unwrap(), 0);
+        // A short needle in what stays from one chunk to the next counts once.
+        let mut hay = vec![b'-'; CHUNK + 100];
+        hay[CHUNK - 5..CHUNK - 3].copy_from_slice(b"xy");
+        let found = occurrences_of_each(&hay[..], &[&b"xy"[..], &[b'z'; 50]]).unwrap();
+        assert_eq!(found, [1, 0]);
     }
 
     #[test]
@@ -102,7 +137,7 @@ mod tests {
         // Made at run time, so that only the heap holds it.
         let canary: Vec<u8> = (0..64u8).map(|n| n.wrapping_mul(37) ^ 0x5a).collect();
         let kept = canary.clone();
-        assert!(occurrences_in_memory(std::process::id(), &canary).unwrap() >= 2);
+        assert!(occurrences_in_memory(std::process::id(), &[&canary]).unwrap()[0] >= 2);
         drop(kept);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -271,9 +271,11 @@ fn end(agent: &Process, orderly: bool) -> Result<()> {
 }
 
 fn sees_breaks(service: &Service, count: u64) -> Result<()> {
-    exec::wait_until(&format!("the service sees break {count}"), LIMIT, || {
+    let seen = exec::wait_until(&format!("the service sees break {count}"), LIMIT, || {
         Ok((service.tally().errors() == count).then_some(()))
-    })
+    });
+    let (errors, open) = (service.tally().errors(), service.open());
+    seen.with_context(|| format!("{errors} breaks, {open} connections"))
 }
 
 fn the_death_of_an_agent_is_no_clean_end() -> Result<()> {
@@ -307,7 +309,27 @@ fn the_death_of_an_agent_is_no_clean_end() -> Result<()> {
                 sees_breaks(&echo, errors)?;
             }
         }
-        Ok(())
+
+        // ssh ends its ProxyCommand by a SIGHUP; sshd must not wait for minutes for it to come back.
+        let _published = scene.publish(&[("echo", echo.address())])?;
+        let mut command = scene.client.command(&["nc", "echo"])?;
+        let mut nc = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (input, output) = (nc.stdin.take(), nc.stdout.take());
+        let mut input = input.context("standard input is piped")?;
+        input.write_all(b"before")?;
+        output
+            .context("standard output is piped")?
+            .read_exact(&mut [0; 6])?;
+        let open = echo.open();
+        let id = rustix::process::Pid::from_child(&nc);
+        rustix::process::kill_process(id, rustix::process::Signal::HUP)?;
+        nc.wait()?;
+        exec::wait_until("the service loses nc", LIMIT, || {
+            Ok((echo.open() < open).then_some(()))
+        })
     })
 }
 

@@ -94,14 +94,20 @@ fn use_postgres(scene: &Scene) -> Result<()> {
 
     run(&mut Postgres::pgbench(b, at, &["-i", "-q", "-s", "1"])?).context("pgbench -i")?;
     ensure!(ask("select count(*) from pgbench_accounts")? == "100000");
-    let done = run(&mut Postgres::pgbench(b, at, &["-c", "4", "-t", "50"])?)?.text();
+    // With -n it keeps the history of earlier runs.
+    let done = run(&mut Postgres::pgbench(
+        b,
+        at,
+        &["-n", "-c", "4", "-t", "50"],
+    )?)?
+    .text();
     ensure!(done.contains("processed: 200/200"), "{done}");
     ensure!(done.contains("failed transactions: 0 "), "{done}");
     // A connection for each transaction.
     let done = run(&mut Postgres::pgbench(
         b,
         at,
-        &["-C", "-c", "4", "-t", "10"],
+        &["-n", "-C", "-c", "4", "-t", "10"],
     )?)?
     .text();
     ensure!(done.contains("processed: 40/40"), "{done}");

@@ -106,8 +106,8 @@ fn twenty_cuts_of_a_direct_session() -> Result<()> {
                 Cut::Unplug(net.firewall_b.link().clone()),
                 Cut::Freeze(relay.process().clone()),
             ],
-            // Twenty of the longest fit into the stream.
-            pace: Pace::Progress(Arc::clone(&progress), 2 * MEBIBYTE..7 * MEBIBYTE),
+            // Twenty of the longest fit into the stream, with what passes while a cut is being made.
+            pace: Pace::Progress(Arc::clone(&progress), MEBIBYTE..4 * MEBIBYTE),
             outage: Duration::from_millis(200)..Duration::from_millis(1000),
             count: CUTS,
         });

@@ -31,6 +31,12 @@ const TURN: usize = 6000;
 /// Turns before the relay's memory is looked at for the first time, and again between the looks.
 const TURNS: u64 = 40;
 
+/// The pause between turns: as fast as they can, the programs outrun five times tcpdump on a small machine.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What is looked for: its name and its bytes.
+type Needle = (String, Vec<u8>);
+
 /// Random bytes and what they look like in the encodings that a carrier might use.
 struct Canary {
     bytes: Vec<u8>,
@@ -42,7 +48,7 @@ impl Canary {
     }
 
     /// Each form with its name. Of base64 there are three, for the three places that the first byte can have in a group.
-    fn forms(&self) -> Vec<(String, Vec<u8>)> {
+    fn forms(&self) -> Vec<Needle> {
         let hex: String = self.bytes.iter().map(|b| format!("{b:02x}")).collect();
         let mut forms = vec![
             ("raw".to_owned(), self.bytes.clone()),
@@ -136,18 +142,16 @@ fn the_search_finds_what_is_not_hidden() -> Result<()> {
     }
     for (name, recording) in stop(captures)? {
         let on_the_way = !name.ends_with("-a");
-        for (form, bytes) in canary.forms() {
-            let found = recording.holds(&bytes)?;
-            ensure!(
-                (found > 0) == on_the_way,
-                "{form} found {found} times on {name}"
-            );
+        let needles = canary.forms();
+        for ((form, _), found) in needles.iter().zip(recording.holds_each(&bytes(&needles))?) {
+            let right = (found > 0) == on_the_way;
+            ensure!(right, "{form} found {found} times on {name}");
         }
     }
     // A carrier that encodes what passes through it is seen through as well.
     let padded = [b"ab", &canary.bytes[..], b"c"].concat();
     let encoded = base64(&padded, *b"+/");
-    let seen = |(_, form): &(String, Vec<u8>)| encoded.windows(form.len()).any(|w| w == form);
+    let seen = |(_, form): &Needle| encoded.windows(form.len()).any(|w| w == form);
     ensure!(canary.forms().iter().any(seen), "base64 hides it");
     Ok(())
 }
@@ -165,6 +169,13 @@ fn https_shows_no_canary() -> Result<()> {
 fn exchange_in_secret(options: &Options) -> Result<()> {
     let net = TwoFirewalls::new()?;
     let (asked, answered) = (Canary::new()?, Canary::new()?);
+    let said = |who: &str, canary: &Canary| -> Vec<Needle> {
+        let forms = canary.forms().into_iter();
+        forms
+            .map(|(form, bytes)| (format!("{who}, {form}"), bytes))
+            .collect()
+    };
+    let secrets = [said("the question", &asked), said("the answer", &answered)].concat();
     let captures = start_captures(cables(&net), &net)?;
     let scene = Scene::start(net, options)?;
     let answer = answered.bytes.clone();
@@ -176,7 +187,6 @@ fn exchange_in_secret(options: &Options) -> Result<()> {
             stream.write_all(&answer)?;
         }
     })?;
-    // Not even the name of what is used is seen on the way.
     let name: String = random(12)?
         .iter()
         .map(|byte| char::from(b'a' + byte % 26))
@@ -196,10 +206,11 @@ fn exchange_in_secret(options: &Options) -> Result<()> {
                     .any(|w| w == answered.bytes);
                 ensure!(found, "the answer has no canary");
                 turns.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(PAUSE);
             }
             Ok(())
         });
-        let looked = look_while_they_talk(&scene, &turns, &asked, &answered);
+        let looked = look_while_they_talk(&scene, &turns, &secrets);
         done.store(true, Ordering::Relaxed);
         let talked = talk
             .join()
@@ -211,53 +222,49 @@ fn exchange_in_secret(options: &Options) -> Result<()> {
     exec::wait_until("the service has no connection", LIMIT, || {
         Ok((service.open() == 0).then_some(()))
     })?;
-    relay_knows_nothing(&scene, &[&asked, &answered]).context("afterwards")?;
+    relay_knows_nothing(&scene, &secrets).context("afterwards")?;
     println!("    {} turns each way", turns.load(Ordering::Relaxed));
 
+    // Not even the name of what is used is seen on the way.
+    let mut needles = secrets;
+    needles.push(("the service's name".into(), name.into_bytes()));
     let exchanged = turns.load(Ordering::Relaxed) * TURN as u64;
     for (place, recording) in stop(captures)? {
         let size = std::fs::metadata(&recording.file)?.len();
         ensure!(size > exchanged, "{place} has seen only {size} bytes");
-        for (which, canary) in [("the question", &asked), ("the answer", &answered)] {
-            for (form, bytes) in canary.forms() {
-                let found = recording.holds(&bytes)?;
-                ensure!(found == 0, "{which}, {form}: {found} times on {place}");
-            }
-        }
-        let named = recording.holds(name.as_bytes())?;
-        ensure!(named == 0, "the service's name: {named} times on {place}");
+        let found = recording.holds_each(&bytes(&needles))?;
+        none_found(&needles, &found).context(place)?;
         std::fs::remove_file(&recording.file)?;
     }
     Ok(())
 }
 
-fn look_while_they_talk(
-    scene: &Scene,
-    turns: &AtomicU64,
-    asked: &Canary,
-    answered: &Canary,
-) -> Result<()> {
-    for look in 1..=3 {
-        exec::wait_until("turns are taken", LIMIT, || {
-            Ok((turns.load(Ordering::Relaxed) >= look * TURNS).then_some(()))
-        })?;
-        relay_knows_nothing(scene, &[asked, answered]).context("while they talk")?;
+fn bytes(needles: &[Needle]) -> Vec<&[u8]> {
+    needles.iter().map(|(_, bytes)| &bytes[..]).collect()
+}
+
+fn none_found(needles: &[Needle], found: &[u64]) -> Result<()> {
+    for ((name, _), count) in needles.iter().zip(found) {
+        ensure!(*count == 0, "{name}: {count} times");
     }
     Ok(())
 }
 
-fn relay_knows_nothing(scene: &Scene, canaries: &[&Canary]) -> Result<()> {
-    let relay = scene.relay.process();
-    // What every relay holds shows that its memory was looked at.
-    ensure!(
-        relay.memory_holds(b"HTTP/1.1")? > 0,
-        "its memory is not seen"
-    );
-    for canary in canaries {
-        for (form, bytes) in canary.forms() {
-            let found = relay.memory_holds(&bytes)?;
-            ensure!(found == 0, "{form}: {found} times in the relay's memory");
-        }
+fn look_while_they_talk(scene: &Scene, turns: &AtomicU64, secrets: &[Needle]) -> Result<()> {
+    for look in 1..=3 {
+        exec::wait_until("turns are taken", LIMIT, || {
+            Ok((turns.load(Ordering::Relaxed) >= look * TURNS).then_some(()))
+        })?;
+        relay_knows_nothing(scene, secrets).context("while they talk")?;
     }
     Ok(())
+}
+
+fn relay_knows_nothing(scene: &Scene, secrets: &[Needle]) -> Result<()> {
+    let relay = scene.relay.process();
+    // What every relay holds shows that its memory was looked at.
+    let seen = relay.memory_holds(b"HTTP/1.1")?;
+    ensure!(seen > 0, "the relay's memory is not seen");
+    let found = relay.memory_holds_each(&bytes(secrets))?;
+    none_found(secrets, &found).context("in the relay's memory")
 }

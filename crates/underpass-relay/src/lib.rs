@@ -1,4 +1,19 @@
-//! The Underpass relay.
+//! The Underpass relay: where agents behind firewalls meet.
+//!
+//! A relay forwards what it cannot read. Sessions end at their endpoints; the relay knows who is
+//! attached, who may use which service, and a bounded queue for each direction of each route.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`hub`] | the decisions, pure: attachments, presence, routes |
+//! | [`queue`] | one direction of one route, pure: marks, drops, what the sender is told |
+//! | `policy` | who may ask for what, pure: one table |
+//! | `desk` | answers to control requests, on the store |
+//! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
+//! | `reception`, `attachment` | from a carrier to a served attachment |
+//! | [`target`] | services that the relay dials itself |
+//! | [`settings`] | one table of settings |
+//! | [`Relay`] | start and stop |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 

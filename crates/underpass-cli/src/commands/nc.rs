@@ -7,7 +7,7 @@ use underpass_agent::status::{Board, StatusServer};
 use underpass_proto::Code;
 use underpass_seal::Fingerprint;
 
-use super::signals::stop_asked;
+use super::signals::stop_or_hang_up;
 use super::{Context, Enrolled, errors};
 use crate::failure::Failure;
 use crate::ready;
@@ -37,20 +37,12 @@ pub struct Nc {
 impl Nc {
     /// Carries one connection.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        let stop = stop_asked()?;
-        tokio::select! {
-            outcome = self.carry(&context) => outcome,
-            // Whoever stops us does not want to wait; but what was cut short must not look complete.
-            () = stop => {
-                let trying = format!("the connection to {} was cut short", self.service);
-                Err(Failure::of_code(Code::Cancelled, &trying))
-            }
-        }
-    }
-
-    async fn carry(&self, context: &Context) -> Result<(), Failure> {
+        let stop = stop_or_hang_up()?;
         let board = Board::new("nc");
-        let Enrolled { standing, known } = context.enrolled().await?;
+        let Enrolled { standing, known } = tokio::select! {
+            enrolled = context.enrolled() => enrolled?,
+            () = stop_or_hang_up()? => return Err(self.cut_short()),
+        };
         board.show_standing(standing.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
         let trust = PinnedTrust::new(context.home.clone(), known.key, self.peer_key);
@@ -63,9 +55,23 @@ impl Nc {
             let done = nc(channel, tokio::io::stdin(), standard::Output::new()).await;
             done.map_err(|error| errors::of_nc(&error, service))
         };
-        let outcome = outcome.await;
+        let outcome = tokio::select! {
+            outcome = outcome => outcome,
+            // The far side is told, and need not keep its connection for somebody who might come back.
+            () = stop => {
+                connector.close().await;
+                standing.attachment().detach().await;
+                return Err(self.cut_short());
+            }
+        };
         connector.finish().await;
         standing.attachment().detach().await;
         outcome
+    }
+
+    /// What was stopped half way must not look complete to a shell.
+    fn cut_short(&self) -> Failure {
+        let trying = format!("the connection to {} was cut short", self.service);
+        Failure::of_code(Code::Cancelled, &trying)
     }
 }

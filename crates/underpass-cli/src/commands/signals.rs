@@ -1,18 +1,34 @@
 //! Being told to stop.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
 /// Waits for SIGTERM or SIGINT. The handlers are set when this is called, not when it is awaited.
 pub fn stop_asked() -> Result<impl Future<Output = ()>, Failure> {
-    let failed = |error| Failure::file(format!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// The same, or SIGHUP, by which ssh ends its `ProxyCommand`. Not for commands that somebody may have
+/// started with nohup(1): a handler undoes what that does.
+pub fn stop_or_hang_up() -> Result<impl Future<Output = ()>, Failure> {
+    let stop = stop_asked()?;
+    let mut hang_up = handler(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            () = stop => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}
+
+fn handler(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::file(format!("cannot wait for signals: {error}")))
 }

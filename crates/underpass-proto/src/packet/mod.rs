@@ -30,6 +30,9 @@ pub const VERSION: u16 = 1;
 /// stands around it.
 pub const MAX_PACKET: usize = 65_536 + 2_048;
 
+/// The most frames that one record may hold, in bytes.
+pub const MAX_PLAINTEXT: usize = 65_536;
+
 /// The most that a sealed routing header may take, in bytes.
 pub const MAX_ROUTE_HEADER: usize = 1_024;
 

@@ -80,7 +80,8 @@ pub(crate) struct Leg {
     pub(crate) pong_owed: Option<u64>,
     /// What was answered last, in which packet, and when.
     ponged: Option<(u64, u64, Time)>,
-    pub(crate) ping_owed: bool,
+    /// Since when a PING is to go out. One that cannot is as bad as one that is not answered.
+    ping_owed: Option<Time>,
     suspect_since: Option<Time>,
 }
 
@@ -97,7 +98,7 @@ impl Leg {
             asked: VecDeque::new(),
             pong_owed: None,
             ponged: None,
-            ping_owed: false,
+            ping_owed: None,
             suspect_since: None,
         }
     }
@@ -107,11 +108,27 @@ impl Leg {
     pub(crate) fn activate(&mut self, now: Time) {
         self.state = LegState::Active;
         self.last_answer = now;
-        self.ping_owed = true;
+        self.owe_ping(now);
+    }
+
+    /// A PING is to go out as soon as the leg takes one.
+    pub(crate) fn owe_ping(&mut self, now: Time) {
+        self.ping_owed.get_or_insert(now);
+    }
+
+    pub(crate) fn owes_ping(&self) -> bool {
+        self.ping_owed.is_some()
     }
 
     pub(crate) fn is_active(&self) -> bool {
         self.state == LegState::Active
+    }
+
+    /// Whether it was suspected just now: the leg that takes its place took no longer to be made
+    /// than this one would have had to answer.
+    pub(crate) fn rightly_suspected(&self, now: Time) -> bool {
+        self.suspect_since
+            .is_some_and(|since| now.since(since) < SUSPECT_AFTER)
     }
 
     /// The peer acknowledged something new that was sent here.
@@ -133,7 +150,7 @@ impl Leg {
     }
 
     pub(crate) fn pinged(&mut self, token: u64, now: Time) {
-        self.ping_owed = false;
+        self.ping_owed = None;
         if self.asked.len() == MAX_ASKED {
             // The first one tells since when an answer is missing.
             self.asked.remove(1);
@@ -157,7 +174,7 @@ impl Leg {
             .ponged
             .is_some_and(|(_, _, at)| now.since(at) < SUSPECT_AFTER);
         if maker && again && self.asked.is_empty() {
-            self.ping_owed = true;
+            self.owe_ping(now);
         }
     }
 
@@ -172,7 +189,7 @@ impl Leg {
     }
 
     /// A relay dropped some packets: what of them was neither record nor datagram goes out again.
-    pub(crate) fn dropped(&mut self, first: u64, count: u64) {
+    pub(crate) fn dropped(&mut self, first: u64, count: u64, now: Time) {
         let hit = first..first.saturating_add(count);
         if let Some((_, packet)) = self.opening.take_if(|(index, _)| hit.contains(index)) {
             self.first.push_back(packet);
@@ -180,7 +197,7 @@ impl Leg {
         let before = self.asked.len();
         self.asked.retain(|asked| !hit.contains(&asked.index));
         if self.asked.len() < before {
-            self.ping_owed = true;
+            self.owe_ping(now);
         }
         if let Some((token, ..)) = self.ponged.take_if(|(_, index, _)| hit.contains(index)) {
             self.pong_owed.get_or_insert(token);
@@ -190,11 +207,8 @@ impl Leg {
     /// Since when an answer is expected, given when the oldest record under way was sent.
     fn waiting_since(&self, oldest: Option<Time>) -> Option<Time> {
         let asked = self.asked.front().map(|asked| asked.at);
-        let since = match (oldest, asked) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        };
-        Some(since.max(self.last_answer))
+        let since = [oldest, asked, self.ping_owed];
+        Some(since.into_iter().flatten().min()?.max(self.last_answer))
     }
 
     /// When this leg becomes suspect, or is given up.
@@ -209,7 +223,7 @@ impl Leg {
     /// When the next PING is due: the last records wait for their acknowledgement, the last PING
     /// for its answer, or all is quiet.
     fn ping_at(&self, oldest: Option<Time>, idle: Duration) -> Option<Time> {
-        if self.ping_owed {
+        if self.owes_ping() {
             return None;
         }
         let wait = PROBE_AFTER.max(self.path.rtt() * 2);
@@ -252,7 +266,7 @@ impl Leg {
             return Verdict::Fine;
         }
         if self.ping_at(oldest, idle).is_some_and(|at| at <= now) {
-            self.ping_owed = true;
+            self.owe_ping(now);
         }
         if self.verdict_at(oldest, patience).is_none_or(|at| at > now) {
             return Verdict::Fine;
@@ -287,7 +301,7 @@ mod tests {
         let oldest = Some(at(1000));
         assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(1250)));
         assert_eq!(leg.handle_timeout(at(1250), oldest, IDLE, 0), Verdict::Fine);
-        assert!(leg.ping_owed);
+        assert!(leg.owes_ping());
         leg.pinged(7, at(1250));
         assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(1500)), "asks again");
         leg.pinged(8, at(2900));
@@ -307,15 +321,24 @@ mod tests {
         assert_eq!(verdict, Verdict::Suspect);
         assert_eq!(leg.ponged(8, at(3100)), None, "another token");
         assert_eq!(leg.ponged(7, at(3100)), Some(0));
-        assert!(std::mem::take(&mut leg.ping_owed), "it was asked again");
+        assert!(leg.ping_owed.take().is_some(), "it was asked again");
         assert_eq!(leg.timeout(None, IDLE, 0), Some(at(15_000)));
+    }
+
+    #[test]
+    fn a_leg_that_takes_no_packets_is_suspected() {
+        let mut leg = leg();
+        leg.owe_ping(at(5000));
+        assert_eq!(leg.timeout(None, IDLE, 0), Some(at(7000)));
+        let verdict = leg.handle_timeout(at(7000), None, IDLE, 0);
+        assert_eq!(verdict, Verdict::Suspect);
     }
 
     #[test]
     fn patience_doubles_the_wait() {
         let mut leg = leg();
         leg.pinged(1, at(0));
-        leg.ping_owed = true;
+        leg.owe_ping(at(0));
         assert_eq!(leg.timeout(None, IDLE, 1), Some(at(4000)));
         assert_eq!(leg.timeout(None, IDLE, 40), Some(at(32_000)));
     }
@@ -330,10 +353,10 @@ mod tests {
         leg.sent(at(0));
         leg.pong_sent(9, at(0));
         leg.sent(at(0));
-        leg.dropped(1, 2);
-        assert!(leg.ping_owed && leg.first.is_empty());
+        leg.dropped(1, 2, at(0));
+        assert!(leg.owes_ping() && leg.first.is_empty());
         assert_eq!(leg.pong_owed, Some(9));
-        leg.dropped(0, u64::MAX);
+        leg.dropped(0, u64::MAX, at(0));
         assert_eq!(leg.next_opening().unwrap(), "confirm");
     }
 }

@@ -46,7 +46,7 @@ impl Session {
     /// on, counted over all packets that [`Session::poll_transmit`] (and the handshake) gave for it.
     pub fn handle_dropped(&mut self, now: Time, leg: LegId, first: u64, count: u64) {
         if let Some(state) = self.legs.get_mut(&leg) {
-            state.dropped(first, count);
+            state.dropped(first, count, now);
             self.replay.dropped(leg, first, count);
             // An acknowledgement may have been among them.
             self.received.repeat(now);
@@ -54,9 +54,9 @@ impl Session {
     }
 
     /// Asks whether a leg still answers: its driver saw a silence that it did not expect.
-    pub fn ping(&mut self, leg: LegId) {
+    pub fn ping(&mut self, now: Time, leg: LegId) {
         if let Some(state) = self.legs.get_mut(&leg).filter(|leg| leg.is_active()) {
-            state.ping_owed = true;
+            state.owe_ping(now);
         }
     }
 
@@ -77,7 +77,7 @@ impl Session {
     pub(super) fn add_active_leg(&mut self, leg: LegId, packets: u64, now: Time) {
         let mut state = Leg::new(LegState::Active, packets, now);
         // The responder's first sealed packet shows the initiator that the session stands.
-        state.ping_owed = true;
+        state.owe_ping(now);
         self.legs.insert(leg, state);
         self.events.push_back(Event::LegActive { leg });
     }
@@ -205,6 +205,16 @@ impl Session {
         self.events.push_back(Event::LegActive { leg });
         let others: SmallVec<[LegId; 4]> =
             self.legs.keys().copied().filter(|id| *id != leg).collect();
+        // The peer answered on another leg in less time than an answer had been missing here: the
+        // doubt was right, and nothing speaks for waiting longer the next time.
+        let right = |id: &LegId| {
+            self.legs
+                .get(id)
+                .is_some_and(|leg| leg.rightly_suspected(now))
+        };
+        if others.iter().any(right) {
+            self.patience = self.patience.saturating_sub(1);
+        }
         for other in others {
             self.drop_leg(other, None);
         }

@@ -71,7 +71,7 @@ impl Session {
                 }
                 Verdict::Hopeless => hopeless.push(*id),
             }
-            if leg.ping_owed && oldest.is_none() {
+            if leg.owes_ping() && oldest.is_none() {
                 // Nothing goes on: an idle session holds no room for records.
                 self.outgoing = BytesMut::new();
                 self.incoming = BytesMut::new();

@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::packet::MAX_PLAINTEXT;
 use crate::time::Time;
 
 /// Under way before anything was measured.
@@ -36,7 +37,9 @@ const TRIAL_AFTER: Duration = Duration::from_secs(1);
 const RECORD_TIME: Duration = Duration::from_millis(10);
 /// Smallest and largest target for a record's payload.
 const RECORD_MIN: u64 = 1024;
-const RECORD_MAX: u64 = 64 * 1024;
+const RECORD_MAX: u64 = MAX_PLAINTEXT as u64 - KEY_UPDATE_LEN;
+/// Room for KEY_UPDATE, which is added to a record that is full.
+const KEY_UPDATE_LEN: u64 = 16;
 /// The target before anything was measured.
 const RECORD_INITIAL: u64 = 16 * 1024;
 
@@ -71,6 +74,8 @@ pub(crate) struct Path {
     sample: Sample,
     /// The window is full, as it was when last asked.
     limited: bool,
+    /// There is nothing to send.
+    idle_since: Option<Time>,
     /// The last change does not show in full before a packet from this index on was acknowledged.
     settles: Option<u64>,
 }
@@ -84,8 +89,6 @@ struct Sample {
     bytes: u64,
     /// The most that was under way in it when the window was full: whole records, so less than that.
     under_way: u64,
-    /// The sender always had more to send than the window allowed.
-    limited: bool,
 }
 
 impl Path {
@@ -103,9 +106,9 @@ impl Path {
                 until: 0,
                 bytes: 0,
                 under_way: 0,
-                limited: false,
             },
             limited: false,
+            idle_since: None,
             settles: None,
         }
     }
@@ -134,20 +137,30 @@ impl Path {
         self.smoothed_rtt = Some(smoothed);
     }
 
-    /// The sender has something to send and the window is full with so many bytes under way. The next
-    /// packet is number `next`.
-    pub(crate) fn on_limited(&mut self, next: u64, under_way: u64) {
+    /// The window is full with so many bytes under way. The next packet is number `next`.
+    pub(crate) fn on_limited(&mut self, now: Time, next: u64, under_way: u64) {
         self.sample.under_way = self.sample.under_way.max(under_way);
+        self.note_idle(now);
+        self.idle_since = None;
         if !self.limited {
             self.limited = true;
             self.settles = Some(next);
         }
     }
 
-    /// The sender has nothing to send.
-    pub(crate) fn on_idle(&mut self) {
-        self.limited = false;
-        self.sample.limited = false;
+    /// The sender has nothing to send although it may.
+    pub(crate) fn on_idle(&mut self, now: Time) {
+        self.idle_since.get_or_insert(now);
+    }
+
+    /// An application that fills its buffer a moment later does not make the path idle.
+    fn note_idle(&mut self, now: Time) {
+        if self
+            .idle_since
+            .is_some_and(|since| now.since(since) > self.rtt() / 4)
+        {
+            self.limited = false;
+        }
     }
 
     /// Nothing had been under way before: time without traffic is no sample.
@@ -163,7 +176,6 @@ impl Path {
             until: next,
             bytes: 0,
             under_way: 0,
-            limited: self.limited,
         };
     }
 
@@ -195,14 +207,16 @@ impl Path {
         let rate = (sample.bytes.saturating_mul(1_000_000) / micros).max(1);
         // A sample in which there was nothing to send says nothing against the old ones, and one
         // with half a window says nothing about the rate.
-        let counts = sample.limited && self.mode != Mode::Trial;
+        self.note_idle(now);
+        let limited = self.limited && sample.under_way > 0;
+        let counts = limited && self.mode != Mode::Trial;
         if counts || rate > self.rate() {
             if self.rates.len() == SAMPLES {
                 self.rates.pop_front();
             }
             self.rates.push_back(rate);
         }
-        if sample.limited && sample.under_way > 0 {
+        if limited {
             let before = self.window;
             self.adjust(now, sample.under_way, rate);
             if before.abs_diff(self.window) > before / 10 {
@@ -345,7 +359,7 @@ mod tests {
             // One packet per step: as many are under way as a round trip has steps.
             let next = now.as_micros() / 1000;
             let newest = next.saturating_sub((rtt + queueing).as_micros() as u64 / 1000 + 1);
-            path.on_limited(next, window);
+            path.on_limited(now, next, window);
             let most = window * 1000 / u64::try_from(rtt.as_micros()).unwrap();
             path.on_delivered(now, most.min(rate / 1000), newest, next);
         }
@@ -373,7 +387,7 @@ mod tests {
         let (path, _) = run(rate, rtt, NONE, Duration::from_secs(5));
         assert!(path.rate() > rate * 9 / 10, "{}", path.rate());
         assert!(path.window() > product(rate, rtt) * 9 / 10);
-        assert_eq!(path.record_target(), 64 * 1024);
+        assert_eq!(path.record_target(), 64 * 1024 - 16);
     }
 
     #[test]
@@ -396,7 +410,7 @@ mod tests {
         let mut now = Time::from_micros(3_000_000);
         for _ in 0..1000 {
             now = now + Duration::from_secs(1);
-            path.on_idle();
+            path.on_idle(now);
             path.on_delivered(now, 100, u64::MAX, u64::MAX);
         }
         assert_eq!(path.rate(), before);

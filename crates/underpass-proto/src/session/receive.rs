@@ -10,9 +10,10 @@ use super::recv_half::Violation;
 use super::{Event, LegId, Resumption, Session, State};
 use crate::code;
 use crate::frame::{self, Ack, Frame, Place};
-use crate::packet::{Confirm, Packet, PacketKind, RecordHeader, Resume, Resumed};
+use crate::packet::{Confirm, MAX_PLAINTEXT, Packet, PacketKind, RecordHeader, Resume, Resumed};
 use crate::role::Role;
 use crate::time::Time;
+use crate::wire::DecodeError;
 
 /// Room for opened records is allocated in pieces of this many bytes, larger than one record.
 const SLAB: usize = 128 * 1024;
@@ -147,6 +148,12 @@ impl Session {
         let Some(length) = sealed.len().checked_sub(TAG_LEN) else {
             return Err(LegError::Corrupt);
         };
+        if length > MAX_PLAINTEXT {
+            return Err(LegError::Malformed(DecodeError::TooLong {
+                what: "record",
+                limit: MAX_PLAINTEXT,
+            }));
+        }
         if self.incoming.capacity() < length {
             let slab = if length > SMALL_SLAB / 4 {
                 SLAB

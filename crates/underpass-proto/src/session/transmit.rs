@@ -9,7 +9,7 @@ use super::received::Acks;
 use super::{Event, LegId, Session, State};
 use crate::code;
 use crate::frame::{self, ChannelId, Data, Frame, KeyUpdate, MaxChannelData, MaxChannels, MaxData};
-use crate::packet::{PacketKind, RecordHeader};
+use crate::packet::{MAX_PLAINTEXT, PacketKind, RecordHeader};
 use crate::time::Time;
 
 /// Room that a record needs beside its payload: kind, epoch, number, tag.
@@ -58,7 +58,7 @@ impl Session {
     /// Acknowledgement, ping, pong and datagrams: whatever of it is due.
     fn unreliable_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
         let state = self.legs.get(&leg)?;
-        let (pong, ping) = (state.pong_owed, state.ping_owed);
+        let (pong, ping) = (state.pong_owed, state.owes_ping());
         // The answer to a PING tells everything that arrived before it.
         let ack_due = self.received.is_due(now) || pong.is_some();
         let turn = std::mem::replace(&mut self.datagram_turn, true) || self.idle_otherwise();
@@ -72,6 +72,9 @@ impl Session {
         };
         let ranges: usize = acks.iter().map(|ack| ack.ranges.len()).sum();
         let small = 64 + ranges * 16;
+        // The largest datagrams go alone.
+        let alone = acks.is_empty() && !ping && pong.is_none();
+        let datagram = datagram.filter(|first| alone || first + small <= MAX_PLAINTEXT);
         let large = datagram.map_or(0, |first| (first + 32).max(UNRELIABLE_TARGET));
         self.begin(small + large);
         let number = self.unreliable_next;
@@ -81,8 +84,7 @@ impl Session {
         }
         self.received.acknowledged();
         self.put_ping_and_pong(now, leg, number);
-        // A record with many ranges has no room for the largest datagram.
-        if datagram.is_some() && ranges <= 16 {
+        if datagram.is_some() {
             self.put_datagrams(now, header);
             self.datagram_turn = false;
         }
@@ -98,7 +100,7 @@ impl Session {
             state.pong_sent(token, now);
             Frame::Pong(frame::Pong { token }).encode(&mut self.outgoing);
         }
-        if state.ping_owed {
+        if state.owes_ping() {
             state.pinged(token, now);
             Frame::Ping(frame::Ping { token }).encode(&mut self.outgoing);
         }
@@ -151,7 +153,7 @@ impl Session {
         let state = self.legs.get_mut(&leg)?;
         let under_way = self.replay.under_way(leg);
         if under_way > 0 && under_way + packet.len() as u64 > state.path.window() {
-            state.path.on_limited(state.packets, under_way);
+            state.path.on_limited(now, state.packets, under_way);
             return None;
         }
         self.replay.resent(number, leg, state.packets, now);
@@ -169,19 +171,21 @@ impl Session {
             self.state == State::Open && self.send_epochs.update_due(self.replay.floor()).is_some();
         let under_way = self.replay.under_way(leg);
         let state = self.legs.get_mut(&leg)?;
-        if self.control.is_empty() && self.schedule.is_empty() && !update {
-            state.path.on_idle();
-            return None;
-        }
         let target = state.path.record_target();
         let more = target as u64;
         // An idle path that gets work starts a new measurement.
         if under_way == 0 {
             state.path.on_busy(now, state.packets);
         }
+        let nothing = self.control.is_empty() && self.schedule.is_empty() && !update;
         let window_full = under_way > 0 && under_way + more > state.path.window();
         if window_full {
-            state.path.on_limited(state.packets, under_way);
+            state.path.on_limited(now, state.packets, under_way);
+        } else if nothing {
+            state.path.on_idle(now);
+        }
+        if nothing {
+            return None;
         }
         let full = window_full
             || unacknowledged > 0 && unacknowledged + more > self.config.max_replay
@@ -223,7 +227,7 @@ impl Session {
         if self.outgoing.len() == header && update.is_none() {
             // The peer's window is full, not the path's.
             self.outgoing.clear();
-            self.legs.get_mut(&leg)?.path.on_idle();
+            self.legs.get_mut(&leg)?.path.on_idle(now);
             return None;
         }
         if let Some(epoch) = update {

@@ -12,44 +12,44 @@ use crate::pair::{A, B, Pair};
 
 /// What one side sends on a channel.
 #[derive(Clone, Copy, Debug)]
-pub struct SendPlan {
-    pub length: u64,
+pub(crate) struct SendPlan {
+    pub(crate) length: u64,
     /// Bytes per write; for datagrams the size of one.
-    pub chunk: u64,
+    pub(crate) chunk: u64,
     /// Between two writes.
-    pub pause: Duration,
+    pub(crate) pause: Duration,
     /// Reset with this code after the last byte instead of a clean end.
-    pub reset: Option<u64>,
+    pub(crate) reset: Option<u64>,
     /// The channel moves to another service after so many bytes.
-    pub redial: Option<u64>,
+    pub(crate) redial: Option<u64>,
 }
 
 /// How one side reads a channel.
 #[derive(Clone, Copy, Debug)]
-pub struct ReadPlan {
-    pub piece: usize,
-    pub pause: Duration,
+pub(crate) struct ReadPlan {
+    pub(crate) piece: usize,
+    pub(crate) pause: Duration,
     /// Nothing is read before this time.
-    pub from: Time,
+    pub(crate) from: Time,
     /// After so many bytes it wants no more, with this code.
-    pub stop: Option<(u64, u64)>,
+    pub(crate) stop: Option<(u64, u64)>,
 }
 
 /// One channel from its opening to its end.
 #[derive(Clone, Copy, Debug)]
-pub struct ChannelPlan {
-    pub at: Time,
-    pub opener: usize,
-    pub kind: ChannelKind,
-    pub class: Class,
-    pub send: [SendPlan; 2],
-    pub read: [ReadPlan; 2],
+pub(crate) struct ChannelPlan {
+    pub(crate) at: Time,
+    pub(crate) opener: usize,
+    pub(crate) kind: ChannelKind,
+    pub(crate) class: Class,
+    pub(crate) send: [SendPlan; 2],
+    pub(crate) read: [ReadPlan; 2],
     /// The other side refuses it with this code.
-    pub refuse: Option<u64>,
+    pub(crate) refuse: Option<u64>,
 }
 
 impl SendPlan {
-    pub fn bytes(length: u64) -> Self {
+    pub(crate) fn bytes(length: u64) -> Self {
         SendPlan {
             length,
             chunk: 1 << 20,
@@ -61,7 +61,7 @@ impl SendPlan {
 }
 
 impl ReadPlan {
-    pub fn all() -> Self {
+    pub(crate) fn all() -> Self {
         ReadPlan {
             piece: usize::MAX,
             pause: Duration::ZERO,
@@ -73,7 +73,7 @@ impl ReadPlan {
 
 impl ChannelPlan {
     /// The opener sends so many bytes, the other side the other number.
-    pub fn exchange(opener: usize, there: u64, back: u64) -> Self {
+    pub(crate) fn exchange(opener: usize, there: u64, back: u64) -> Self {
         let mut send = [SendPlan::bytes(there); 2];
         send[1 - opener] = SendPlan::bytes(back);
         ChannelPlan {
@@ -90,7 +90,7 @@ impl ChannelPlan {
 
 /// How reading one direction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Finished,
     Reset(u64),
     Stopped,
@@ -98,56 +98,56 @@ pub enum Outcome {
 }
 
 #[derive(Debug, Default)]
-pub struct Sending {
-    pub written: u64,
-    pub finished: bool,
-    pub reset: Option<u64>,
+pub(crate) struct Sending {
+    pub(crate) written: u64,
+    pub(crate) finished: bool,
+    pub(crate) reset: Option<u64>,
     /// The peer wanted no more, with this code.
-    pub stopped: Option<u64>,
+    pub(crate) stopped: Option<u64>,
     redialed: bool,
-    pub done: bool,
+    pub(crate) done: bool,
     blocked: bool,
     next_at: Time,
 }
 
 #[derive(Debug, Default)]
-pub struct Reading {
-    pub got: u64,
-    pub outcome: Option<Outcome>,
-    pub redials: Vec<u64>,
-    pub seen: BTreeSet<u64>,
-    pub ended_at: Option<Time>,
+pub(crate) struct Reading {
+    pub(crate) got: u64,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) redials: Vec<u64>,
+    pub(crate) seen: BTreeSet<u64>,
+    pub(crate) ended_at: Option<Time>,
     waiting: bool,
     next_at: Time,
 }
 
 /// One channel under way.
 #[derive(Debug)]
-pub struct Running {
-    pub plan: ChannelPlan,
-    pub id: Option<ChannelId>,
+pub(crate) struct Running {
+    pub(crate) plan: ChannelPlan,
+    pub(crate) id: Option<ChannelId>,
     /// Known to either side's application.
-    pub open: [bool; 2],
-    pub accepted: u32,
+    pub(crate) open: [bool; 2],
+    pub(crate) accepted: u32,
     /// Indexed by the side that sends, or reads.
-    pub send: [Sending; 2],
-    pub read: [Reading; 2],
+    pub(crate) send: [Sending; 2],
+    pub(crate) read: [Reading; 2],
 }
 
 /// A pair and its applications.
-pub struct World {
-    pub pair: Pair,
-    pub channels: Vec<Running>,
-    pub established: u32,
+pub(crate) struct World {
+    pub(crate) pair: Pair,
+    pub(crate) channels: Vec<Running>,
+    pub(crate) established: u32,
     by_id: BTreeMap<ChannelId, usize>,
     timers: BTreeSet<(Time, usize)>,
     waiting_to_open: [VecDeque<usize>; 2],
     /// Channels of which something may be possible.
     work: BTreeSet<usize>,
-    pub delivered: u64,
+    pub(crate) delivered: u64,
     /// Largest sums seen, for bounds on memory.
-    pub worst_unread: u64,
-    pub worst_unacknowledged: u64,
+    pub(crate) worst_unread: u64,
+    pub(crate) worst_unacknowledged: u64,
 }
 
 const TABLE: usize = 65_521;
@@ -174,7 +174,7 @@ fn start(salt: usize, offset: u64) -> usize {
 }
 
 /// The bytes that a direction of a channel carries at an offset.
-pub fn content(salt: usize, mut offset: u64, length: u64) -> Bytes {
+pub(crate) fn content(salt: usize, mut offset: u64, length: u64) -> Bytes {
     let mut left = usize::try_from(length).unwrap();
     let at = start(salt, offset);
     if left <= TABLE {
@@ -203,7 +203,7 @@ fn check_content(salt: usize, mut offset: u64, data: &[u8]) {
 }
 
 impl World {
-    pub fn new(pair: Pair) -> Self {
+    pub(crate) fn new(pair: Pair) -> Self {
         World {
             pair,
             channels: Vec::new(),
@@ -219,7 +219,7 @@ impl World {
     }
 
     /// Adds a channel; it is opened when its time comes.
-    pub fn add(&mut self, plan: ChannelPlan) -> usize {
+    pub(crate) fn add(&mut self, plan: ChannelPlan) -> usize {
         let index = self.channels.len();
         self.channels.push(Running {
             plan,
@@ -234,14 +234,14 @@ impl World {
     }
 
     /// Whether every channel came to its end on both sides.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.channels
             .iter()
             .all(|c| c.send.iter().all(|s| s.done) && c.read.iter().all(|r| r.outcome.is_some()))
     }
 
     /// One step of the network, then whatever the applications make of it.
-    pub fn step(&mut self, limit: Time) -> bool {
+    pub(crate) fn step(&mut self, limit: Time) -> bool {
         self.act();
         let limit = match self.timers.first() {
             Some((at, _)) => limit.min(*at),
@@ -253,7 +253,7 @@ impl World {
     }
 
     /// Runs until all channels are done; fails where that takes longer than `time`.
-    pub fn finish(&mut self, time: Duration) {
+    pub(crate) fn finish(&mut self, time: Duration) {
         let end = self.pair.now + time;
         self.act();
         while !self.is_done() {
@@ -269,7 +269,7 @@ impl World {
         }
     }
 
-    pub fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.pair.now + time;
         while self.step(end) && self.pair.now < end {}
     }
@@ -622,7 +622,7 @@ impl World {
     }
 
     /// After the end of all channels: nothing may be left of them on either side.
-    pub fn check_settled(&mut self) {
+    pub(crate) fn check_settled(&mut self) {
         assert!(self.is_done());
         for c in &self.channels {
             for side in [A, B] {

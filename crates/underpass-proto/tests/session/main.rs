@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `pair` | the harness: legs with delay, rate and faults, and the drivers of both ends |
 //! | `apps` | the applications of both ends and the plain model that they are compared with |
+//! | `handshake` | how sessions begin, and how they do not |
 //! | `random` | worlds made of one number each, ten thousand of them |
 //! | `regressions` | worlds that once failed, and why |
 //! | `scenarios` | what the protocol promises, one by one |
@@ -14,9 +15,14 @@
     clippy::unwrap_used,
     reason = "what cannot fail in a test must not fail"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "which worlds to run comes from the environment"
+)]
 
 mod apps;
 mod dice;
+mod handshake;
 mod hostile;
 mod pair;
 mod random;

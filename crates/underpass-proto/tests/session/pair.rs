@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use underpass_proto::handshake::{Accepting, Connecting};
-use underpass_proto::packet::{HelloTarget, Packet, PacketKind, SessionId};
+use underpass_proto::packet::{HelloTarget, Packet, SessionId};
 use underpass_proto::params::Params;
 use underpass_proto::session::{Agreed, Budget, Closed, Config, Event, LegError, LegId, Session};
 use underpass_proto::ticket::Ticket;
@@ -15,24 +15,24 @@ use underpass_seal::{Cipher, Secrets, StaticKey};
 use crate::dice::Dice;
 
 /// The initiator's side and the responder's.
-pub const A: usize = 0;
-pub const B: usize = 1;
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
 
 /// What a leg is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// Bytes per second; 0 for no limit.
-    pub rate: u64,
+    pub(crate) rate: u64,
     /// One way.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// What large packets take longer than that, as where a box waits for company.
-    pub cork: Duration,
+    pub(crate) cork: Duration,
     /// Bytes that a sender may have queued before the leg takes no more.
-    pub backlog: u64,
+    pub(crate) backlog: u64,
 }
 
 impl Link {
-    pub fn new(rate: u64, delay: Duration) -> Self {
+    pub(crate) fn new(rate: u64, delay: Duration) -> Self {
         Link {
             rate,
             delay,
@@ -42,7 +42,7 @@ impl Link {
     }
 
     /// So quick that it does not matter.
-    pub fn quick() -> Self {
+    pub(crate) fn quick() -> Self {
         Link::new(0, Duration::from_millis(1))
     }
 
@@ -56,20 +56,20 @@ impl Link {
 
 /// What goes wrong on a leg, each in thousandths of the packets.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    pub drop: u64,
+pub(crate) struct Faults {
+    pub(crate) drop: u64,
     /// Drops of which the sender is told.
-    pub noticed_drop: u64,
-    pub duplicate: u64,
-    pub reorder: u64,
-    pub corrupt: u64,
+    pub(crate) noticed_drop: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) reorder: u64,
+    pub(crate) corrupt: u64,
     /// The leg is cut when this many packets went out on it, both directions together.
-    pub cut_after: Option<(u64, Cut)>,
+    pub(crate) cut_after: Option<(u64, Cut)>,
 }
 
 /// How a leg ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// What is under way is lost and both ends learn of it.
     Reset,
     /// The same, but only one end learns.
@@ -84,13 +84,13 @@ pub enum Cut {
 
 /// How the initiator's driver makes new legs.
 #[derive(Clone, Copy, Debug)]
-pub struct Reconnect {
+pub(crate) struct Reconnect {
     /// From the loss of a leg to the next attempt.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// From an attempt to giving it up.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
     /// So many thousandths of the attempts are made twice at once.
-    pub twins: u64,
+    pub(crate) twins: u64,
 }
 
 impl Default for Reconnect {
@@ -148,34 +148,30 @@ enum Happening {
     GiveUp {
         leg: LegId,
     },
-    Cut {
-        leg: LegId,
-        how: Cut,
-    },
     Nothing,
 }
 
 /// What was counted, for bounds on effort.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    pub packets: u64,
-    pub bytes: u64,
-    pub timeouts: u64,
-    pub legs: u64,
-    pub steps: u64,
-    pub corrupt: u64,
-    pub refused: u64,
+pub(crate) struct Counts {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) legs: u64,
+    pub(crate) steps: u64,
+    pub(crate) corrupt: u64,
+    pub(crate) refused: u64,
 }
 
 /// How a pair is made.
-pub struct Setup {
-    pub seed: u64,
-    pub link: Link,
-    pub faults: Faults,
-    pub config: [Config; 2],
-    pub reconnect: Option<Reconnect>,
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) link: Link,
+    pub(crate) faults: Faults,
+    pub(crate) config: [Config; 2],
+    pub(crate) reconnect: Option<Reconnect>,
     /// By the real handshake instead of from a seed.
-    pub handshake: bool,
+    pub(crate) handshake: bool,
 }
 
 impl Default for Setup {
@@ -192,7 +188,7 @@ impl Default for Setup {
 }
 
 /// The default configuration with a budget of its own.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         budget: Budget::new(512 << 20),
         ..Config::default()
@@ -200,20 +196,20 @@ pub fn config() -> Config {
 }
 
 /// The secrets of every session that is not made by a handshake.
-pub fn secrets(seed: u64) -> Secrets {
+pub(crate) fn secrets(seed: u64) -> Secrets {
     let mut bytes = [0x5e; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
     Secrets::dangerous_from_seed(bytes)
 }
 
-pub fn session_id(seed: u64) -> SessionId {
+pub(crate) fn session_id(seed: u64) -> SessionId {
     let mut id = [0x1d; 16];
     id[..8].copy_from_slice(&seed.to_be_bytes());
     SessionId(id)
 }
 
 /// One end, as the handshake would make it.
-pub fn end(role: Role, seed: u64, config: Config, peer: Params, leg: LegId) -> Session {
+pub(crate) fn end(role: Role, seed: u64, config: Config, peer: Params, leg: LegId) -> Session {
     let agreed = Agreed {
         role,
         id: session_id(seed),
@@ -227,22 +223,22 @@ pub fn end(role: Role, seed: u64, config: Config, peer: Params, leg: LegId) -> S
 }
 
 /// Two sessions and everything between them.
-pub struct Pair {
-    pub now: Time,
-    pub sessions: [Session; 2],
+pub(crate) struct Pair {
+    pub(crate) now: Time,
+    pub(crate) sessions: [Session; 2],
     /// What the applications have to look at.
-    pub events: [VecDeque<Event>; 2],
-    pub closed: [Option<Closed>; 2],
+    pub(crate) events: [VecDeque<Event>; 2],
+    pub(crate) closed: [Option<Closed>; 2],
     /// For the legs that are made from now on.
-    pub link: Link,
-    pub faults: Faults,
-    pub reconnect: Option<Reconnect>,
-    pub dice: Dice,
-    pub counts: Counts,
-    pub trace: bool,
+    pub(crate) link: Link,
+    pub(crate) faults: Faults,
+    pub(crate) reconnect: Option<Reconnect>,
+    pub(crate) dice: Dice,
+    pub(crate) counts: Counts,
+    pub(crate) trace: bool,
     /// RESUME and CONFIRM packets that passed, for those who replay.
-    pub overheard: Vec<Bytes>,
-    pub active: [Option<LegId>; 2],
+    pub(crate) overheard: Vec<Bytes>,
+    pub(crate) active: [Option<LegId>; 2],
     drop_next: [u64; 2],
     suspect: bool,
     connect_pending: bool,
@@ -254,7 +250,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    pub fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
         let Setup {
             seed,
             link,
@@ -320,12 +316,8 @@ impl Pair {
     }
 
     /// Makes sure that time does not run past `time` unnoticed.
-    pub fn wake_at(&mut self, time: Time) {
+    pub(crate) fn wake_at(&mut self, time: Time) {
         self.at(time, Happening::Nothing);
-    }
-
-    pub fn cut_at(&mut self, time: Time, leg: LegId, how: Cut) {
-        self.at(time, Happening::Cut { leg, how });
     }
 
     fn new_leg(&mut self) -> LegId {
@@ -346,7 +338,7 @@ impl Pair {
     }
 
     /// Legs that at least one end holds.
-    pub fn open_legs(&self) -> Vec<LegId> {
+    pub(crate) fn open_legs(&self) -> Vec<LegId> {
         self.legs
             .iter()
             .filter(|(_, leg)| leg.open != [false, false])
@@ -355,7 +347,7 @@ impl Pair {
     }
 
     /// From now on nothing goes wrong any more; legs that were cut stay so.
-    pub fn heal(&mut self, link: Link) {
+    pub(crate) fn heal(&mut self, link: Link) {
         self.faults = Faults::default();
         self.link = link;
         for leg in self.legs.values_mut() {
@@ -365,12 +357,12 @@ impl Pair {
     }
 
     /// The next packets that a side sends are lost.
-    pub fn drop_next(&mut self, side: usize, packets: u64) {
+    pub(crate) fn drop_next(&mut self, side: usize, packets: u64) {
         self.drop_next[side] = packets;
     }
 
     /// The initiator's driver makes a new leg and resumes on it.
-    pub fn connect(&mut self) -> Option<LegId> {
+    pub(crate) fn connect(&mut self) -> Option<LegId> {
         if self.sessions[A].is_closed() {
             return None;
         }
@@ -395,7 +387,7 @@ impl Pair {
     }
 
     /// Ends a leg in one of several ways.
-    pub fn cut(&mut self, id: LegId, how: Cut) {
+    pub(crate) fn cut(&mut self, id: LegId, how: Cut) {
         let Some(leg) = self.legs.get_mut(&id) else {
             return;
         };
@@ -464,7 +456,7 @@ impl Pair {
     }
 
     /// What the driver does after any input: events, then packets.
-    pub fn settle(&mut self, side: usize) {
+    pub(crate) fn settle(&mut self, side: usize) {
         loop {
             self.drain_events(side);
             let mut sent = false;
@@ -577,13 +569,11 @@ impl Pair {
         if leg.lost || pipe.silent {
             return;
         }
-        if let Some((after, how)) = faults.cut_after {
-            if total >= after {
-                leg.faults.cut_after = None;
-                self.cut(id, how);
-                if how != Cut::Gentle {
-                    return;
-                }
+        if let Some((_, how)) = faults.cut_after.filter(|(after, _)| total >= *after) {
+            leg.faults.cut_after = None;
+            self.cut(id, how);
+            if how != Cut::Gentle {
+                return;
             }
         }
         if self.drop_next[from] > 0 {
@@ -632,7 +622,7 @@ impl Pair {
     }
 
     /// A stranger gives a packet to `to` on a leg of its own, and takes what comes back.
-    pub fn inject(&mut self, to: usize, packet: Bytes) -> (LegId, Vec<Bytes>) {
+    pub(crate) fn inject(&mut self, to: usize, packet: Bytes) -> (LegId, Vec<Bytes>) {
         let leg = LegId(1_000_000 + self.next_leg);
         self.next_leg += 1;
         let packet = Packet::parse_unframed(packet).unwrap();
@@ -645,18 +635,6 @@ impl Pair {
         }
         self.settle(to);
         (leg, answers)
-    }
-
-    /// Hands a packet to one side as if it had come on the leg that is active there.
-    pub fn deliver(&mut self, to: usize, packet: Bytes) -> Result<(), LegError> {
-        let leg = self.active[to].expect("a leg to deliver on");
-        let packet = Packet::parse_unframed(packet).unwrap();
-        let outcome = self.sessions[to].handle_packet(self.now, leg, packet, &mut self.dice.0);
-        if outcome.is_err() {
-            self.lose_leg(to, leg);
-        }
-        self.settle(to);
-        outcome
     }
 
     fn take(&mut self, to: usize, id: LegId, packet: Bytes) {
@@ -693,7 +671,7 @@ impl Pair {
     }
 
     /// Goes to the next thing that happens, not later than `limit`. False where nothing does.
-    pub fn step(&mut self, limit: Time) -> bool {
+    pub(crate) fn step(&mut self, limit: Time) -> bool {
         let next = self.agenda.keys().next().map(|(time, _)| *time);
         let timers = self.sessions.iter().filter_map(Session::poll_timeout);
         let Some(time) = timers.chain(next).min().filter(|time| *time <= limit) else {
@@ -756,28 +734,14 @@ impl Pair {
                     }
                 }
             }
-            Happening::Cut { leg, how } => self.cut(leg, how),
             Happening::Nothing => {}
         }
     }
 
     /// Runs for so long.
-    pub fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.step(end) {}
-    }
-
-    /// Runs until `done` or, which is a failure, for `time`.
-    pub fn run_until(&mut self, time: Duration, mut done: impl FnMut(&mut Pair) -> bool) {
-        let end = self.now + time;
-        while !done(self) {
-            assert!(self.step(end), "not done at {}", self.now);
-        }
-    }
-
-    /// The packet kinds that a test may want to name.
-    pub fn kind_of(packet: &Bytes) -> PacketKind {
-        PacketKind::from_code(packet[0]).unwrap()
     }
 }
 

@@ -71,7 +71,7 @@ enum Trouble {
     All,
 }
 
-pub fn run_seed(seed: u64) {
+pub(crate) fn run_seed(seed: u64) {
     let mut dice = Dice::new(seed);
     let trouble = dice.pick(&[
         Trouble::None,

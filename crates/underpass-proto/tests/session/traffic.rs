@@ -157,14 +157,17 @@ fn a_long_fat_link_is_filled() {
 
 #[test]
 fn links_of_every_kind_are_filled() {
-    for (rate, millis) in [
-        (2_500_000, 1),
-        (2_500_000, 100),
-        (100_000, 20),
-        (50_000_000, 1),
-    ] {
-        let got = bulk_rate(Link::new(rate, Duration::from_millis(millis)), 5, 15);
-        assert!(got > rate * 85 / 100, "{got} bytes per second of {rate}");
+    for (rate, seconds) in [(100_000, 10), (2_500_000, 5), (50_000_000, 1)] {
+        for micros in [100, 1000, 20_000, 100_000] {
+            for backlog in [64 << 10, 1 << 40] {
+                let link = Link {
+                    backlog,
+                    ..Link::new(rate, Duration::from_micros(micros))
+                };
+                let got = bulk_rate(link, 5, 5 + seconds);
+                assert!(got > rate * 85 / 100, "{got} bytes per second of {link:?}");
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every request by every kind of agent, on a real store.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tempfile::TempDir;
@@ -12,7 +14,7 @@ use underpass_store::{Role, SqliteStore, UserState};
 
 use super::*;
 use crate::code::OneTimeCode;
-use crate::hub::{Limits, Load};
+use crate::hub::{Hub, Limits, Load};
 use crate::queue::Marks;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
@@ -22,6 +24,8 @@ struct Office {
     desk: Desk,
     store: Arc<dyn Store>,
     draws: AtomicU8,
+    /// Keys whose attachments the hub knows.
+    attached: Mutex<HashSet<u8>>,
     _folder: TempDir,
 }
 
@@ -45,6 +49,7 @@ impl Office {
             desk,
             store,
             draws: AtomicU8::new(1),
+            attached: Mutex::default(),
             _folder: folder,
         };
         office.fill().await;
@@ -87,18 +92,14 @@ impl Office {
             key: [key; 32],
             address: None,
         };
-        self.desk.switch.with_hub(|hub, now| {
-            if hub.load().attachments < usize::from(key) && hub.member(caller.attachment).is_none()
-            {
-                hub.attach(caller.attachment, None, None, now).unwrap();
-            }
-        });
-        let draw = || [self.draws.fetch_add(1, Ordering::Relaxed); 16];
+        if self.attached.lock().unwrap().insert(key) {
+            let attachment = caller.attachment;
+            let attach = |hub: &mut Hub, now| hub.attach(attachment, None, None, now);
+            self.desk.switch.with_hub(attach).unwrap();
+        }
         let number = request.request();
-        let draw: Box<Draw> = Box::new({
-            let first = draw();
-            move || first
-        });
+        let random = [self.draws.fetch_add(1, Ordering::Relaxed); 16];
+        let draw: Box<Draw> = Box::new(move || random);
         let answers = self.desk.answer(&caller, request, NOW, &draw).await;
         assert!(
             answers.iter().all(|answer| answer.request() == number),
@@ -204,6 +205,9 @@ fn attach(version: u16) -> Control {
     .into()
 }
 
+/// What is asked, and what comes of it for each kind of agent.
+type Row = (&'static str, Control, [Result<(), Code>; 4]);
+
 #[tokio::test]
 async fn who_may_ask_for_what() {
     use Code::{Denied, NoService, NotEnrolled};
@@ -211,7 +215,7 @@ async fn who_may_ask_for_what() {
     let no = Err(Denied);
     let yes = Ok(());
     // The columns: a stranger, alice who is a user, mia who is a manager, the administrator.
-    let table: &[(&str, Control, [Result<(), Code>; 4])] = &[
+    let table: &[Row] = &[
         ("attach", attach(1), [yes, yes, yes, yes]),
         (
             "who am I",

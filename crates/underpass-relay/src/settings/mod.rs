@@ -135,6 +135,42 @@ mod tests {
         settings.check().unwrap();
     }
 
+    /// The page's part that is made from the table.
+    fn page() -> String {
+        let mut text =
+            String::from("| setting | value | default | what it does |\n|---|---|---|---|\n");
+        for setting in Settings::table() {
+            let default = match setting.name {
+                // It depends on who runs the relay.
+                "data" => "`relay` in the agent's home, or the XDG state folder".to_owned(),
+                _ if setting.default.is_empty() => String::new(),
+                _ => format!("`{}`", setting.default),
+            };
+            let several = if setting.several { ", several" } else { "" };
+            let (name, kind, doc) = (setting.name, setting.kind, setting.doc);
+            text += &format!("| `{name}` | {kind}{several} | {default} | {doc} |\n");
+        }
+        text
+    }
+
+    /// `UNDERPASS_BLESS=1 cargo test -p underpass-relay` writes it anew.
+    #[test]
+    fn the_page_of_settings_is_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/relay.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = text.split_once("table.rs -->\n").unwrap();
+        let (found, after) = rest.split_once("<!-- end of settings -->").unwrap();
+        if std::env::var_os("UNDERPASS_BLESS").is_some() {
+            let whole = format!(
+                "{before}table.rs -->\n{}<!-- end of settings -->{after}",
+                page()
+            );
+            std::fs::write(path, whole).unwrap();
+        } else {
+            assert_eq!(found, page(), "docs/relay.md is not what the table says");
+        }
+    }
+
     #[test]
     fn a_file_sets_what_it_names_and_nothing_else() {
         let mut settings = Settings::default();

@@ -5,6 +5,8 @@
 mod enrolment;
 mod far_end;
 mod hostile;
+mod raw;
 mod routes;
+mod rules;
 mod shutdown;
 mod stage;

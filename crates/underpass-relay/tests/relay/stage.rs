@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use underpass_carrier::{ClientSettings, kind_by_name};
@@ -443,17 +443,4 @@ async fn carry(near: TcpStream, relay: SocketAddr, mut cut: watch::Receiver<u64>
         near.set_zero_linger().unwrap();
         far.set_zero_linger().unwrap();
     }
-}
-
-/// Reads to the end of a stream.
-pub(crate) async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).await?;
-    Ok(all)
-}
-
-/// Writes everything, then ends the stream.
-pub(crate) async fn write_all(stream: &mut (impl AsyncWriteExt + Unpin), data: &[u8]) {
-    stream.write_all(data).await.unwrap();
-    stream.shutdown().await.unwrap();
 }
