@@ -118,6 +118,21 @@ fn the_last_bytes_of_standard_input_arrive() {
     assert_eq!(received.recv_timeout(running::LIMIT).unwrap(), 1_000_000);
 }
 
+/// A transfer that is stopped half way must not look complete to the shell.
+#[test]
+fn a_conversation_that_is_stopped_has_not_succeeded() {
+    let relay = Relay::start();
+    let alice = relay.administrator();
+    let service = serve(|mut stream| {
+        stream.write_all(b"half\n").unwrap();
+        std::thread::park();
+    });
+    let _publish = alice.start(&["publish", "slow", &service.to_string()]);
+    let nc = alice.start(&["nc", "slow"]);
+    assert_eq!(nc.ready(), "half");
+    assert_eq!(nc.stop(), Some(1));
+}
+
 #[test]
 fn a_refused_service_looks_refused() {
     let relay = Relay::start();

@@ -4,6 +4,7 @@ use clap::Args;
 use underpass_agent::Connector;
 use underpass_agent::connect::{PinnedTrust, nc};
 use underpass_agent::status::{Board, StatusServer};
+use underpass_proto::Code;
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_or_hang_up;
@@ -40,7 +41,7 @@ impl Nc {
         let board = Board::new("nc");
         let Enrolled { standing, known } = tokio::select! {
             enrolled = context.enrolled() => enrolled?,
-            () = stop_or_hang_up()? => return Ok(()),
+            () = stop_or_hang_up()? => return Err(self.cut_short()),
         };
         board.show_standing(standing.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
@@ -60,11 +61,17 @@ impl Nc {
             () = stop => {
                 connector.close().await;
                 standing.attachment().detach().await;
-                return Ok(());
+                return Err(self.cut_short());
             }
         };
         connector.finish().await;
         standing.attachment().detach().await;
         outcome
+    }
+
+    /// What was stopped half way must not look complete to a shell.
+    fn cut_short(&self) -> Failure {
+        let trying = format!("the connection to {} was cut short", self.service);
+        Failure::of_code(Code::Cancelled, &trying)
     }
 }

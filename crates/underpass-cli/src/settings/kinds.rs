@@ -19,6 +19,22 @@ impl FromStr for Span {
     }
 }
 
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switch(pub bool);
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(Self(true)),
+            "false" | "0" | "no" | "off" | "" => Ok(Self(false)),
+            _ => Err("a switch is true or false"),
+        }
+    }
+}
+
 /// A relay's address, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayChoice(pub Option<RelayUrl>);
@@ -135,6 +151,8 @@ mod tests {
     #[test]
     fn texts_and_their_meanings() {
         assert_eq!("1m 30s".parse::<Span>().unwrap().0.as_secs(), 90);
+        assert!("1".parse::<Switch>().unwrap().0 && !"".parse::<Switch>().unwrap().0);
+        assert!("maybe".parse::<Switch>().is_err());
         assert!("90".parse::<Span>().is_err(), "a number without a unit");
         assert_eq!("".parse::<Carriers>().unwrap().0.len(), KINDS.len());
         assert_eq!(

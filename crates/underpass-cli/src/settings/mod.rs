@@ -176,7 +176,7 @@ mod tests {
     fn every_default_can_be_read() {
         let settings = resolve(&[], &[], "").unwrap();
         assert_eq!(settings.dial_timeout.0.as_secs(), 10);
-        assert!(!settings.json);
+        assert!(!settings.json.0);
         for row in TABLE {
             (row.check)(row.default).unwrap();
         }
@@ -196,13 +196,14 @@ mod tests {
     fn lists_and_switches_in_every_layer() {
         let settings = resolve(&[], &[], "carrier = ['poll', 'ws']\njson = true").unwrap();
         assert_eq!(settings.carrier.names(), ["poll", "ws"]);
-        assert!(settings.json);
+        assert!(settings.json.0);
         let settings = resolve(&[], &[("UNDERPASS_CARRIER", "ws,poll")], "").unwrap();
         assert_eq!(settings.carrier.names(), ["ws", "poll"]);
         assert!(
             resolve(&[("json", "true")], &[], "json = false")
                 .unwrap()
                 .json
+                .0
         );
     }
 

@@ -1,6 +1,8 @@
 //! The table.
 
-use super::kinds::{CarrierIdPlace, Carriers, MediaType, Priority, RelayChoice, Span, TlsMode};
+use super::kinds::{
+    CarrierIdPlace, Carriers, MediaType, Priority, RelayChoice, Span, Switch, TlsMode,
+};
 use super::{Layers, Row};
 use crate::failure::Failure;
 
@@ -62,9 +64,9 @@ macro_rules! settings {
 
 settings! {
     #[doc = "Print results as JSON, and errors too"]
-    json: bool = "false", Everywhere "";
+    json: Switch = "false", Everywhere "";
     #[doc = "Print results and errors only"]
-    quiet: bool = "false", Everywhere "";
+    quiet: Switch = "false", Everywhere "";
     #[doc = "What to log: error, warn, info, debug, trace, or rules such as underpass_endpoint=debug; if not given, RUST_LOG, else info for commands that keep running and warn for others"]
     log: String = "", Everywhere "RULES";
     #[doc = "The relay to use, one that `underpass login` was run for; if not given, the first of those"]
