@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             return exit_code(error.exit_code().try_into().unwrap_or(2));
         }
     };
+    raise_open_files();
     let as_asked = Output::new(cli.wants_json(), false);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,6 +45,16 @@ fn main() -> ExitCode {
             exit_code(failure.exit)
         }
     }
+}
+
+/// Every connection is an open file. Shells and service managers begin with 1024 for the sake of
+/// select(2), which nothing here uses, and leave it to the program to ask for what it may have.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is refused, it goes on with what it has.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Ends the process at once: a thread that waits for standard input must not keep it.

@@ -286,10 +286,11 @@ impl Inner {
         self.story.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lost(&self) {
+    /// The path was lost at `since`, as far as this side could see.
+    fn lost(&self, since: Instant) {
         let mut story = self.story();
         story.drops += 1;
-        story.since = Instant::now();
+        story.since = since;
     }
 
     fn restored(&self, link: Arc<Link>) {
@@ -329,7 +330,7 @@ async fn keep_going(inner: &Arc<Inner>) {
             continue;
         };
         if inner.link.borrow().is_some() && reason == WantsLeg::Detached {
-            inner.lost();
+            inner.lost(Instant::now());
             inner.link.send_replace(None);
             tracing::info!("the path to the relay is lost, making another");
         }
@@ -337,7 +338,7 @@ async fn keep_going(inner: &Arc<Inner>) {
         match resume(inner, &session).await {
             Ok(link) => {
                 if reason != WantsLeg::Detached {
-                    inner.lost();
+                    inner.lost(started);
                 }
                 inner.restored(link);
                 wait.attempt_lasted(started.elapsed());

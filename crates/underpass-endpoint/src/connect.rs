@@ -1,7 +1,7 @@
 //! Sessions from end to end, through a relay that only forwards them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use underpass_proto::code::{self, Code};
 use underpass_proto::handshake::{self, Accepting, Connecting};
@@ -16,6 +16,9 @@ use crate::session::Session;
 
 /// The peer must answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
+/// A path that breaks during the handshake is tried again for so long: less than the time for which
+/// a relay waits for a publisher that is away, so that its answer is the last word.
+const PASSING_LIMIT: Duration = Duration::from_secs(15);
 /// A further leg must carry the session within this.
 const RESUME_LIMIT: Duration = Duration::from_secs(25);
 /// So many refusals in a row, each saying that the session is unknown, end it: one may come from a
@@ -63,6 +66,11 @@ impl ConnectError {
             ConnectError::Attach(error) => error.code(),
         }
     }
+
+    /// Whether it may be otherwise in a moment: a path that broke is being made anew.
+    fn is_passing(&self) -> bool {
+        matches!(self, ConnectError::Refused { code, .. } if *code == Code::ServiceAway.number())
+    }
 }
 
 /// Decides whether a peer is who it should be, by the key that it proved.
@@ -85,44 +93,61 @@ impl Attachment {
         service: &str,
         trust: &dyn PeerTrust,
     ) -> Result<Session, ConnectError> {
+        let begun = Instant::now();
+        let mut wait = Backoff::new();
         loop {
-            let link = self.link().await?;
-            let relay = self.relay_key().fingerprint();
-            let (connecting, hello) = Connecting::start(
-                self.inner.settings.session.clone(),
-                &self.inner.identity,
-                HelloTarget::Endpoint,
-                relay.as_bytes(),
-                &mut rand::rng(),
-            )?;
-            let mut route = self.inner.routes.open(&link, service, &hello);
-            let answer = tokio::select! {
-                answer = next_packet(&mut route) => answer?,
-                // The path broke: nothing was said yet, so begin again.
-                _ = link.ended() => continue,
-            };
-            let answered = connecting.handle_answer(answer)?;
-            if let Err(reason) = trust.check(service, &answered.peer) {
-                route.refuse(Code::KeyMismatch.number());
-                return Err(ConnectError::NotTrusted(reason));
-            }
-            let leg = LegId(0);
-            let (core, finish) = answered.finish(leg, clock::now())?;
-            route.send(&finish);
-            let session = route.into_leg(leg, |port| Session::new(core, leg, port));
-            self.inner.routes.remember(session.clone());
-            tokio::spawn(keep_alive(
-                self.clone(),
-                session.clone(),
-                service.to_owned(),
-            ));
-            return match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
-                Ok(true) => Ok(session),
-                _ => {
-                    session.close(Code::TimedOut, "the peer did not go on after the handshake");
-                    Err(ConnectError::TimedOut(ANSWER_LIMIT))
+            match self.connect_once(service, trust).await {
+                Err(error) if error.is_passing() && begun.elapsed() < PASSING_LIMIT => {
+                    tracing::debug!("{service}: {error}, trying again");
+                    wait.sleep().await;
                 }
-            };
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn connect_once(
+        &self,
+        service: &str,
+        trust: &dyn PeerTrust,
+    ) -> Result<Session, ConnectError> {
+        let link = self.link().await?;
+        let relay = self.relay_key().fingerprint();
+        let (connecting, hello) = Connecting::start(
+            self.inner.settings.session.clone(),
+            &self.inner.identity,
+            HelloTarget::Endpoint,
+            relay.as_bytes(),
+            &mut rand::rng(),
+        )?;
+        let mut route = self.inner.routes.open(&link, service, &hello);
+        let answer = tokio::select! {
+            answer = next_packet(&mut route) => answer?,
+            _ = link.ended() => return Err(broken()),
+        };
+        let answered = connecting.handle_answer(answer)?;
+        if let Err(reason) = trust.check(service, &answered.peer) {
+            route.refuse(Code::KeyMismatch.number());
+            return Err(ConnectError::NotTrusted(reason));
+        }
+        let leg = LegId(0);
+        let (core, finish) = answered.finish(leg, clock::now())?;
+        route.send(&finish);
+        let session = route.into_leg(leg, |port| Session::new(core, leg, port));
+        self.inner.routes.remember(session.clone());
+        tokio::spawn(keep_alive(
+            self.clone(),
+            session.clone(),
+            service.to_owned(),
+        ));
+        match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
+            Ok(true) => Ok(session),
+            // The last message did not get there, and the peer knows of no session to resume.
+            Ok(false) => Err(broken()),
+            Err(_) => {
+                session.close(Code::TimedOut, "the peer did not go on after the handshake");
+                Err(ConnectError::TimedOut(ANSWER_LIMIT))
+            }
         }
     }
 
@@ -200,14 +225,19 @@ async fn accept(
     Ok(route.into_leg(leg, |port| Session::new(core, leg, port)))
 }
 
+/// One of the links on the way ended.
+fn broken() -> ConnectError {
+    ConnectError::Refused {
+        code: Code::ServiceAway.number(),
+        text: "the path broke in the middle of the handshake".into(),
+    }
+}
+
 async fn next_packet(route: &mut NewRoute) -> Result<Packet, ConnectError> {
     match tokio::time::timeout(ANSWER_LIMIT, route.events.recv()).await {
         Ok(Some(RouteEvent::Packet(packet))) => Ok(packet),
         Ok(Some(RouteEvent::Gone { code, text })) => Err(ConnectError::Refused { code, text }),
-        Ok(None) => Err(ConnectError::Refused {
-            code: Code::ServiceAway.number(),
-            text: "the path broke in the middle of the handshake".into(),
-        }),
+        Ok(None) => Err(broken()),
         Err(_) => {
             route.refuse(Code::TimedOut.number());
             Err(ConnectError::TimedOut(ANSWER_LIMIT))
