@@ -12,6 +12,8 @@ mod client;
 mod dial;
 mod error;
 mod front;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod inbox;
 mod kind;

@@ -206,11 +206,11 @@ impl Drop for Server {
 
 /// One listening address.
 #[derive(Clone)]
-struct Listening {
-    front: Arc<Front>,
-    connections: Arc<Semaphore>,
-    closing: CancellationToken,
-    tls: Option<TlsIdentity>,
+pub(crate) struct Listening {
+    pub(crate) front: Arc<Front>,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) closing: CancellationToken,
+    pub(crate) tls: Option<TlsIdentity>,
 }
 
 impl Listening {
@@ -282,7 +282,8 @@ impl Listening {
         Ok((Box::new(stream), Some(info)))
     }
 
-    async fn speak_http(self, stream: BoxedConnection, line: Line) {
+    /// Answers the requests on one connection until it ends.
+    pub(crate) async fn speak_http(self, stream: BoxedConnection, line: Line) {
         let settings = &self.front.settings;
         let stream = StallGuard::new(stream, settings.write_stall);
         let stop = line.stop.clone();

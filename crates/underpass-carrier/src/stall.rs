@@ -100,14 +100,7 @@ impl AsyncWrite for StallGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-
-    impl crate::dial::Connection for DuplexStream {
-        fn halves(self: Box<Self>) -> (crate::dial::ReadHalf, crate::dial::WriteHalf) {
-            let (read, write) = tokio::io::split(*self);
-            (Box::new(read), Box::new(write))
-        }
-    }
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[tokio::test]
     async fn a_reader_that_stops_is_cut() {

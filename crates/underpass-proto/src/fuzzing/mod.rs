@@ -1,8 +1,11 @@
-//! One function per parser for the fuzzer and for the tests that replay its corpus.
+//! One function per parser, and one for the session itself, for the fuzzer and for the tests that replay its corpus.
 //!
 //! Each takes any bytes, must not panic by itself, and asserts what holds for all input: what
 //! was understood can be written, and is then understood the same; how a stream is cut into
 //! chunks makes no difference.
+
+mod blocks;
+mod session;
 
 use std::fmt::Debug;
 
@@ -19,6 +22,8 @@ use crate::packet::{
 use crate::params::Params;
 use crate::route::{self, RouteHeader};
 use crate::wire::DecodeError;
+pub use blocks::compress;
+pub use session::session;
 
 /// One function of this module.
 pub type Target = fn(&[u8]);
@@ -33,6 +38,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("params", params),
     ("ticket", ticket),
     ("names", names),
+    ("compress", compress),
+    ("session", session),
 ];
 
 /// Encodes `value` and checks that it is as long as it says and decodes to itself.

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use bytes::BytesMut;
+
 use super::{blessed, root, samples};
+use crate::compress::Compressor;
 use crate::fuzzing::TARGETS;
 use crate::wire::samples::{Sample, bytes_of};
 
@@ -34,9 +37,11 @@ fn add(seeds: &mut Seeds, target: &'static str, name: &str, steer: &[u8], bytes:
     }
 }
 
-/// Every sample whole and cut in half, and for parsers without samples a few by hand.
+/// Every sample whole and cut in half, and for what has no samples a few by hand.
 fn seeds() -> Seeds {
     let mut seeds = Seeds::new();
+    block_seeds(&mut seeds);
+    session_seeds(&mut seeds);
     for sample in samples().values() {
         let (_, name) = sample.tag.split_once(' ').expect("a family and a name");
         for (target, steer) in targets(sample) {
@@ -102,6 +107,60 @@ fn seeds() -> Seeds {
     seeds
 }
 
+/// What the compressor makes of a text, for each codec.
+fn block_seeds(seeds: &mut Seeds) {
+    let text = b"the quick brown fox jumps over the lazy dog. ".repeat(20);
+    for (name, codecs, rate) in [("stored", 0, 0), ("lz4", 1, 100 << 20), ("zstd", 2, 0)] {
+        let mut compressor = Compressor::new(codecs);
+        let mut out = BytesMut::new();
+        for part in text.chunks(600) {
+            compressor.block(part, rate, &mut out);
+        }
+        add(seeds, "compress", name, &[41, 0], &out);
+    }
+    add(seeds, "compress", "text", &[7, 1], &text[..200]);
+}
+
+/// A step of the session's script: a choice, and the bytes of a packet with their length.
+fn step(choices: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(bytes.len()).expect("short").to_le_bytes();
+    [choices, &len, bytes].concat()
+}
+
+/// Each frame alone in a record, and a few conversations.
+fn session_seeds(seeds: &mut Seeds) {
+    let mut frames: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+    let all = samples();
+    for sample in all.values() {
+        if let Some(("frame", name)) = sample.tag.split_once(' ') {
+            frames.insert(name, bytes_of(sample.values[0].1));
+        }
+    }
+    // The channel of the samples is one that the initiator opens.
+    for (name, frame) in &frames {
+        let name = name.to_lowercase();
+        let alone = step(&[0, 0], frame);
+        add(seeds, "session", &format!("{name}-reliable"), &[1], &alone);
+        let opened = [step(&[0, 0], &frames["Open"]), alone].concat();
+        add(seeds, "session", &format!("{name}-opened"), &[1], &opened);
+        let alone = step(&[5], frame);
+        add(seeds, "session", &format!("{name}-once"), &[0], &alone);
+    }
+    // Opens, writes, is acknowledged, loses its leg, resumes, is answered with nonsense.
+    let resumed = bytes_of("05 04 cccccccccccccccccccccccccccccccc 7365616c6564");
+    let life = [
+        vec![12, 0, 12, 2, 0],
+        step(&[], b"hello"),
+        step(&[5], &bytes_of("02 00 00 00")),
+        vec![9, 12, 10, 0, 10, 2],
+        step(&[7], &resumed),
+        vec![8, 11, 0, 9, 9, 17],
+    ]
+    .concat();
+    add(seeds, "session", "life-of-an-initiator", &[0], &life);
+    add(seeds, "session", "life-of-a-responder", &[1], &life);
+}
+
 #[test]
 fn every_sample_is_a_seed_of_the_corpus() {
     for ((target, name), seed) in seeds() {
@@ -153,7 +212,18 @@ fn the_corpus_is_replayed() {
 #[test]
 fn each_target_can_be_fuzzed() {
     let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("the manifest");
-    assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len());
+    let files = fs::read_dir(root().join("fuzz/fuzz_targets")).expect("the targets");
+    let of_this_crate = files.filter(|file| {
+        let path = file.as_ref().expect("an entry").path();
+        fs::read_to_string(path)
+            .expect("a target")
+            .contains("underpass_proto::")
+    });
+    assert_eq!(of_this_crate.count(), TARGETS.len());
+    assert_eq!(
+        manifest.matches("[[bin]]").count(),
+        manifest.matches("path = \"fuzz_targets/").count()
+    );
     for (target, _) in TARGETS {
         assert!(
             manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")),
