@@ -205,6 +205,12 @@ impl Decompressor {
         self.partial.put_slice(data);
     }
 
+    /// Bytes that arrived and stand in no block that was taken yet.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Whether the channel may end here.
     #[must_use]
     pub fn is_between_blocks(&self) -> bool {
