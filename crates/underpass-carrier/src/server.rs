@@ -139,7 +139,7 @@ impl Server {
                 address: *address,
                 source,
             };
-            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let listener = crate::listen(*address).map_err(failed)?;
             let scheme = if tls.is_some() {
                 Scheme::Https
             } else {

@@ -38,7 +38,7 @@ impl Listener {
     /// The system refuses the address.
     pub async fn bind(service: &str, address: SocketAddr) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = underpass_carrier::listen(address).map_err(failed)?;
         Ok(Self {
             service: service.to_owned(),
             address: listener.local_addr().map_err(failed)?,

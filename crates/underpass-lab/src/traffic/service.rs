@@ -68,7 +68,12 @@ impl Service {
         port: u16,
         serve: impl Fn(&TcpStream, &Tally) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let bind = || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+        let bind = || {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+            // The standard library's queue of 128 loses part of a burst of a thousand connections.
+            rustix::net::listen(&listener, 4096)?;
+            Ok::<_, io::Error>(listener)
+        };
         let listener = host
             .inside(bind)?
             .with_context(|| format!("listen on port {port}"))?;
