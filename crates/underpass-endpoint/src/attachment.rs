@@ -382,10 +382,10 @@ async fn remake(inner: &Arc<Inner>, old: &Session, wait: &mut Backoff) -> bool {
                 inner.restored(hop.link);
                 return true;
             }
+            // Somebody stands in the way: as with any other broken path, the right relay may come back.
             Err(error @ AttachError::RelayKey { .. }) => {
                 tracing::error!("{error}");
-                inner.ended.send_replace(Some(error));
-                return false;
+                inner.story().waiting_for = Some(error.to_string());
             }
             Err(error) => inner.story().waiting_for = Some(error.to_string()),
         }

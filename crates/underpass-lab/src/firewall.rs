@@ -79,7 +79,7 @@ pub struct Redirect {
 impl Drop for Redirect {
     fn drop(&mut self) {
         // Nothing depends on it when the lab ends too.
-        let _ = self.namespace.nft("delete table ip redirect\n");
+        let _ = self.namespace.nft("delete table ip diverted\n");
     }
 }
 
@@ -198,7 +198,7 @@ impl Firewall {
         let namespace = self.shared_namespace();
         let ((from, port), (to, other)) = (from, to);
         namespace.nft(&format!(
-            "table ip redirect {{\nchain before {{\ntype nat hook prerouting priority dstnat;\n\
+            "table ip diverted {{\nchain before {{\ntype nat hook prerouting priority dstnat;\n\
              ip daddr {from} tcp dport {port} dnat to {to}:{other}\n}}\n}}\n"
         ))?;
         Ok(Redirect { namespace })

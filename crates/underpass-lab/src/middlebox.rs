@@ -81,11 +81,12 @@ impl Middlebox {
         let listener = host.inside(bind)??;
         let own = listener.local_addr()?.port();
         let source = firewall.address();
-        // A table for each box: several may stand before one host.
+        // A table for each box: several may stand before one host. Only what begins with a SYN is redirected: a
+        // connection that was there before is new to connection tracking, which begins with this table.
         let table = format!("middlebox{own}");
         host.namespace().nft(&format!(
             "table ip {table} {{\nchain before {{\ntype nat hook prerouting priority dstnat;\n\
-             ip saddr {source} tcp dport {port} redirect to :{own}\n}}\n}}\n"
+             ip saddr {source} tcp dport {port} tcp flags & (syn | ack) == syn redirect to :{own}\n}}\n}}\n"
         ))?;
         let shared = Arc::new(Shared {
             name: format!("the box between {} and {}", firewall.name(), host.name()),
