@@ -347,21 +347,10 @@ impl Switch {
             return;
         };
         let lanes = lock(&port.lanes).remove(&end.route);
-        match lanes {
-            Some(Lanes {
-                inward,
-                outward: Some(outward),
-            }) => {
-                inward.close();
-                outward.finish(gone);
-            }
-            Some(Lanes {
-                inward,
-                outward: None,
-            }) => {
-                inward.close();
-                link.send_header(gone.into());
-            }
+        // What came in at this end is left alone: it may still be on its way out at the other end,
+        // with a last word behind it.
+        match lanes.and_then(|lanes| lanes.outward) {
+            Some(outward) => outward.finish(gone),
             None => link.send_header(gone.into()),
         }
     }

@@ -277,6 +277,34 @@ async fn who_asks_on_and_on_and_never_reads_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_are_told_when_access_is_taken_back() {
+    let (stage, admin, key) = stage().await;
+    let mut publisher = lazy_publisher(&stage, &admin).await;
+    let mut alice = RawHop::attach(stage.address(), &key).await;
+    for round in 0..20 {
+        alice.send_routed(open(2, "db.bob"), b"hello").await;
+        let (header, _) = publisher.next_routed().await.unwrap();
+        assert!(
+            matches!(header, RouteHeader::Incoming(_)),
+            "{round}: {header:?}"
+        );
+        admin.deny("*", "db.bob").await.unwrap();
+        let told = alice.next_routed().await.unwrap().0;
+        assert!(
+            matches!(&told, RouteHeader::Gone(it) if it.code == Code::Denied.number()),
+            "{told:?}"
+        );
+        let told = publisher.next_routed().await.unwrap().0;
+        assert!(
+            matches!(&told, RouteHeader::Gone(it) if it.code == Code::Ended.number()),
+            "{told:?}"
+        );
+        admin.allow("*", "db.bob").await.unwrap();
+    }
+    until("queues to empty", || stage.relay.load().1 == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_are_sealed_per_hop_and_payload_passes_as_it_is() {
     let (stage, admin, key) = stage().await;
     let mut publisher = lazy_publisher(&stage, &admin).await;

@@ -58,6 +58,11 @@ impl Stage {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        // With RUST_LOG a failing test tells its story; a second call changes nothing.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings {
             data: folder.path().join("data"),
