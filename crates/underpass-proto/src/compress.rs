@@ -39,6 +39,8 @@ pub struct BlockError(&'static str);
 pub struct Compressor {
     codecs: u8,
     zstd: Option<Encoder<'static>>,
+    /// Room to compress into, kept from block to block.
+    packed: Vec<u8>,
     /// Bytes that pass untried because the last trial was no good.
     skip: usize,
     /// How many to pass after the next bad trial: doubled each time.
@@ -52,6 +54,7 @@ impl Compressor {
         Compressor {
             codecs,
             zstd: None,
+            packed: Vec::new(),
             skip: 0,
             next_skip: FIRST_SKIP,
         }
@@ -92,7 +95,12 @@ impl Compressor {
             return self.codecs & ENCODING_ZSTD != 0;
         }
         let trial = &data[..data.len().min(TRIAL)];
-        let good = lz4_flex::block::compress(trial).len() * 10 <= trial.len() * 9;
+        let room = room(
+            &mut self.packed,
+            lz4_flex::block::get_maximum_output_size(TRIAL),
+        );
+        let length = lz4_flex::block::compress_into(trial, room).unwrap_or(trial.len());
+        let good = length * 10 <= trial.len() * 9;
         if good {
             self.next_skip = FIRST_SKIP;
         } else {
@@ -106,8 +114,9 @@ impl Compressor {
         if self.codecs & ENCODING_LZ4 == 0 {
             return self.zstd(data, out);
         }
-        let mut packed = vec![0; lz4_flex::block::get_maximum_output_size(data.len())];
-        let Ok(length) = lz4_flex::block::compress_into(data, &mut packed) else {
+        let most = lz4_flex::block::get_maximum_output_size(data.len());
+        let packed = room(&mut self.packed, most);
+        let Ok(length) = lz4_flex::block::compress_into(data, packed) else {
             return false;
         };
         if length >= data.len() {
@@ -130,8 +139,11 @@ impl Compressor {
         let Some(encoder) = &mut self.zstd else {
             return false;
         };
-        let mut packed = vec![0; zstd::zstd_safe::compress_bound(data.len()) + 64];
-        match deflate(encoder, data, &mut packed) {
+        let packed = room(
+            &mut self.packed,
+            zstd::zstd_safe::compress_bound(data.len()) + 64,
+        );
+        match deflate(encoder, data, packed) {
             Some(length) => {
                 put_header(out, ZSTD, data.len(), length);
                 out.put_slice(&packed[..length]);
@@ -149,6 +161,14 @@ impl Compressor {
 /// After a bad trial so many bytes pass untried at first, and so many at the most.
 const FIRST_SKIP: usize = 256 * 1024;
 const MAX_SKIP: usize = 16 * 1024 * 1024;
+
+/// At least so many bytes of a buffer that grows as needed.
+fn room(buffer: &mut Vec<u8>, bytes: usize) -> &mut [u8] {
+    if buffer.len() < bytes {
+        buffer.resize(bytes, 0);
+    }
+    &mut buffer[..bytes]
+}
 
 fn new_encoder() -> Option<Encoder<'static>> {
     let mut encoder = Encoder::new(1).ok()?;
@@ -169,6 +189,9 @@ fn deflate(encoder: &mut Encoder<'static>, data: &[u8], packed: &mut [u8]) -> Op
     let mut output = OutBuffer::around(packed);
     while input.pos() < data.len() {
         encoder.run(&mut input, &mut output).ok()?;
+        if output.pos() == output.capacity() {
+            return None;
+        }
     }
     while encoder.flush(&mut output).ok()? > 0 {
         if output.pos() == output.capacity() {

@@ -69,6 +69,8 @@ pub(crate) struct Channel {
     pub(crate) announced: bool,
     /// Stands in the schedule.
     pub(crate) scheduled: bool,
+    /// Something was read: its window may be worth renewing.
+    pub(crate) renewable: bool,
     /// The application was told "full" and wants to know when there is room.
     pub(crate) write_blocked: bool,
     /// The peer wants no more: the code it gave.
@@ -97,6 +99,7 @@ impl Channel {
             recv,
             announced: false,
             scheduled: false,
+            renewable: false,
             write_blocked: false,
             stopped: None,
             datagrams_in: Datagrams::new(),

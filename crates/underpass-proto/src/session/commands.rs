@@ -185,6 +185,9 @@ impl Session {
         let complete = channel.recv.is_complete();
         self.fragments -= channel.recv.fragments();
         self.credit.consumed += channel.recv.discard();
+        while let Some((data, ())) = channel.datagrams_in.pop() {
+            self.datagram_bytes -= data.len();
+        }
         if !complete {
             self.control
                 .push_back(Frame::Stop(frame::Stop { channel: id, code }));
@@ -205,7 +208,9 @@ impl Session {
         }
         if let Some(data) = channel.recv.read(most) {
             self.credit.consumed += data.len() as u64;
-            self.renewable.insert(id);
+            if !std::mem::replace(&mut channel.renewable, true) {
+                self.renewable.push(id);
+            }
             return ReadOutcome::Data(data);
         }
         let outcome = match channel.recv.reset_code() {

@@ -7,7 +7,9 @@ use super::receive::Broken;
 use super::recv_half::{RecvHalf, SMALL, Violation};
 use super::{ClosedBy, Event, LINGER, Session, State};
 use crate::code;
-use crate::frame::{self, ChannelId, ChannelKind, Class, Data, Encoding, Frame, Open, Redial};
+use crate::frame::{
+    self, ChannelId, ChannelKind, Class, Data, Encoding, Frame, MaxChannelData, Open, Redial,
+};
 use crate::time::Time;
 
 const STREAM_BYTES: Broken = Broken(
@@ -100,9 +102,6 @@ impl Session {
         channel.kind = kind;
         channel.class = class;
         channel.encoding = encoding;
-        let readable = channel.recv.is_readable();
-        let stopped = channel.stopped.is_some();
-        let redials = std::mem::take(&mut channel.redials_in);
         self.events.push_back(Event::Opened {
             channel: id,
             kind,
@@ -110,18 +109,44 @@ impl Session {
             encoding,
             service,
         });
-        for (offset, service) in redials {
+        self.tell_what_came_before(id);
+        Ok(())
+    }
+
+    /// OPEN came after other frames of its channel: the application hears of those now.
+    fn tell_what_came_before(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        for (offset, service) in std::mem::take(&mut channel.redials_in) {
             self.events.push_back(Event::Redial {
                 channel: id,
                 offset,
                 service,
             });
         }
-        if readable {
+        if channel.recv.is_readable() {
             self.events.push_back(Event::Readable { channel: id });
         }
-        if stopped {
+        if channel.stopped.is_some() {
             self.events.push_back(Event::Writable { channel: id });
+        }
+    }
+
+    pub(super) fn handle_opened(&mut self, id: ChannelId) {
+        if id.initiated_by() == self.role && self.channels.contains_key(&id) {
+            self.events.push_back(Event::Accepted { channel: id });
+        }
+    }
+
+    pub(super) fn handle_max_channel_data(
+        &mut self,
+        now: Time,
+        max: MaxChannelData,
+    ) -> Result<(), Broken> {
+        if let Some(channel) = self.channel_mut(now, max.channel)? {
+            channel.send.raise_limit(max.maximum);
+            self.reschedule(max.channel);
         }
         Ok(())
     }
@@ -284,7 +309,6 @@ impl Session {
         if let Some(channel) = self.channels.remove(&id) {
             self.datagram_bytes -= channel.datagrams_in.bytes();
         }
-        self.renewable.remove(&id);
         if id.initiated_by() != self.role {
             self.credit.peer_done += 1;
         }

@@ -47,7 +47,7 @@ mod send_half;
 mod transmit;
 mod window;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -144,7 +144,7 @@ pub struct Session {
     /// Frames that go into the next reliable record.
     control: VecDeque<Frame>,
     /// Channels whose window may be worth renewing.
-    renewable: BTreeSet<ChannelId>,
+    renewable: Vec<ChannelId>,
     /// Records that carry REDIAL, in order.
     redials_under_way: Vec<(u64, ChannelId)>,
     /// Pieces of channels that arrived out of order.
@@ -217,7 +217,7 @@ impl Session {
                 peer_open_limit: config.params.max_channels,
             },
             control: VecDeque::new(),
-            renewable: BTreeSet::new(),
+            renewable: Vec::new(),
             redials_under_way: Vec::new(),
             fragments: 0,
             datagram_bytes: 0,

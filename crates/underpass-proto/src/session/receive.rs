@@ -224,36 +224,15 @@ impl Session {
                     state.handle_ping(ping.token, now, maker);
                 }
             }
-            Frame::Pong(pong) => {
-                let asked = self
-                    .legs
-                    .get_mut(&leg)
-                    .and_then(|l| l.ponged(pong.token, now));
-                if let Some(index) = asked {
-                    self.replay.answered(leg, index);
-                }
-            }
+            Frame::Pong(pong) => self.handle_pong(now, leg, pong.token),
             Frame::Ack(ack) => self.handle_ack(now, leg, &ack, true)?,
             Frame::Open(open) => self.handle_open(now, open)?,
-            Frame::Opened(opened) => {
-                if opened.channel.initiated_by() == self.role
-                    && self.channels.contains_key(&opened.channel)
-                {
-                    self.events.push_back(Event::Accepted {
-                        channel: opened.channel,
-                    });
-                }
-            }
+            Frame::Opened(opened) => self.handle_opened(opened.channel),
             Frame::Data(data) => self.handle_data(now, data)?,
             Frame::MaxData(max) => {
                 self.credit.send_limit = self.credit.send_limit.max(max.maximum);
             }
-            Frame::MaxChannelData(max) => {
-                if let Some(channel) = self.channel_mut(now, max.channel)? {
-                    channel.send.raise_limit(max.maximum);
-                    self.reschedule(max.channel);
-                }
-            }
+            Frame::MaxChannelData(max) => self.handle_max_channel_data(now, max)?,
             Frame::MaxChannels(max) => {
                 if max.maximum > self.credit.open_limit {
                     self.credit.open_limit = max.maximum;
@@ -273,6 +252,14 @@ impl Session {
             Frame::Ticket(_) => {}
         }
         Ok(())
+    }
+
+    /// The peer answered a PING: it has told what arrived before, so the rest did not.
+    fn handle_pong(&mut self, now: Time, leg: LegId, token: u64) {
+        let state = self.legs.get_mut(&leg);
+        if let Some(index) = state.and_then(|leg| leg.ponged(token, now)) {
+            self.replay.answered(leg, index);
+        }
     }
 
     /// `measure` is false for what a resume message acknowledges: that was another leg's doing.

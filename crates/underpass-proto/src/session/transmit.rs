@@ -289,7 +289,7 @@ impl Session {
             return;
         }
         let rtt = self.rtt().unwrap_or(Duration::ZERO);
-        while let Some(id) = self.renewable.pop_first() {
+        while let Some(id) = self.renewable.pop() {
             self.renew_channel(now, id, rtt);
         }
         let credit = &mut self.credit;
@@ -316,6 +316,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
+        channel.renewable = false;
         if let Some(maximum) = channel.recv.new_limit(now, rtt) {
             self.control
                 .push_back(Frame::MaxChannelData(MaxChannelData {
