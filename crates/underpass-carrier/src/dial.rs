@@ -190,8 +190,9 @@ async fn connect_tcp(target: &RelayUrl, limit: Duration) -> Result<TcpStream, Ca
         host: host.to_owned(),
         reason: "the name has no address".to_owned(),
     };
-    // A dead first address must leave time for the next.
-    let each = limit / u32::try_from(addresses.len().clamp(1, 4)).unwrap_or(1);
+    // A dead first address must leave time for the next, and the last one for saying that it was TCP that did not
+    // come about.
+    let each = (limit - limit / 10) / u32::try_from(addresses.len().clamp(1, 4)).unwrap_or(1);
     for candidate in addresses {
         let attempt = tokio::time::timeout(each, TcpStream::connect(candidate)).await;
         let error = match attempt {

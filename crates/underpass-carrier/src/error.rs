@@ -92,6 +92,12 @@ impl CarrierError {
         }
     }
 
+    /// Whether the relay's host was not reached at all: any other carrier would meet the same.
+    #[must_use]
+    pub fn is_about_the_host(&self) -> bool {
+        matches!(self, Self::Resolve { .. } | Self::Connect { .. })
+    }
+
     pub(crate) fn broken(reason: impl std::fmt::Display) -> Self {
         Self::ClosedAbruptly {
             reason: reason.to_string(),
