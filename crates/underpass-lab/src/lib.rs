@@ -7,6 +7,7 @@
 //!
 //! Where namespaces cannot be made, a test that runs under [`tests!`] counts as skipped.
 
+pub mod boxes;
 pub mod built;
 mod capture;
 mod cutter;
