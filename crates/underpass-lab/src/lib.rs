@@ -42,4 +42,4 @@ pub use process::{Memory, Process, Signal};
 pub use scene::{CARRIERS, CLIENT, Options, Scene, Way, each_carrier, side_by_side};
 pub use story::Story;
 pub use topology::{Cable, Lab, TwoFirewalls};
-pub use tunnel::{Agent, Entrance, Entrances, Relay, RelayOptions};
+pub use tunnel::{Agent, Entrance, Entrances, Relay, RelayOptions, Told};
