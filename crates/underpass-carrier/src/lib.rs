@@ -18,12 +18,14 @@ mod guard;
 mod inbox;
 mod kind;
 mod listen;
+mod memory;
 mod pipe;
 mod poll;
 mod posting;
 mod posts;
 pub mod request;
 mod server;
+mod sizing;
 pub mod span;
 mod stall;
 mod stream;
@@ -46,6 +48,7 @@ pub use error::CarrierError;
 pub use front::{ConnectedPeer, Fallback, NotFound, Page};
 pub use kind::{Abilities, KINDS, Kind, kind_by_name};
 pub use listen::listen;
+pub use memory::{PathBounds, PathMemory};
 pub use request::IdPlace;
 pub use server::{Listen, Server, ServerError, ServerSettings};
 pub use tls::{Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsTrust, show_fingerprint};
@@ -93,7 +96,9 @@ pub struct CarrierInfo {
 pub trait Sink: Send + 'static {
     /// Takes bytes from the front of `queue`, as many as fit without buffering more than the kernel
     /// or one request needs. Ready means that at least one byte was taken (or `queue` was empty).
-    /// A chunk that was taken in part is left at the front with its rest.
+    /// A chunk that was taken in part is left at the front with its rest. What was taken may be gathered with
+    /// what comes next until [`Sink::poll_flush`] is asked for, though never for longer than the path needs to
+    /// answer.
     ///
     /// # Errors
     /// The carrier is dead; what it had taken may or may not arrive.
