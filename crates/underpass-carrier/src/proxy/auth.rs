@@ -80,8 +80,8 @@ pub(crate) struct Gate {
     known: Mutex<Known>,
     /// Held by the first connection until it knows what the proxy wants.
     pub(crate) asking: tokio::sync::Mutex<()>,
-    /// Held while somebody is asked for credentials.
-    pub(super) prompting: tokio::sync::Mutex<()>,
+    /// Held while somebody is asked for credentials; true once there was no answer.
+    pub(super) prompting: tokio::sync::Mutex<bool>,
 }
 
 impl Gate {

@@ -193,10 +193,13 @@ impl Proxies {
             gates.get(proxy).cloned()
         };
         let Some(gate) = gate else { return false };
-        let _alone = gate.prompting.lock().await;
+        let mut declined = gate.prompting.lock().await;
         // Somebody else may have been told while we waited.
         if !matches!(gate.credentials(), Ok(None)) {
             return true;
+        }
+        if *declined {
+            return false;
         }
         let (prompt, proxy) = (Arc::clone(prompt), proxy.clone());
         let asked = tokio::task::spawn_blocking(move || prompt(&proxy));
@@ -205,7 +208,10 @@ impl Proxies {
                 gate.set_credentials(credentials);
                 true
             }
-            _ => false,
+            _ => {
+                *declined = true;
+                false
+            }
         }
     }
 }

@@ -180,6 +180,7 @@ impl Client {
     /// A connection to a proxy that forwards requests, which knows already who asks.
     async fn open_forwarding(&self, gate: &Arc<Gate>) -> Result<HttpConnection, CarrierError> {
         let _first = self.first_to_ask(gate).await;
+        gate.credentials()?;
         let mut auth = Authenticator::new(Arc::clone(gate));
         for _ in 0..MOST_CONNECTIONS {
             let reached = self.reach_proxy(gate.proxy()).await?;
@@ -241,6 +242,7 @@ impl Client {
     /// A connection to the relay through the proxy (RFC 9110 section 9.3.6).
     async fn tunnel(&self, gate: &Arc<Gate>) -> Result<Reached, CarrierError> {
         let _first = self.first_to_ask(gate).await;
+        gate.credentials()?;
         let mut auth = Authenticator::new(Arc::clone(gate));
         for _ in 0..MOST_CONNECTIONS {
             let mut reached = self.reach_proxy(gate.proxy()).await?;

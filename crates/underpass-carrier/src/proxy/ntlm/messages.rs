@@ -19,8 +19,7 @@ const ALWAYS_SIGN: u32 = 0x0000_8000;
 const EXTENDED_SESSION_SECURITY: u32 = 0x0008_0000;
 const TARGET_INFO: u32 = 0x0080_0000;
 /// What the client asks for and can do.
-const OURS: u32 =
-    UNICODE | OEM | REQUEST_TARGET | NTLM | ALWAYS_SIGN | EXTENDED_SESSION_SECURITY | TARGET_INFO;
+const OURS: u32 = UNICODE | OEM | REQUEST_TARGET | NTLM | ALWAYS_SIGN | EXTENDED_SESSION_SECURITY;
 
 // Kinds of entries in the target's information, section 2.2.2.1.
 const AV_END: u16 = 0;
@@ -36,7 +35,7 @@ pub(crate) enum MessageError {
     /// It is no challenge, or cut short.
     #[error("the proxy's NTLM challenge is malformed")]
     Malformed,
-    /// It offers no Unicode or no information about itself, so that version 2 cannot be spoken.
+    /// It offers no Unicode, so that version 2 cannot be spoken.
     #[error("the proxy wants a version of NTLM that is too old to be safe")]
     TooOld,
 }
@@ -71,8 +70,17 @@ impl<'a> ChallengeMessage<'a> {
         }
         let flags = u32::from_le_bytes(array(bytes, 20)?);
         let challenge = array(bytes, 24)?;
-        if flags & UNICODE == 0 || flags & TARGET_INFO == 0 {
+        if flags & UNICODE == 0 {
             return Err(MessageError::TooOld);
+        }
+        if flags & TARGET_INFO == 0 {
+            // A server of old says nothing about itself, and may still check the newer proof.
+            let entries = Vec::new();
+            return Ok(Self {
+                flags,
+                challenge,
+                entries,
+            });
         }
         let len = usize::from(u16::from_le_bytes(array(bytes, 40)?));
         let offset = u32::from_le_bytes(array(bytes, 44)?) as usize;
@@ -167,7 +175,7 @@ impl AuthenticateMessage<'_> {
             out.extend_from_slice(&(offset as u32).to_le_bytes());
             offset += field.len();
         }
-        let agreed = (flags & OURS) & !OEM;
+        let agreed = flags & (OURS | TARGET_INFO) & !OEM;
         out.extend_from_slice(&agreed.to_le_bytes());
         // Version (8 bytes, not told) and the code over all messages (16 bytes).
         out.extend_from_slice(&[0; HEADER_LEN - 64]);

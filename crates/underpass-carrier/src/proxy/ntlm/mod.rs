@@ -139,6 +139,20 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_says_nothing_about_itself_gets_the_same_proof() {
+        let mut challenge = bytes(CHALLENGE)[..32].to_vec();
+        challenge[22] &= !0x80;
+        let who = Credentials::new("User", "Password");
+        let (ntlm, _) = Ntlm::begin();
+        let third = ntlm.answer(&challenge, &who, [0xaa; 8], 7).expect("valid");
+        assert!(
+            third
+                .windows(8)
+                .any(|part| part == [7, 0, 0, 0, 0, 0, 0, 0])
+        );
+    }
+
+    #[test]
     fn domains_stand_before_a_backslash() {
         assert_eq!(split_user("CORP\\anna"), ("CORP", "anna"));
         assert_eq!(split_user("anna@corp.example"), ("", "anna@corp.example"));
