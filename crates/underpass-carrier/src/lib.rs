@@ -8,6 +8,7 @@
 
 pub mod answers;
 mod body;
+mod certificate;
 mod client;
 mod dial;
 mod error;
@@ -21,8 +22,10 @@ mod listen;
 mod memory;
 mod pipe;
 mod poll;
+mod portal;
 mod posting;
 mod posts;
+pub mod proxy;
 pub mod request;
 mod server;
 mod sizing;
@@ -49,9 +52,12 @@ pub use front::{ConnectedPeer, Fallback, NotFound, Page};
 pub use kind::{Abilities, KINDS, Kind, kind_by_name};
 pub use listen::listen;
 pub use memory::{PathBounds, PathMemory};
+pub use proxy::opening::ProxyUse;
 pub use request::IdPlace;
 pub use server::{Listen, Server, ServerError, ServerSettings};
-pub use tls::{Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsTrust, show_fingerprint};
+pub use tls::{
+    Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsRoots, TlsTrust, show_fingerprint,
+};
 pub use url::{RelayUrl, RelayUrlError, Scheme};
 
 /// One live carrier.
@@ -90,6 +96,8 @@ pub struct CarrierInfo {
     pub local: Option<SocketAddr>,
     /// What TLS agreed on, for `https`.
     pub tls: Option<TlsInfo>,
+    /// The proxy that it passes, and how.
+    pub proxy: Option<ProxyUse>,
 }
 
 /// The sending half of a carrier.
