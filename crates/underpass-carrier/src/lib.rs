@@ -17,6 +17,7 @@ pub mod fuzzing;
 mod guard;
 mod inbox;
 mod kind;
+pub mod ladder;
 mod listen;
 mod pipe;
 mod poll;
