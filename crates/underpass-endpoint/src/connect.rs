@@ -139,6 +139,7 @@ impl Attachment {
             self.clone(),
             session.clone(),
             service.to_owned(),
+            link.serial(),
         ));
         match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
             Ok(true) => Ok(session),
@@ -245,11 +246,20 @@ async fn next_packet(route: &mut NewRoute) -> Result<Packet, ConnectError> {
     }
 }
 
-/// Makes a new path for a session that this agent began, whenever it needs one.
-async fn keep_alive(attachment: Attachment, session: Session, service: String) {
+/// Makes a new path for a session that this agent began, whenever it needs one. Its first one is on the
+/// link `serial`.
+async fn keep_alive(attachment: Attachment, session: Session, service: String, mut serial: u64) {
     let mut wait = Backoff::new();
     let mut unknown = 0;
-    while session.wants_leg().await.is_some() {
+    loop {
+        // A link that was replaced is about to end: the session moves before it has to.
+        tokio::select! {
+            biased;
+            wanted = session.wants_leg() => if wanted.is_none() {
+                return;
+            },
+            () = attachment.link_replaced(serial) => {}
+        }
         let link = match attachment.link().await {
             Ok(link) => link,
             Err(error) => {
@@ -257,14 +267,21 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String) {
                 return;
             }
         };
+        serial = link.serial();
         let port = attachment.inner.routes.resume(&link, &service, &session);
-        let active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())).await;
-        if active == Ok(true) {
+        let active = tokio::select! {
+            active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())) => active == Ok(true),
+            () = attachment.link_replaced(serial) => false,
+        };
+        if active {
             unknown = 0;
             wait.reset();
             continue;
         }
         session.leg_lost(port.id());
+        if attachment.is_replaced(serial) {
+            continue;
+        }
         match port.gone_because() {
             Some((code, text)) if is_unknown(code) => {
                 unknown += 1;
