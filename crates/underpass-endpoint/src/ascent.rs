@@ -206,9 +206,7 @@ impl Ascent {
     }
 
     async fn outcome(&mut self, attempt: AttemptId, outcome: Outcome) -> Option<Turn> {
-        if self.under_way.remove(&attempt).is_none() {
-            return None;
-        }
+        self.under_way.remove(&attempt)?;
         let outcome = match outcome {
             // The others wait meanwhile: only one of them may become the session.
             Outcome::Begun(begun) => match attempt::finish(*begun, &self.routes).await {

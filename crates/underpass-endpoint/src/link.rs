@@ -353,6 +353,13 @@ impl Link {
         self.writer.notify.notify_one();
     }
 
+    /// Asks whether the other side still answers: somebody waits for something that passes here, and
+    /// what is routed is not acknowledged by the link's own session.
+    pub(crate) fn ask(&self) {
+        self.session
+            .with(|state, now| state.core.ping(now, self.id));
+    }
+
     /// Ends the link in an orderly way: what is queued goes out first.
     pub fn close(&self) {
         self.writer.close();
@@ -506,8 +513,7 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
             Some(limit) => match tokio::time::timeout(limit, receiving).await {
                 Ok(received) => received,
                 Err(_) => {
-                    link.session
-                        .with(|state, now| state.core.ping(now, link.id));
+                    link.ask();
                     silence.asked();
                     continue;
                 }

@@ -1,5 +1,7 @@
 //! A hop's session over real carriers on loopback: attached, cut, resumed.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

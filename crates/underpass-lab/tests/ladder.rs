@@ -34,6 +34,7 @@ fn a_box_that_changes_its_mind_costs_no_byte() -> Result<()> {
     let boxes = between(&scene)?;
     let best = settled(&scene, "the first choice", |carrier| carrier == "upgrade")?;
     let stream = traffic::connect(&scene.net.b, way.address(), LIMIT)?;
+    traffic::exchange(&stream, PIECE, 1, Duration::ZERO)?;
     let over = AtomicBool::new(false);
     let (changes, exchanged) = std::thread::scope(|scope| {
         let exchanging = scope.spawn(|| exchange_until(&stream, &over));
