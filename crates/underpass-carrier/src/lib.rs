@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod guard;
 mod inbox;
 mod kind;
+pub mod ladder;
 mod listen;
 mod memory;
 mod pipe;
