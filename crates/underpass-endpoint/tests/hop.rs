@@ -109,6 +109,7 @@ async fn attach(address: SocketAddr, carrier: &str) -> Attachment {
         relay_key: None,
         carriers: KINDS.iter().filter(|kind| kind.name == carrier).collect(),
         client: ClientSettings::default(),
+        ascent: underpass_endpoint::AscentSettings::default(),
         session: Config::default(),
     };
     Attachment::attach(settings, Arc::new(StaticKey::generate()))
