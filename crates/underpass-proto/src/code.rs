@@ -192,6 +192,18 @@ codes! {
         "the session has gone on since this attempt to resume it was made",
         "an older copy of the attempt arrived late or was replayed",
         "nothing to do: agents resume again by themselves";
+    0x1d InvalidToken INVALID_TOKEN "UP-TOKEN", PermissionDenied, retry false, exit 3:
+        "the token is not valid",
+        "it is missing, misspelt, revoked or expired, or its user is shut out",
+        "make a new one with: underpass users token NAME";
+    0x1e WrongOffset WRONG_OFFSET "UP-OFFSET", InvalidInput, retry false, exit 1:
+        "the bytes do not stand where they should in the stream",
+        "some before them are missing, or were acknowledged and forgotten",
+        "go on from the offset that the answer names";
+    0x1f TooLarge TOO_LARGE "UP-TOO-LARGE", InvalidInput, retry false, exit 1:
+        "the request's body is too large",
+        "the client sends more at once than the relay takes",
+        "send it in several requests";
 }
 
 impl Code {
