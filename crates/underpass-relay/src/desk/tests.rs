@@ -90,6 +90,7 @@ impl Office {
         let caller = Caller {
             attachment: AttachmentId(u64::from(key)),
             key: [key; 32],
+            origin: Origin::Agent,
             address: None,
         };
         if self.attached.lock().unwrap().insert(key) {
@@ -139,6 +140,7 @@ fn publish(name: &str) -> Control {
         name: name.to_owned(),
         description: String::new(),
         compression: false,
+        plain_http: false,
     }
     .into()
 }
@@ -378,7 +380,7 @@ async fn a_store_that_fails_lets_nobody_in() {
         machine: underpass_store::MachineId(1),
         service: crate::hub::Asked::Name("of-admin".into()),
     };
-    let refused = office.desk.examine(&check).await.unwrap_err();
+    let refused = office.desk.examine(&check, NOW).await.unwrap_err();
     assert_eq!(refused.code, Code::StoreUnavailable);
     assert!(
         !refused.text.contains("db"),
