@@ -54,6 +54,12 @@ pub struct RelayReport {
     pub last_resume_s: Option<f64>,
     /// Why there is no carrier at the moment.
     pub waiting_for: Option<String>,
+    /// The proxy that is passed, and whether by a tunnel or by requests.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// Who opens TLS on the way.
+    #[serde(default)]
+    pub tls_opened_by: Option<String>,
     /// Round trip to the relay, in milliseconds.
     pub rtt_ms: Option<f64>,
 }
@@ -93,6 +99,7 @@ impl From<&AttachStatus> for RelayReport {
             drops,
             last_resume,
             waiting_for,
+            tls_opened_by,
             session,
         } = status;
         Self {
@@ -106,6 +113,14 @@ impl From<&AttachStatus> for RelayReport {
             drops: *drops,
             last_resume_s: last_resume.map(|time| time.as_secs_f64()),
             waiting_for: waiting_for.clone(),
+            proxy: carrier.as_ref().and_then(|info| {
+                let way = info.proxy.as_ref()?;
+                Some(match way.tunnel {
+                    true => format!("{} (tunnel)", way.proxy),
+                    false => format!("{} (requests)", way.proxy),
+                })
+            }),
+            tls_opened_by: tls_opened_by.clone(),
             rtt_ms: session.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         }
     }
