@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     tests!(
         the_examples_work_as_printed,
         bytes_are_exact_both_ways,
+        many_clients_have_sessions_of_their_own,
         the_end_of_one_direction_is_not_that_of_the_other,
         repeated_requests_do_no_harm,
         an_abort_is_told_from_an_end,
@@ -130,10 +131,8 @@ impl Place {
 
     /// Runs a script of the page with `input`.
     fn bash(&self, script: &str, arguments: &[&str], input: &[u8]) -> Result<Finished> {
-        let file = self.folder.path().join("script");
-        fs::write(&file, script)?;
         let mut command = self.b.command("bash");
-        command.arg(&file).args(arguments);
+        command.args(["-c", script, "script"]).args(arguments);
         self.environment(&mut command);
         exec::output_with_input(&mut command, input, LIMIT)
     }
@@ -325,6 +324,33 @@ fn bytes_are_exact_both_ways() -> Result<()> {
         exec::wait_until("the connection ends", LIMIT, ended)?;
         ensure!(tally.errors() == 0, "{tally:?}");
     }
+    Ok(())
+}
+
+fn many_clients_have_sessions_of_their_own() -> Result<()> {
+    const CLIENTS: u64 = 6;
+    let place = Place::new()?;
+    let script = printed("bash")?;
+    std::thread::scope(|scope| {
+        let clients = (0..CLIENTS).map(|seed| {
+            let (place, script) = (&place, &script);
+            scope.spawn(move || {
+                let sent = pattern(seed, MEBIBYTE + 1);
+                let done = place.bash(script, &["own-echo"], &sent)?.success()?;
+                ensure!(done.stdout == sent, "{seed}: {}", done.errors());
+                Ok(())
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        clients
+            .into_iter()
+            .try_for_each(|client| client.join().unwrap_or_else(|_| bail!("panicked")))
+    })?;
+    let tally = place.echo.tally();
+    ensure!(
+        tally.connections() == CLIENTS && tally.errors() == 0,
+        "{tally:?}"
+    );
     Ok(())
 }
 
