@@ -33,6 +33,14 @@ impl FlowBody {
     pub(crate) fn empty() -> Self {
         Self::Whole(None)
     }
+
+    /// The same body once more, where it is one that can be sent twice.
+    pub(crate) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+            Self::Pipe(_) | Self::Other(_) => None,
+        }
+    }
 }
 
 impl From<SpanBuf> for FlowBody {

@@ -5,25 +5,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{FlowBody, ReadBodyError, read_whole};
-use crate::dial::{BoxedConnection, dial};
+use crate::dial::{BoxedConnection, Speech};
 use crate::error::CarrierError;
-use crate::kind::Kind;
+use crate::kind::{Abilities, Kind};
+use crate::memory::PathMemory;
+use crate::portal;
+use crate::posting::SMALL_ANSWER;
+use crate::proxy::{Authenticator, Passed, Proxies, pass};
 use crate::request::{Address, CarrierId, IdPlace, Part};
-use crate::tls::{self, TlsTrust};
+use crate::tls::{self, TlsRoots, TlsTrust};
 use crate::url::{RelayUrl, Scheme};
 use crate::{Carrier, CarrierInfo};
 
 /// The media type of bodies where nothing else is set.
 pub const DEFAULT_MEDIA_TYPE: &str = "binary/tcp";
 /// Connections kept open for the next request of one carrier.
-const MAX_IDLE_CONNECTIONS: usize = 6;
+const MAX_IDLE_CONNECTIONS: usize = 12;
 /// Bytes that HTTP keeps in memory per connection and direction.
 const HTTP_BUFFER: usize = 64 * 1024;
 
@@ -45,11 +49,19 @@ pub struct ClientSettings {
     /// The largest request body, in bytes; halved by itself where the path answers 413. 1,000,000,
     /// which is below nginx's default limit of 1 MiB.
     pub largest_body: usize,
-    /// How long the relay may hold a poll that it has no bytes for. 25 s, below the shortest idle
-    /// limits of the usual boxes (30 s).
+    /// How long the relay may hold a poll that it has no bytes for. 25 s, below the idle limits of
+    /// most boxes (30 s); shortened by itself where polls are cut earlier.
     pub poll_hold: Duration,
+    /// Polls are POSTs, for paths where GETs are answered from a cache or not let through.
+    pub poll_by_post: bool,
+    /// What carriers have learned about the path; shared by clones of these settings.
+    pub path: Arc<PathMemory>,
     /// Which certificate is accepted for `https`.
     pub tls: TlsTrust,
+    /// Roots that are trusted beside the system's.
+    pub roots: TlsRoots,
+    /// The proxies on the way. None.
+    pub proxies: Proxies,
 }
 
 impl Default for ClientSettings {
@@ -62,7 +74,11 @@ impl Default for ClientSettings {
             id_place: IdPlace::default(),
             largest_body: 1_000_000,
             poll_hold: Duration::from_secs(25),
+            poll_by_post: false,
+            path: Arc::default(),
             tls: TlsTrust::default(),
+            roots: TlsRoots::default(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -78,12 +94,16 @@ pub async fn connect(
 ) -> Result<Carrier, CarrierError> {
     let tls = match target.scheme() {
         Scheme::Http => None,
-        Scheme::Https => Some(Arc::new(tls::client_config(&settings.tls)?)),
+        Scheme::Https => {
+            let config = tls::client_config(&settings.tls, &settings.roots, Speech::Http1)?;
+            Some(Arc::new(config))
+        }
     };
     let client = Arc::new(Client {
         url: target.clone(),
         settings: settings.clone(),
         kind: kind.name,
+        abilities: kind.abilities,
         id: CarrierId::from_random(rand::random()),
         tls,
         idle: Mutex::new(Vec::new()),
@@ -95,53 +115,41 @@ pub async fn connect(
 pub(crate) struct Client {
     pub(crate) url: RelayUrl,
     pub(crate) settings: ClientSettings,
-    kind: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) abilities: Abilities,
     id: CarrierId,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     idle: Mutex<Vec<HttpConnection>>,
 }
 
 /// A connection that HTTP is spoken on.
 pub(crate) struct HttpConnection {
-    sender: SendRequest<FlowBody>,
+    pub(crate) sender: SendRequest<FlowBody>,
     /// Ends the connection whatever it is doing.
     pub(crate) stop: CancellationToken,
     pub(crate) info: CarrierInfo,
+    /// Set where requests go to a proxy, which forwards them.
+    forward: Option<Forward>,
+}
+
+/// What a proxy that forwards requests wants to know with each of them.
+pub(crate) struct Forward {
+    /// Who asks.
+    pub(crate) auth: Authenticator,
+    /// Scheme and authority of the relay.
+    pub(crate) base: String,
 }
 
 impl HttpConnection {
-    /// Sends one request and waits for the head of its answer.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<FlowBody>,
-    ) -> Result<Response<Incoming>, CarrierError> {
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request).await?)
-    }
-}
-
-impl Drop for HttpConnection {
-    fn drop(&mut self) {
-        // Whoever still reads an answer from it holds it too.
-        self.stop.cancel();
-    }
-}
-
-impl Client {
-    /// A new connection to the relay.
-    pub(crate) async fn open(&self) -> Result<HttpConnection, CarrierError> {
-        let limit = self.settings.connect_timeout;
-        let dialed = dial(&self.url, self.tls.as_ref(), limit).await?;
-        let info = CarrierInfo {
-            carrier: self.kind,
-            scheme: self.url.scheme(),
-            peer: dialed.peer,
-            local: dialed.local,
-            tls: dialed.tls,
-        };
+    /// Begins to speak HTTP/1.1 on a connection.
+    pub(crate) async fn speak(
+        connection: BoxedConnection,
+        info: CarrierInfo,
+        forward: Option<Forward>,
+    ) -> Result<Self, CarrierError> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HTTP_BUFFER)
-            .handshake(TokioIo::new(dialed.connection))
+            .handshake(TokioIo::new(connection))
             .await?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -155,9 +163,70 @@ impl Client {
                 () = stopped.cancelled() => {}
             }
         });
-        Ok(HttpConnection { sender, stop, info })
+        Ok(Self {
+            sender,
+            stop,
+            info,
+            forward,
+        })
     }
 
+    /// Sends one request and waits for the head of its answer.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<FlowBody>,
+    ) -> Result<Response<Incoming>, CarrierError> {
+        let headers = request.headers();
+        let asked = headers.get(header::CONTENT_TYPE);
+        let asked = asked.or_else(|| headers.get(header::ACCEPT)).cloned();
+        let response = match &mut self.forward {
+            None => {
+                self.sender.ready().await?;
+                self.sender.send_request(request).await?
+            }
+            Some(Forward { auth, base }) => {
+                let (mut head, body) = request.into_parts();
+                let target = format!("{base}{}", head.uri);
+                head.uri = target.parse().map_err(CarrierError::setting)?;
+                match pass(&mut self.sender, auth, head, &target, body).await? {
+                    Passed::Through(response) => response,
+                    Passed::Again => {
+                        return Err(CarrierError::broken("the proxy asks anew who sends this"));
+                    }
+                }
+            }
+        };
+        match portal::recognise(response.status(), response.headers(), asked.as_ref()) {
+            Some(error) => Err(error),
+            None => Ok(response),
+        }
+    }
+
+    /// Sends a request for its own sake, and reads the answer away. False if the connection cannot
+    /// be used for another one.
+    pub(crate) async fn knock(&mut self, request: Request<FlowBody>) -> Result<bool, CarrierError> {
+        let response = match self.send(request).await {
+            Err(CarrierError::ClosedAbruptly { .. }) => return Ok(false),
+            response => response?,
+        };
+        let whole = read_whole(response.into_body(), SMALL_ANSWER).await;
+        Ok(whole.is_ok() && self.sender.ready().await.is_ok())
+    }
+
+    /// What was said to the proxy so far, for the next connection to it.
+    pub(crate) fn take_auth(&mut self) -> Option<Authenticator> {
+        self.forward.take().map(|forward| forward.auth)
+    }
+}
+
+impl Drop for HttpConnection {
+    fn drop(&mut self) {
+        // Whoever still reads an answer from it holds it too.
+        self.stop.cancel();
+    }
+}
+
+impl Client {
     /// A new connection, kept for the first request; what is known about it.
     pub(crate) async fn open_idle(&self) -> Result<CarrierInfo, CarrierError> {
         let connection = self.open().await?;
@@ -219,6 +288,18 @@ impl Client {
         Ok(request)
     }
 
+    /// Gives `request` a path that it never had: an answer to the same request that failed may have
+    /// been kept on the way.
+    pub(crate) fn make_unique(&self, request: &mut Request<FlowBody>) -> Result<(), CarrierError> {
+        let target = request.uri().to_string();
+        let separator = if target.contains('?') { '&' } else { '?' };
+        let unique: u64 = rand::random();
+        *request.uri_mut() = format!("{target}{separator}r={unique:016x}")
+            .parse()
+            .map_err(CarrierError::setting)?;
+        Ok(())
+    }
+
     /// Sends `request` on an idle connection, or a new one, and reads the whole answer of at most
     /// `limit` bytes. The connection is kept for the next request.
     pub(crate) async fn exchange(
@@ -232,6 +313,7 @@ impl Client {
         };
         let response = connection.send(request).await?;
         let status = response.status();
+        let lasts = response.version() == Version::HTTP_11;
         let body = read_whole(response.into_body(), limit)
             .await
             .map_err(|error| match error {
@@ -239,10 +321,19 @@ impl Client {
                 ReadBodyError::Broken(error) => error,
             })?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE_CONNECTIONS && !connection.sender.is_closed() {
+        if lasts && idle.len() < MAX_IDLE_CONNECTIONS && !connection.sender.is_closed() {
             idle.push(connection);
         }
         Ok((status, body))
+    }
+
+    /// Closes what is kept for the next request: one of them has failed, and what cut it may have cut
+    /// all of them.
+    pub(crate) fn forget_idle(&self) {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn take_idle(&self) -> Option<HttpConnection> {

@@ -1,4 +1,5 @@
-//! Making connections: the one place where TCP and TLS begin, and where proxies will fit in.
+//! Making connections: the one place where TCP and TLS begin. What proxies add is in
+//! [`crate::proxy`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,6 @@ use tokio::net::TcpStream;
 
 use crate::error::CarrierError;
 use crate::tls::{self, TlsInfo};
-use crate::url::RelayUrl;
 
 /// The most bytes the kernel may hold unsent below a carrier (design: keep little unsent data below
 /// the session, so that its priorities mean something).
@@ -100,7 +100,7 @@ impl AsyncWrite for TcpHalf {
     }
 }
 
-impl Connection for tokio_rustls::client::TlsStream<TcpStream> {
+impl<S: Connection> Connection for tokio_rustls::client::TlsStream<S> {
     fn halves(self: Box<Self>) -> (ReadHalf, WriteHalf) {
         let (read, write) = tokio::io::split(*self);
         (Box::new(read), Box::new(write))
@@ -114,16 +114,30 @@ impl Connection for tokio_rustls::server::TlsStream<TcpStream> {
     }
 }
 
-/// A connection just made, and what is known about it.
-pub(crate) struct Dialed {
-    /// The connection.
-    pub(crate) connection: BoxedConnection,
-    /// The address at the other end of the TCP connection.
-    pub(crate) peer: Option<SocketAddr>,
-    /// Our address.
-    pub(crate) local: Option<SocketAddr>,
-    /// What TLS agreed on, for `https`.
-    pub(crate) tls: Option<TlsInfo>,
+impl Connection for BoxedConnection {
+    fn halves(self: Box<Self>) -> (ReadHalf, WriteHalf) {
+        (*self).halves()
+    }
+}
+
+/// What is spoken on a connection, and named in TLS (ALPN, RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, for carriers that need it; without TLS by prior knowledge (RFC 9113 section 3.3).
+    #[cfg_attr(not(test), allow(dead_code, reason = "for carriers over HTTP/2"))]
+    Http2,
+}
+
+impl Speech {
+    /// The name in ALPN.
+    pub(crate) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
 }
 
 /// Sets what every TCP connection of a carrier wants: no Nagle, little unsent data in the kernel.
@@ -139,42 +153,15 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects to the relay within `limit`, TLS included where `tls` is given.
+/// Connects to one address after the other, within `limit` in all.
 ///
 /// # Errors
-/// The name does not resolve, no address answers in time, or TLS fails.
-pub(crate) async fn dial(
-    target: &RelayUrl,
-    tls: Option<&Arc<rustls::ClientConfig>>,
+/// The name does not resolve, or no address answers in time.
+pub(crate) async fn connect_tcp(
+    host: &str,
+    port: u16,
     limit: Duration,
-) -> Result<Dialed, CarrierError> {
-    let all = async {
-        let stream = connect_tcp(target, limit).await?;
-        let (peer, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
-        let (connection, tls) = match tls {
-            None => (Box::new(stream) as BoxedConnection, None),
-            Some(config) => {
-                let (stream, info) = start_tls(target, config, stream).await?;
-                (Box::new(stream) as BoxedConnection, Some(info))
-            }
-        };
-        Ok(Dialed {
-            connection,
-            peer,
-            local,
-            tls,
-        })
-    };
-    tokio::time::timeout(limit, all)
-        .await
-        .unwrap_or(Err(CarrierError::TimedOut {
-            what: "connecting to the relay",
-            after: limit,
-        }))
-}
-
-async fn connect_tcp(target: &RelayUrl, limit: Duration) -> Result<TcpStream, CarrierError> {
-    let (host, port) = (target.host(), target.port());
+) -> Result<TcpStream, CarrierError> {
     let address = format!("{host}:{port}");
     let addresses = tokio::net::lookup_host((host, port)).await;
     let addresses: Vec<SocketAddr> = match addresses {
@@ -212,28 +199,37 @@ async fn connect_tcp(target: &RelayUrl, limit: Duration) -> Result<TcpStream, Ca
     Err(last)
 }
 
-async fn start_tls(
-    target: &RelayUrl,
+/// TLS with `host` over a connection.
+///
+/// # Errors
+/// The handshake fails, or the certificate is not accepted.
+pub(crate) async fn start_tls<S: Connection>(
+    host: &str,
     config: &Arc<rustls::ClientConfig>,
-    stream: TcpStream,
-) -> Result<(tokio_rustls::client::TlsStream<TcpStream>, TlsInfo), CarrierError> {
+    stream: S,
+) -> Result<(tokio_rustls::client::TlsStream<S>, TlsInfo), CarrierError> {
     let failed = |reason: String| CarrierError::Tls {
-        address: target.authority(),
+        address: host.to_owned(),
         reason,
     };
-    let name = ServerName::try_from(target.host().to_owned())
-        .map_err(|error| failed(error.to_string()))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
     let stream = tokio_rustls::TlsConnector::from(Arc::clone(config))
         .connect(name, stream)
         .await
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| {
+            tls::untrusted(&error, host).unwrap_or_else(|| failed(error.to_string()))
+        })?;
     let (_, session) = stream.get_ref();
+    if config.alpn_protocols == [Speech::Http2.alpn()]
+        && session.alpn_protocol() != Some(Speech::Http2.alpn())
+    {
+        return Err(failed("the other side does not speak HTTP/2".to_owned()));
+    }
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
     let info = TlsInfo {
         version: tls::version_name(session.protocol_version()),
-        certificate_sha256: session
-            .peer_certificates()
-            .and_then(|chain| chain.first())
-            .map(|certificate| tls::fingerprint(certificate)),
+        certificate_sha256: certificate.map(tls::fingerprint_of),
+        issuer: certificate.and_then(|it| crate::certificate::issuer(it)),
     };
     Ok((stream, info))
 }

@@ -3,6 +3,11 @@
 use std::io;
 use std::time::Duration;
 
+use underpass_proto::code::Code;
+
+use crate::proxy::ProxyError;
+use crate::tls::{Fingerprint, show_fingerprint};
+
 /// Why a carrier could not be made, or why it died.
 ///
 /// Cloneable, because both halves of a carrier report the same death.
@@ -40,6 +45,41 @@ pub enum CarrierError {
         address: String,
         /// What the TLS library said.
         reason: String,
+    },
+    /// The certificate is neither the pinned one nor signed by anybody who is trusted.
+    #[error(
+        "{address} shows a certificate signed by {}, whom nobody vouches for here ({reason}); its \
+         fingerprint is {}{}",
+        .issuer.as_deref().unwrap_or("somebody unnamed"),
+        show_fingerprint(shown),
+        .pinned.as_ref().map(|it| format!(", the pinned one is {}", show_fingerprint(it))).unwrap_or_default()
+    )]
+    Certificate {
+        /// The host.
+        address: String,
+        /// The certificate that is expected, where one is.
+        pinned: Option<Fingerprint>,
+        /// The one that was shown.
+        shown: Fingerprint,
+        /// Who signed it.
+        issuer: Option<String>,
+        /// Why it is not trusted.
+        reason: String,
+    },
+    /// The way through a proxy is barred.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// A web page answers in the relay's place.
+    #[error(
+        "a web page answers in the relay's place (HTTP status {status}{}); the network may want somebody \
+         to log in first: open any http:// page in a browser here",
+        .to.as_ref().map(|to| format!(", which leads to {to}")).unwrap_or_default()
+    )]
+    Portal {
+        /// The HTTP status code.
+        status: u16,
+        /// Where it sends to.
+        to: Option<String>,
     },
     /// Something did not happen in time.
     #[error("{what} took longer than {after:?}")]
@@ -84,6 +124,9 @@ impl CarrierError {
             Self::Resolve { .. } => "resolve",
             Self::Connect { .. } => "connect",
             Self::Tls { .. } => "tls",
+            Self::Certificate { .. } => "certificate",
+            Self::Proxy(_) => "proxy",
+            Self::Portal { .. } => "portal",
             Self::TimedOut { .. } => "timed-out",
             Self::Refused { .. } => "refused",
             Self::ClosedAbruptly { .. } => "broken",
@@ -92,10 +135,39 @@ impl CarrierError {
         }
     }
 
-    /// Whether the relay's host was not reached at all: any other carrier would meet the same.
+    /// Whether the relay's host was not reached at all, or not let near: any other carrier would meet
+    /// the same.
     #[must_use]
     pub fn is_about_the_host(&self) -> bool {
-        matches!(self, Self::Resolve { .. } | Self::Connect { .. })
+        match self {
+            Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::Certificate { .. }
+            | Self::Portal { .. } => true,
+            // Other carriers send requests, which a proxy may forward all the same.
+            Self::Proxy(error) => !matches!(error, ProxyError::Refused { .. }),
+            _ => false,
+        }
+    }
+
+    /// The reason from the table of codes, where it is one that people can do something about.
+    #[must_use]
+    pub fn reason(&self) -> Option<Code> {
+        match self {
+            Self::Proxy(error) => Some(error.code()),
+            Self::Portal { .. } => Some(Code::Portal),
+            Self::Certificate { .. } => Some(Code::Certificate),
+            _ => None,
+        }
+    }
+
+    /// Whether another proxy, or none, may do where this way to the relay failed.
+    pub(crate) fn another_route_may_do(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
+            Self::Proxy(error) => error.another_may_do(),
+            _ => false,
+        }
     }
 
     pub(crate) fn broken(reason: impl std::fmt::Display) -> Self {

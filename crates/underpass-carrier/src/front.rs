@@ -266,6 +266,7 @@ impl Exchange {
             peer,
             local,
             tls,
+            proxy: None,
         }
     }
 

@@ -31,6 +31,15 @@ pub struct Abilities {
     pub connections: usize,
 }
 
+impl Abilities {
+    /// Whether a proxy that only forwards requests is likely to stop it, so that a tunnel through the
+    /// proxy is worth a try first.
+    #[must_use]
+    pub fn wants_tunnel(&self) -> bool {
+        self.two_way_streaming || self.needs_upgrade || self.needs_request_streaming
+    }
+}
+
 pub(crate) type Connecting =
     Pin<Box<dyn Future<Output = Result<Carrier, CarrierError>> + Send + 'static>>;
 pub(crate) type Serving = Pin<Box<dyn Future<Output = Reply> + Send + 'static>>;

@@ -278,6 +278,7 @@ impl Listening {
         let info = TlsInfo {
             version: tls::version_name(stream.get_ref().1.protocol_version()),
             certificate_sha256: None,
+            issuer: None,
         };
         Ok((Box::new(stream), Some(info)))
     }

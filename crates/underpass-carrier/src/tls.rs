@@ -4,15 +4,17 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use rustls_platform_verifier::Verifier;
 
+use crate::certificate::issuer;
+use crate::dial::Speech;
 use crate::error::CarrierError;
 
 /// The SHA-256 of a certificate in DER form.
@@ -27,11 +29,51 @@ pub enum TlsTrust {
     /// One that the system's roots vouch for.
     #[default]
     System,
-    /// Exactly this one.
+    /// This one; or one that the system's roots vouch for, as a box shows it that opens TLS on the
+    /// way.
     PinnedCertificate(Fingerprint),
     /// Any; its fingerprint is reported in [`crate::CarrierInfo`], to be pinned once the relay has
     /// proved itself inside.
     AcceptAndReport,
+}
+
+/// Roots that are trusted beside those of the system: a company's, whose boxes open TLS on the way.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct TlsRoots {
+    extra: Arc<Vec<CertificateDer<'static>>>,
+}
+
+impl TlsRoots {
+    /// All certificates of a file in PEM form.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has none.
+    pub fn from_pem_file(path: &Path) -> Result<Self, IdentityError> {
+        let extra = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| unusable_pem(path, error))?;
+        if extra.is_empty() {
+            return Err(IdentityError::Pem {
+                path: path.to_owned(),
+                reason: "no certificate in it".to_owned(),
+            });
+        }
+        let extra = Arc::new(extra);
+        Ok(Self { extra })
+    }
+
+    /// What checks certificates by these roots and the system's.
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Verifier, rustls::Error> {
+        let extra = self.extra.iter().cloned();
+        Verifier::new_with_extra_roots(extra, Arc::clone(provider))
+    }
+}
+
+impl fmt::Debug for TlsRoots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { extra } = self;
+        write!(f, "TlsRoots({} more)", extra.len())
+    }
 }
 
 /// What TLS agreed on.
@@ -41,6 +83,8 @@ pub struct TlsInfo {
     pub version: &'static str,
     /// The SHA-256 of the other side's certificate, where it showed one.
     pub certificate_sha256: Option<Fingerprint>,
+    /// Who signed that certificate: the common name, else the organization.
+    pub issuer: Option<String>,
 }
 
 /// A fingerprint as people compare it: hexadecimal pairs with colons between.
@@ -50,12 +94,17 @@ pub fn show_fingerprint(fingerprint: &Fingerprint) -> String {
     pairs.join(":")
 }
 
-/// SHA-256 over the DER form, by the hash that the TLS library brings.
-pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> Fingerprint {
+/// SHA-256 over the DER form.
+pub(crate) fn fingerprint_of(certificate: &CertificateDer<'_>) -> Fingerprint {
+    sha256(certificate.as_ref())
+}
+
+/// SHA-256, by the hash that the TLS library brings.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
         .tls13()
         .expect("the suite is one of TLS 1.3");
-    let output = suite.common.hash_provider.hash(certificate.as_ref());
+    let output = suite.common.hash_provider.hash(bytes);
     output.as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }
 
@@ -72,59 +121,129 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// What a client offers and checks.
-pub(crate) fn client_config(trust: &TlsTrust) -> Result<rustls::ClientConfig, CarrierError> {
+pub(crate) fn client_config(
+    trust: &TlsTrust,
+    roots: &TlsRoots,
+    speech: Speech,
+) -> Result<rustls::ClientConfig, CarrierError> {
     let provider = provider();
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(CarrierError::setting)?;
-    let pinned = |expected| {
-        Arc::new(PinVerifier {
-            expected,
-            algorithms: provider.signature_verification_algorithms,
-        })
+    let verifier = RelayVerifier {
+        trust: trust.clone(),
+        roots: roots.clone(),
+        algorithms: provider.signature_verification_algorithms,
+        provider,
+        by_roots: OnceLock::new(),
     };
-    let builder = match trust {
-        TlsTrust::System => builder
-            .with_platform_verifier()
-            .map_err(CarrierError::setting)?,
-        TlsTrust::PinnedCertificate(print) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(pinned(Some(*print))),
-        TlsTrust::AcceptAndReport => builder
-            .dangerous()
-            .with_custom_certificate_verifier(pinned(None)),
-    };
-    let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![speech.alpn().to_vec()];
     Ok(config)
 }
 
-/// Accepts one certificate, or any; checks that the other side holds its key.
-#[derive(Debug)]
-struct PinVerifier {
-    expected: Option<Fingerprint>,
-    algorithms: WebPkiSupportedAlgorithms,
+/// The same configuration for what is to be spoken now.
+pub(crate) fn speaking(
+    config: &Arc<rustls::ClientConfig>,
+    speech: Speech,
+) -> Arc<rustls::ClientConfig> {
+    if config.alpn_protocols == [speech.alpn()] {
+        return Arc::clone(config);
+    }
+    let mut other = rustls::ClientConfig::clone(config);
+    other.alpn_protocols = vec![speech.alpn().to_vec()];
+    Arc::new(other)
 }
 
-impl ServerCertVerifier for PinVerifier {
+/// A certificate that is neither pinned nor vouched for, on its way through the TLS library.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("nobody vouches for the certificate: {reason}")]
+struct Untrusted {
+    pinned: Option<Fingerprint>,
+    shown: Fingerprint,
+    issuer: Option<String>,
+    reason: String,
+}
+
+/// The error that says which certificate was not accepted, if that was it.
+pub(crate) fn untrusted(error: &io::Error, host: &str) -> Option<CarrierError> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) = error else {
+        return None;
+    };
+    let Untrusted {
+        pinned,
+        shown,
+        issuer,
+        reason,
+    } = other.0.downcast_ref::<Untrusted>()?.clone();
+    Some(CarrierError::Certificate {
+        address: host.to_owned(),
+        pinned,
+        shown,
+        issuer,
+        reason,
+    })
+}
+
+/// Accepts one certificate, or any, or those that roots vouch for; checks that the other side holds
+/// its key.
+///
+/// Where one is pinned, another is accepted too that a trusted root has signed for the relay's name:
+/// that is how a company's box shows itself that opens TLS on the way. The session inside tells it
+/// from the relay.
+#[derive(Debug)]
+struct RelayVerifier {
+    trust: TlsTrust,
+    roots: TlsRoots,
+    algorithms: WebPkiSupportedAlgorithms,
+    provider: Arc<CryptoProvider>,
+    /// Made when it is needed: loading the system's roots takes a while.
+    by_roots: OnceLock<Result<Verifier, rustls::Error>>,
+}
+
+impl ServerCertVerifier for RelayVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let shown = fingerprint(end_entity);
-        match self.expected {
-            Some(expected) if expected != shown => Err(rustls::Error::General(format!(
-                "the certificate's fingerprint is {}, the pinned one is {}; either the relay has a \
-                 new certificate, or something on the way opens TLS",
-                show_fingerprint(&shown),
-                show_fingerprint(&expected),
-            ))),
-            _ => Ok(ServerCertVerified::assertion()),
-        }
+        let shown = fingerprint_of(end_entity);
+        let pinned = match self.trust {
+            TlsTrust::AcceptAndReport => return Ok(ServerCertVerified::assertion()),
+            TlsTrust::PinnedCertificate(pinned) if pinned == shown => {
+                return Ok(ServerCertVerified::assertion());
+            }
+            TlsTrust::PinnedCertificate(pinned) => Some(pinned),
+            TlsTrust::System => None,
+        };
+        let by_roots = || self.roots.verifier(&self.provider);
+        let verified = match self.by_roots.get_or_init(by_roots) {
+            Ok(verifier) => verifier.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            ),
+            Err(error) => Err(error.clone()),
+        };
+        verified.map_err(|error| {
+            let untrusted = Untrusted {
+                pinned,
+                shown,
+                issuer: issuer(end_entity),
+                reason: error.to_string(),
+            };
+            let other = rustls::OtherError(Arc::new(untrusted));
+            rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))
+        })
     }
 
     fn verify_tls12_signature(
@@ -201,27 +320,18 @@ impl TlsIdentity {
     /// # Errors
     /// A file is missing or holds something else, or the two do not fit together.
     pub fn from_pem_files(certificates: &Path, key: &Path) -> Result<Self, IdentityError> {
-        let pem = |path: &Path, error: rustls::pki_types::pem::Error| match error {
-            rustls::pki_types::pem::Error::Io(source) => IdentityError::File {
-                path: path.to_owned(),
-                source,
-            },
-            other => IdentityError::Pem {
-                path: path.to_owned(),
-                reason: other.to_string(),
-            },
-        };
         let chain = CertificateDer::pem_file_iter(certificates)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| pem(certificates, error))?;
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| pem(key, error))?;
+            .map_err(|error| unusable_pem(certificates, error))?;
+        let private =
+            PrivateKeyDer::from_pem_file(key).map_err(|error| unusable_pem(key, error))?;
         let Some(first) = chain.first() else {
             return Err(IdentityError::Pem {
                 path: certificates.to_owned(),
                 reason: "no certificate in it".to_owned(),
             });
         };
-        let fingerprint = fingerprint(first);
+        let fingerprint = fingerprint_of(first);
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -257,6 +367,17 @@ impl TlsIdentity {
 
     pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
         Arc::clone(&self.config).into()
+    }
+}
+
+fn unusable_pem(path: &Path, error: rustls::pki_types::pem::Error) -> IdentityError {
+    let path = path.to_owned();
+    match error {
+        rustls::pki_types::pem::Error::Io(source) => IdentityError::File { path, source },
+        other => IdentityError::Pem {
+            path,
+            reason: other.to_string(),
+        },
     }
 }
 
@@ -313,7 +434,7 @@ mod tests {
     #[test]
     fn the_fingerprint_is_sha256() {
         // FIPS 180-2, appendix B.1: the digest of "abc".
-        let print = fingerprint(&CertificateDer::from(b"abc".to_vec()));
+        let print = fingerprint_of(&CertificateDer::from(b"abc".to_vec()));
         let expected = "BA:78:16:BF:8F:01:CF:EA:41:41:40:DE:5D:AE:22:23:\
                         B0:03:61:A3:96:17:7A:9C:B4:10:FF:61:F2:00:15:AD";
         assert_eq!(show_fingerprint(&print), expected);

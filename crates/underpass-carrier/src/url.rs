@@ -105,6 +105,12 @@ impl RelayUrl {
         }
     }
 
+    /// Host and port, both always, as CONNECT wants them (RFC 9110 section 9.3.6).
+    #[must_use]
+    pub fn host_and_port(&self) -> String {
+        format!("{}:{}", self.bracketed_host(), self.port)
+    }
+
     fn bracketed_host(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]", self.host)
@@ -242,6 +248,8 @@ mod tests {
         let url = parse("http://[::1]:8080/x").expect("valid");
         assert_eq!(url.host(), "::1");
         assert_eq!(url.authority(), "[::1]:8080");
+        let url = parse("https://[::1]").expect("valid");
+        assert_eq!(url.host_and_port(), "[::1]:443");
     }
 
     #[test]

@@ -578,7 +578,7 @@ impl LegPort for RouteLeg {
         }
     }
 
-    fn done(&self) {
+    fn done(&self, _replaced: bool) {
         self.finished.store(true, Ordering::Release);
         self.paused.store(false, Ordering::Release);
         self.wake();

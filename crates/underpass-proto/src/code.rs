@@ -192,15 +192,47 @@ codes! {
         "the session has gone on since this attempt to resume it was made",
         "an older copy of the attempt arrived late or was replayed",
         "nothing to do: agents resume again by themselves";
-    0x1d InvalidToken INVALID_TOKEN "UP-TOKEN", PermissionDenied, retry false, exit 3:
+    0x1d ProxyUnreachable PROXY_UNREACHABLE "UP-PROXY", HostUnreachable, retry true, exit 5:
+        "the proxy on the way to the relay cannot be reached, or is none",
+        "its address is wrong or out of date, or it is switched off",
+        "look at --proxy, HTTP_PROXY and HTTPS_PROXY; --proxy none goes without one";
+    0x1e ProxyNeedsCredentials PROXY_NEEDS_CREDENTIALS "UP-PROXY-AUTH", PermissionDenied, retry false, exit 3:
+        "the proxy on the way to the relay wants to know who asks",
+        "there are no credentials for it, or none of a kind that it takes",
+        "write `machine PROXY login USER password SECRET` into a file and name it with --proxy-credentials";
+    0x1f ProxyWrongCredentials PROXY_WRONG_CREDENTIALS "UP-PROXY-DENIED", PermissionDenied, retry false, exit 3:
+        "the proxy on the way to the relay does not accept the credentials",
+        "user name or password is misspelt, or the password has changed",
+        "put them right where they stand (--proxy-credentials, or the proxy's address); trying on may lock the account";
+    0x20 ProxyRefused PROXY_REFUSED "UP-PROXY-REFUSED", PermissionDenied, retry false, exit 5:
+        "the proxy on the way refuses connections to the relay",
+        "it lets through some ports only (mostly 443), or some hosts only",
+        "let the relay listen on port 443, or ask whoever runs the proxy to allow it";
+    0x21 ProxyCannotReach PROXY_CANNOT_REACH "UP-PROXY-NO-PATH", HostUnreachable, retry true, exit 5:
+        "the proxy on the way cannot reach the relay",
+        "the relay does not run, or its address is wrong or means something else at the proxy",
+        "try the relay's address in a web browser that uses the same proxy";
+    0x22 PacUnusable PAC_UNUSABLE "UP-PAC", InvalidInput, retry false, exit 1:
+        "the PAC file does not tell a way to the relay",
+        "it cannot be fetched, or has a mistake in it",
+        "look at --pac; --proxy URL names a proxy without it";
+    0x23 Portal PORTAL "UP-PORTAL", NotConnected, retry false, exit 5:
+        "a web page answers in the relay's place",
+        "this network wants somebody to log in first, or the address is not a relay's",
+        "open any http:// page in a web browser on this machine and log in; or correct the relay's address";
+    0x24 Certificate CERTIFICATE "UP-CERTIFICATE", PermissionDenied, retry false, exit 3:
+        "nobody vouches for the certificate that is shown for the relay",
+        "a box on the way opens TLS with a certificate of its own, or the relay has a new one",
+        "if it is your company's box: --ca FILE with its root certificate; if the relay has a new one: underpass login RELAY";
+    0x25 InvalidToken INVALID_TOKEN "UP-TOKEN", PermissionDenied, retry false, exit 3:
         "the token is not valid",
         "it is missing, misspelt, revoked or expired, or its user is shut out",
         "make a new one with: underpass users token NAME";
-    0x1e WrongOffset WRONG_OFFSET "UP-OFFSET", InvalidInput, retry false, exit 1:
+    0x26 WrongOffset WRONG_OFFSET "UP-OFFSET", InvalidInput, retry false, exit 1:
         "the bytes do not stand where they should in the stream",
         "some before them are missing, or were acknowledged and forgotten",
         "go on from the offset that the answer names";
-    0x1f TooLarge TOO_LARGE "UP-TOO-LARGE", InvalidInput, retry false, exit 1:
+    0x27 TooLarge TOO_LARGE "UP-TOO-LARGE", InvalidInput, retry false, exit 1:
         "the request's body is too large",
         "the client sends more at once than the relay takes",
         "send it in several requests";

@@ -142,6 +142,12 @@ impl Home {
         self.config.join("relays.toml")
     }
 
+    /// Where it is remembered which carrier worked on which network.
+    #[must_use]
+    pub fn networks_file(&self) -> PathBuf {
+        self.state.join("networks")
+    }
+
     /// Where the pinned keys of peers are.
     #[must_use]
     pub fn peers_file(&self) -> PathBuf {

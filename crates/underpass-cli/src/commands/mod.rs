@@ -19,6 +19,7 @@ use std::sync::Arc;
 use underpass_agent::home::{KnownRelay, TlsCheck};
 use underpass_agent::{Home, Reach, Standing, StandingError};
 use underpass_carrier::{ClientSettings, RelayUrl, TlsTrust};
+use underpass_endpoint::AscentSettings;
 use underpass_proto::Code;
 use underpass_proto::control::{Control as Message, Identity};
 use underpass_proto::session::Config;
@@ -109,10 +110,16 @@ impl Context {
         client.tls = tls;
         let mut session = Config::default();
         session.params.keep_s = settings.keep.0.as_secs();
+        let mut ascent = AscentSettings {
+            memory: Some(self.home.networks_file()),
+            ..AscentSettings::default()
+        };
+        ascent.ladder.first_backoff = settings.carrier_retry.0;
         Reach {
             relay,
             relay_key,
             carriers: settings.carrier.0.clone(),
+            ascent,
             client,
             session,
             patience: settings.patience.0,

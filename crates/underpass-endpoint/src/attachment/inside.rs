@@ -10,7 +10,9 @@ use underpass_proto::Code;
 use underpass_proto::session::Config;
 use underpass_seal::{PublicKey, StaticKey};
 
-use super::{AttachError, AttachSettings, Attachment, Failed, Inner, NewHop, Story, handshake_on};
+use super::{AttachError, AttachSettings, Attachment, Inner, Story};
+use crate::ascent::{AscentSettings, SharedLadder};
+use crate::attempt::{self, Failed, NewHop};
 use crate::packets::PacketCarrier;
 use crate::routes::Routes;
 use crate::session::Session;
@@ -38,25 +40,24 @@ impl Attachment {
             relay,
             relay_key: Some(relay_key.fingerprint()),
             carriers: Vec::new(),
+            ascent: AscentSettings::default(),
             client: ClientSettings::default(),
             session,
         };
         let routes = Arc::new(Routes::default());
         let packets = PacketCarrier::new(carrier);
         let pin = settings.relay_key;
-        let made = handshake_on(packets, &settings, &identity, &routes, pin).await;
-        let hop = made.map_err(|failed| match failed {
-            Failed::Final(error) => error,
-            Failed::Path(reason) => AttachError::Unreachable {
+        let made = async {
+            let begun = attempt::begin(packets, &settings, &identity, pin).await?;
+            attempt::finish(begun, &routes).await
+        };
+        let NewHop { session, link, .. } = made.await.map_err(|failed| match failed {
+            Failed::Final(error) | Failed::Stale(error) => error,
+            Failed::Path(_, reason) => AttachError::Unreachable {
                 relay: settings.relay.to_string(),
                 tried: vec![reason],
             },
         })?;
-        let NewHop {
-            session,
-            link,
-            relay: relay_key,
-        } = hop;
         let inner = Arc::new(Inner {
             settings,
             identity,
@@ -70,6 +71,7 @@ impl Attachment {
                 last_resume: None,
                 waiting_for: None,
             }),
+            ladder: SharedLadder::without_rungs(),
             ended: watch::Sender::new(None),
         });
         tokio::spawn(end_with_its_link(Arc::clone(&inner)));

@@ -15,8 +15,8 @@ use crate::role::Role;
 use crate::time::Time;
 use crate::wire::DecodeError;
 
-/// Room for opened records is allocated in pieces of this many bytes, larger than one record.
-const SLAB: usize = 128 * 1024;
+/// Room for opened records is allocated in pieces of this many bytes: four of the largest, with their tags.
+const SLAB: usize = 4 * (MAX_PLAINTEXT + 64);
 /// A session that receives little gets smaller pieces.
 const SMALL_SLAB: usize = 4 * 1024;
 

@@ -54,7 +54,15 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::SessionExpired
         | Code::CorruptPath
         | Code::Internal
-        | Code::StaleResume => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::StaleResume
+        | Code::ProxyUnreachable
+        | Code::ProxyNeedsCredentials
+        | Code::ProxyWrongCredentials
+        | Code::ProxyRefused
+        | Code::ProxyCannotReach
+        | Code::PacUnusable
+        | Code::Portal
+        | Code::Certificate => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

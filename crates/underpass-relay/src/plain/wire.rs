@@ -98,6 +98,7 @@ pub(super) fn pair(peer: Option<SocketAddr>, scheme: Scheme) -> (Carrier, Carrie
             peer,
             local: None,
             tls: None,
+            proxy: None,
         },
     };
     let (there, from_there) = direction();

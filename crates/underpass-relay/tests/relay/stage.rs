@@ -167,6 +167,7 @@ impl Agent {
             relay: format!("http://{relay}").parse().unwrap(),
             relay_key: None,
             carriers: vec![kind_by_name("upgrade").unwrap()],
+            ascent: underpass_endpoint::AscentSettings::default(),
             client: ClientSettings::default(),
             session: Config::default(),
         };
