@@ -78,12 +78,13 @@ impl Attachment {
         Ok(Attachment { inner })
     }
 
-    /// Whether everything that was written to any session of this attachment has arrived, or never will.
+    /// Whether all channels of all sessions of this attachment are over, and what was written to them has
+    /// arrived or never will.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let arrived = |session: &Session| {
             let status = session.status();
-            status.closed.is_some() || status.unacknowledged == 0
+            status.closed.is_some() || (status.channels == 0 && status.unacknowledged == 0)
         };
         let sessions = self.inner.routes.living_sessions();
         arrived(&self.session()) && sessions.iter().all(arrived)

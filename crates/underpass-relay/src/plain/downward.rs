@@ -63,6 +63,11 @@ impl Downward {
         self.base
     }
 
+    /// Whether the service has said all that it had to say.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.end == Some(End::InOrder)
+    }
+
     /// Whether more may be pushed.
     pub(crate) fn has_room(&self) -> bool {
         self.len < self.room
@@ -182,6 +187,7 @@ mod tests {
         let mut down = with(&["ab"]);
         down.finish();
         down.fail(Code::Aborted);
+        assert!(down.is_ended());
         assert_eq!(down.ask(0, 1), bytes("a", false));
         assert_eq!(down.ask(0, 2), bytes("ab", true));
         assert_eq!((down.ask(2, 1), down.ask(2, 1)), (Given::End, Given::End));

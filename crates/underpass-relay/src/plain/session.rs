@@ -248,7 +248,11 @@ impl Session {
         reach: impl Future<Output = Result<Far, Refusal>>,
         stop: CancellationToken,
     ) {
-        let (attachment, channel) = match reach.await {
+        let reached = tokio::select! {
+            reached = reach => reached,
+            () = stop.cancelled() => Err(Refusal::of(Code::GoingAway)),
+        };
+        let (attachment, channel) = match reached {
             Ok(Far {
                 attachment,
                 channel,
@@ -282,7 +286,7 @@ impl Session {
                     Err(code) => Over::Broken(code),
                 }
             }
-            code = self.left(stop) => Over::Left(code),
+            code = self.cut(stop) => Over::Left(code),
         };
         if let Over::Broken(code) | Over::Left(code) = over {
             writer.reset(code);
@@ -326,6 +330,24 @@ impl Session {
                 }
                 Err(error) => return Err(error.code()),
             }
+        }
+    }
+
+    /// As [`Session::left`], but a client that closes a session after both sides have said all that they
+    /// had to say cuts nothing off that is still on its way.
+    async fn cut(&self, stop: &CancellationToken) -> Code {
+        let closed_early = async {
+            self.closed.cancelled().await;
+            self.wait(None, |state| {
+                let complete = state.up.is_ended() && state.down.is_ended();
+                (!complete).then_some(())
+            })
+            .await
+        };
+        tokio::select! {
+            _ = closed_early => Code::Cancelled,
+            () = stop.cancelled() => Code::GoingAway,
+            () = self.idle() => Code::SessionExpired,
         }
     }
 
@@ -457,11 +479,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn closing_after_both_ends_cuts_nothing_off() {
+        let session = session(LONG);
+        session.take(0, "abc".into(), true).await.unwrap();
+        session.change(|state| state.down.finish());
+        session.close();
+        let stop = CancellationToken::new();
+        // What ends it is that nobody comes any more, not that it was closed.
+        assert_eq!(session.cut(&stop).await, Code::SessionExpired);
+    }
+
+    #[tokio::test]
     async fn a_client_may_close_it() {
         let session = session(LONG);
         let _visit = session.visit().unwrap();
         session.close();
         let stop = CancellationToken::new();
-        assert_eq!(session.left(&stop).await, Code::Cancelled);
+        assert_eq!(session.cut(&stop).await, Code::Cancelled);
     }
 }

@@ -20,6 +20,12 @@ const KEY_LABEL: &[u8] = b"underpass plain http token 1";
 pub struct Token([u8; TOKEN_LEN]);
 
 impl Token {
+    /// A token that nobody can guess.
+    #[must_use]
+    pub fn draw() -> Self {
+        Self(rand::random())
+    }
+
     /// The token made of these random bytes.
     #[must_use]
     pub fn new(random: [u8; TOKEN_LEN]) -> Self {

@@ -54,6 +54,11 @@ impl Upward {
         }
     }
 
+    /// Whether the client has said all that it had to say.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended && self.broken.is_none()
+    }
+
     /// The offset from which the client has to go on.
     pub(crate) fn next(&self) -> u64 {
         self.next
@@ -177,6 +182,7 @@ mod tests {
         assert_eq!(take(&mut up, 5, "", true), Ok(()));
         assert_eq!(take(&mut up, 0, "abc", false), Ok(()));
         assert_eq!(take(&mut up, 5, "f", false), Err(Untaken::Misplaced));
+        assert!(up.is_ended());
         assert_eq!(passed_on(&mut up), ("abcde".to_owned(), true));
         assert_eq!(up.onward(), Onward::End);
     }
