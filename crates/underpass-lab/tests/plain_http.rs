@@ -75,7 +75,7 @@ impl Place {
         let proxy = lab.public_host("proxy", Cable::Plain)?;
         let only_proxy = Policy {
             tcp: vec![PROXY_PORT],
-            udp: vec![],
+            ..Policy::default()
         };
         let firewall_a = lab.firewall("fwa", &Policy::web(), Cable::Plain)?;
         let firewall_b = lab.firewall("fwb", &only_proxy, Cable::Plain)?;

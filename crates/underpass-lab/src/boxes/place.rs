@@ -2,13 +2,14 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
+//! use std::time::Duration;
 //! use underpass_lab::boxes::{Enclosed, Installed, Place, Tinyproxy};
-//! use underpass_lab::{Cable, Options};
+//! use underpass_lab::Options;
 //! let place = Place::Gateway(|gate| {
 //!     let proxy = Tinyproxy::start(gate, 8888)?;
 //!     Ok(Installed::proxy(proxy.address(), None, proxy))
 //! });
-//! let enclosed = Enclosed::start(&place, Cable::Plain, Options::default())?;
+//! let enclosed = Enclosed::start(&place, Duration::from_millis(50), Options::default())?;
 //! # drop(enclosed);
 //! # Ok(())
 //! # }
@@ -16,6 +17,7 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -110,11 +112,11 @@ pub struct Enclosed {
 }
 
 impl Enclosed {
-    /// Sets it up; `cable` is the one between the client's firewall and the public network.
+    /// Sets it up, with a round trip of `delay` between the client's firewall and the public network.
     ///
     /// # Errors
     /// A program failed; or `Skip` when a box is not installed.
-    pub fn start(place: &Place, cable: Cable, mut options: Options) -> Result<Self> {
+    pub fn start(place: &Place, delay: Duration, mut options: Options) -> Result<Self> {
         let mut lab = Lab::new()?;
         let relay = lab.public_host("relay", Cable::Plain)?;
         let onward = SocketAddr::from((relay.address(), options.relay.port));
@@ -128,7 +130,15 @@ impl Enclosed {
             }
         };
         let firewall_a = lab.firewall("fwa", &Policy::web(), Cable::Plain)?;
+        let cable = if delay.is_zero() {
+            Cable::Plain
+        } else {
+            Cable::Boxed(1)
+        };
         let firewall_b = lab.firewall("fwb", &policy, cable)?;
+        if let Some(impair) = firewall_b.link().impair() {
+            impair.both(|line| line.delay = delay / 2);
+        }
         let installed = match place {
             Place::Gateway(start) => Some(start(&lab.gateway(&firewall_b))?),
             _ => front,
