@@ -53,7 +53,8 @@ pub use proxy::opening::ProxyUse;
 pub use request::IdPlace;
 pub use server::{Listen, Server, ServerError, ServerSettings};
 pub use tls::{
-    Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsRoots, TlsTrust, show_fingerprint,
+    Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsRoots, TlsTrust, UntrustedCertificate,
+    show_fingerprint,
 };
 pub use url::{RelayUrl, RelayUrlError, Scheme};
 
