@@ -7,21 +7,50 @@ begin=$SECONDS
 scripts/install-test-packages.sh || exit 1
 cargo build --workspace --all-targets || exit 1
 
+# These mostly wait for paths that are cut, so the others run beside them.
+beside=(cuts)
+# These compare times or rates with each other, so nothing runs beside them.
+alone=(channels latency)
+
 logs=${CARGO_TARGET_DIR:-target}/test-logs
+rm -rf "$logs"
 mkdir -p "$logs"
-log=$logs/all.log
 code=0
 
-# One command for all crates: a part of them would be built anew with other features. The lab's own harness runs its
-# tests one at a time, since they share the machine's processors with the programs that they start.
-cargo test --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log"
-[ "${PIPESTATUS[0]}" -eq 0 ] || code=1
+# run LOG TARGETS... -- ARGUMENTS...: one command for all crates, since a part of them would be built anew with other
+# features. The lab's own harness runs the tests of a program one at a time.
+run() {
+  local log=$logs/$1.log
+  shift
+  cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log"
+  return "${PIPESTATUS[0]}"
+}
+
+# targets NAME...: the options that choose these integration tests.
+targets() { printf -- '--test\n%s\n' "$@"; }
+
+others=()
+for file in crates/*/tests/*.rs crates/*/tests/*/main.rs; do
+  name=$(basename "${file%/main.rs}" .rs)
+  [[ " ${beside[*]} ${alone[*]} ${others[*]-} " == *" $name "* ]] || others+=("$name")
+done
+
+mapfile -t options < <(targets "${beside[@]}")
+run beside "${options[@]}" -- "$@" > /dev/null &
+waiting=$!
+mapfile -t options < <(targets "${others[@]}")
+run main --lib --bins "${options[@]}" -- "$@" || code=1
+run doc --doc -- "$@" || code=1
+wait "$waiting" || code=1
+cat "$logs/beside.log"
+mapfile -t options < <(targets "${alone[@]}")
+run alone "${options[@]}" -- "$@" || code=1
 
 # sum WHAT...: adds up the numbers before any of these words in the closing line of each test program.
 sum() {
   local words
   words=$(IFS='|'; echo "$*")
-  sed -nE "s/^test result: .*[^0-9]([0-9]+) ($words);.*/\1/p" "$log" |
+  cat "$logs"/*.log | sed -nE "s/^test result: .*[^0-9]([0-9]+) ($words);.*/\1/p" |
     awk '{ total += $1 } END { print total + 0 }'
 }
 
@@ -29,7 +58,7 @@ echo
 echo "=== summary"
 failed=$(sum failed)
 skipped=$(sum ignored skipped)
-grep -E '^test .* \.\.\. (FAILED|skipped|ignored)' "$log"
+grep -hE '^test .* \.\.\. (FAILED|skipped|ignored)' "$logs"/*.log
 if [ "$failed" -ne 0 ]; then code=1; fi
 took=$((SECONDS - begin))
 printf '%s passed, %s failed, %s skipped\n(in %d min %d s)\n' \

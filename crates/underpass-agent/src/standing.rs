@@ -7,7 +7,9 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use underpass_carrier::{ClientSettings, Kind, RelayUrl};
-use underpass_endpoint::{AttachError, AttachSettings, Attachment, Control, ControlError};
+use underpass_endpoint::{
+    AscentSettings, AttachError, AttachSettings, Attachment, Control, ControlError,
+};
 use underpass_proto::Code;
 use underpass_proto::control::{Attach, Control as Message, Identity};
 use underpass_proto::packet::{SessionId, VERSION};
@@ -26,8 +28,10 @@ pub struct Reach {
     pub relay: RelayUrl,
     /// Its key, where it is known.
     pub relay_key: Option<Fingerprint>,
-    /// The carriers, in the order to try them.
+    /// The carriers that may be used, the first choice first.
     pub carriers: Vec<&'static Kind>,
+    /// How it is chosen among them.
+    pub ascent: AscentSettings,
     /// How carriers are made.
     pub client: ClientSettings,
     /// Limits of sessions.
@@ -182,6 +186,7 @@ async fn attach(reach: &Reach, identity: Arc<StaticKey>) -> Result<Attachment, A
         relay: reach.relay.clone(),
         relay_key: reach.relay_key,
         carriers: reach.carriers.clone(),
+        ascent: reach.ascent.clone(),
         client: reach.client.clone(),
         session: reach.session.clone(),
     };

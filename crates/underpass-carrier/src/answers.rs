@@ -1,8 +1,12 @@
 //! The answers to numbered polls. Pure: time comes as an argument, counted from any fixed moment.
 //!
-//! Polls are numbered from 0 and have [`DEPTH`] of them under way at a time. An answer, once fixed,
-//! is given again byte for byte to whoever asks for the same number, until the poll [`DEPTH`] later
-//! shows that it has arrived.
+//! Polls are numbered from 0, and a client has [`DEPTH`] of them under way at a time. An answer, once
+//! fixed, is given again byte for byte to whoever asks for the same number, until the poll [`DEPTH`]
+//! later shows that it has arrived.
+//!
+//! The stream is parted among the polls that wait: bytes go at once when no answer is under way.
+//! Otherwise they are gathered to full answers; one that is not full goes when the session has nothing
+//! more to add ([`Answers::flush`]) and no more than half of the polls carry such answers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,11 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::CarrierError;
+use crate::sizing::BodySize;
 use crate::span::{self, Decoder, Event, take_front};
-use crate::uplink::BodySize;
 
 /// How many polls a client may have under way.
-pub const DEPTH: u64 = 2;
+pub const DEPTH: u64 = 4;
 
 /// The body that answers one poll; cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +34,8 @@ pub struct Answer {
 pub enum Ask {
     /// Answer it now.
     Answer(Answer),
-    /// Hold it: ask again when something was offered or another poll was answered, and call
-    /// [`Answers::expire`] when its hold time is over.
+    /// Hold it: ask again when something was offered or flushed, when another poll was answered or
+    /// asked for, and call [`Answers::expire`] when its hold time is over.
     Wait,
 }
 
@@ -49,6 +53,8 @@ pub enum AskError {
 struct Kept {
     answer: Answer,
     at: Duration,
+    /// It carries bytes and has room for more.
+    early: bool,
 }
 
 /// Answers given and yet to be given on one carrier.
@@ -56,6 +62,8 @@ pub struct Answers {
     size: BodySize,
     waiting: VecDeque<Bytes>,
     waiting_len: usize,
+    /// The session has nothing to add to what waits.
+    flushed: bool,
     /// The lowest poll without an answer.
     next: u64,
     /// The answers just below `next`.
@@ -72,6 +80,7 @@ impl Answers {
             size: BodySize::new(largest),
             waiting: VecDeque::new(),
             waiting_len: 0,
+            flushed: false,
             next: 0,
             kept: VecDeque::new(),
             end_asked: false,
@@ -88,7 +97,14 @@ impl Answers {
         let room = self.size.now().saturating_sub(self.waiting_len);
         let taken = take_front(queue, &mut self.waiting, room);
         self.waiting_len += taken;
+        self.flushed &= taken == 0;
         taken
+    }
+
+    /// Nothing will be offered for the time being: what was gathered need not wait for company. True
+    /// if that was not known: polls that are held are to be asked about again.
+    pub fn flush(&mut self) -> bool {
+        !std::mem::replace(&mut self.flushed, true) && self.waiting_len > 0
     }
 
     /// Nothing more will be offered; the answer that carries the last byte says so.
@@ -110,11 +126,25 @@ impl Answers {
         }
         // The first one opens the carrier and shows that answers come through.
         // After the end nothing more will come that a poll could wait for.
-        let due = number == 0 || self.waiting_len > 0 || self.end_asked;
+        let due = number == 0 || self.end_asked || self.is_due();
         if number == self.next && due {
             return Ok(Ask::Answer(self.fix(now)));
         }
         Ok(Ask::Wait)
+    }
+
+    /// Whether what waits should go now.
+    fn is_due(&self) -> bool {
+        let early = self.kept.iter().filter(|kept| kept.early).count();
+        let alone = self.kept.iter().all(|kept| kept.answer.data_len == 0);
+        let full = self.waiting_len >= self.size.now();
+        self.waiting_len > 0 && (full || alone || (self.flushed && early < DEPTH as usize / 2))
+    }
+
+    /// How many answers are not known to have arrived.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.kept.len()
     }
 
     /// Poll `number` has been held long enough. Its answer, empty if need be, or `None` if a poll
@@ -133,7 +163,7 @@ impl Answers {
     fn release_below(&mut self, number: u64, now: Duration) {
         let first_needed = (number + 1).saturating_sub(DEPTH);
         while self.next - (self.kept.len() as u64) < first_needed {
-            let Some(Kept { answer, at }) = self.kept.pop_front() else {
+            let Some(Kept { answer, at, .. }) = self.kept.pop_front() else {
                 break;
             };
             let took = now.saturating_sub(at);
@@ -151,7 +181,8 @@ impl Answers {
 
     fn fix(&mut self, now: Duration) -> Answer {
         let mut data = VecDeque::new();
-        let data_len = take_front(&mut self.waiting, &mut data, self.size.now());
+        let full = self.size.now();
+        let data_len = take_front(&mut self.waiting, &mut data, full);
         self.waiting_len -= data_len;
         let mut chunks = VecDeque::with_capacity(data.len() + 3);
         chunks.push_back(Bytes::copy_from_slice(&span::number_span(self.next)));
@@ -168,6 +199,7 @@ impl Answers {
         self.kept.push_back(Kept {
             answer: answer.clone(),
             at: now,
+            early: (1..full).contains(&data_len),
         });
         answer
     }
@@ -263,7 +295,36 @@ mod tests {
         assert_eq!(answers.ask(2, NOW), Ok(Ask::Wait), "1 comes first");
         assert_eq!(answered(&mut answers, 1), [Event::Number(1), data("abc")]);
         offer(&mut answers, "d");
+        answers.flush();
         assert_eq!(answered(&mut answers, 2), [Event::Number(2), data("d")]);
+    }
+
+    #[test]
+    fn what_comes_behind_an_answer_is_gathered_until_it_is_full_or_flushed_or_alone() {
+        let mut answers = Answers::new(1_000_000);
+        answered(&mut answers, 0);
+        for (number, text) in [(1, "a"), (2, "b")] {
+            offer(&mut answers, text);
+            assert_eq!(answers.flush(), number == 1 || answers.waiting_len > 0);
+            assert_eq!(answered(&mut answers, number)[1], data(text));
+        }
+        offer(&mut answers, "c");
+        assert!(answers.flush());
+        assert_eq!(answers.ask(3, NOW), Ok(Ask::Wait), "half of the polls");
+        assert!(!answers.flush(), "known already");
+        let mut queue = VecDeque::from([Bytes::from(vec![1; 1_000_000])]);
+        answers.offer(&mut queue);
+        let full = answered(&mut answers, 3);
+        assert_eq!(full[0], Event::Number(3));
+        offer(&mut answers, "d");
+        assert_eq!(answers.ask(4, NOW), Ok(Ask::Wait));
+        // These show that 1 and 2 have arrived.
+        for number in [5, 6] {
+            assert_eq!(answers.ask(number, NOW), Ok(Ask::Wait));
+        }
+        assert_eq!(answers.ask(4, NOW), Ok(Ask::Wait), "more may come");
+        assert!(answers.flush());
+        assert_eq!(answered(&mut answers, 4)[1], data("d"));
     }
 
     #[test]
@@ -273,20 +334,23 @@ mod tests {
         offer(&mut answers, "abc");
         let first = answers.ask(1, NOW);
         offer(&mut answers, "def");
+        answers.flush();
         assert_eq!(answers.ask(1, NOW), first, "not abcdef");
         answered(&mut answers, 2);
         assert_eq!(answers.ask(1, NOW), first, "2 may overtake 1");
-        assert_eq!(answers.ask(3, NOW), Ok(Ask::Wait));
+        assert_eq!(answers.ask(4, NOW), Ok(Ask::Wait));
+        assert_eq!(answers.ask(1, NOW), first);
+        assert_eq!(answers.ask(5, NOW), Ok(Ask::Wait));
         assert_eq!(answers.ask(1, NOW), Err(AskError::Gone));
-        assert_eq!(answers.kept.len(), 1);
+        assert_eq!(answers.in_flight(), 1);
     }
 
     #[test]
     fn nobody_asks_far_ahead() {
         let mut answers = Answers::new(1_000_000);
-        assert_eq!(answers.ask(2, NOW), Err(AskError::TooFar));
+        assert_eq!(answers.ask(DEPTH, NOW), Err(AskError::TooFar));
         assert_eq!(answers.ask(u64::MAX, NOW), Err(AskError::TooFar));
-        assert_eq!(answers.ask(1, NOW), Ok(Ask::Wait));
+        assert_eq!(answers.ask(DEPTH - 1, NOW), Ok(Ask::Wait));
     }
 
     #[test]

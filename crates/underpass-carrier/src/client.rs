@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -15,6 +15,7 @@ use crate::body::{FlowBody, ReadBodyError, read_whole};
 use crate::dial::{BoxedConnection, Speech};
 use crate::error::CarrierError;
 use crate::kind::{Abilities, Kind};
+use crate::memory::PathMemory;
 use crate::portal;
 use crate::posting::SMALL_ANSWER;
 use crate::proxy::{Authenticator, Passed, Proxies, pass};
@@ -26,7 +27,7 @@ use crate::{Carrier, CarrierInfo};
 /// The media type of bodies where nothing else is set.
 pub const DEFAULT_MEDIA_TYPE: &str = "binary/tcp";
 /// Connections kept open for the next request of one carrier.
-const MAX_IDLE_CONNECTIONS: usize = 6;
+const MAX_IDLE_CONNECTIONS: usize = 12;
 /// Bytes that HTTP keeps in memory per connection and direction.
 const HTTP_BUFFER: usize = 64 * 1024;
 
@@ -48,9 +49,13 @@ pub struct ClientSettings {
     /// The largest request body, in bytes; halved by itself where the path answers 413. 1,000,000,
     /// which is below nginx's default limit of 1 MiB.
     pub largest_body: usize,
-    /// How long the relay may hold a poll that it has no bytes for. 25 s, below the shortest idle
-    /// limits of the usual boxes (30 s).
+    /// How long the relay may hold a poll that it has no bytes for. 25 s, below the idle limits of
+    /// most boxes (30 s); shortened by itself where polls are cut earlier.
     pub poll_hold: Duration,
+    /// Polls are POSTs, for paths where GETs are answered from a cache or not let through.
+    pub poll_by_post: bool,
+    /// What carriers have learned about the path; shared by clones of these settings.
+    pub path: Arc<PathMemory>,
     /// Which certificate is accepted for `https`.
     pub tls: TlsTrust,
     /// Roots that are trusted beside the system's.
@@ -69,6 +74,8 @@ impl Default for ClientSettings {
             id_place: IdPlace::default(),
             largest_body: 1_000_000,
             poll_hold: Duration::from_secs(25),
+            poll_by_post: false,
+            path: Arc::default(),
             tls: TlsTrust::default(),
             roots: TlsRoots::default(),
             proxies: Proxies::default(),
@@ -281,6 +288,18 @@ impl Client {
         Ok(request)
     }
 
+    /// Gives `request` a path that it never had: an answer to the same request that failed may have
+    /// been kept on the way.
+    pub(crate) fn make_unique(&self, request: &mut Request<FlowBody>) -> Result<(), CarrierError> {
+        let target = request.uri().to_string();
+        let separator = if target.contains('?') { '&' } else { '?' };
+        let unique: u64 = rand::random();
+        *request.uri_mut() = format!("{target}{separator}r={unique:016x}")
+            .parse()
+            .map_err(CarrierError::setting)?;
+        Ok(())
+    }
+
     /// Sends `request` on an idle connection, or a new one, and reads the whole answer of at most
     /// `limit` bytes. The connection is kept for the next request.
     pub(crate) async fn exchange(
@@ -294,6 +313,7 @@ impl Client {
         };
         let response = connection.send(request).await?;
         let status = response.status();
+        let lasts = response.version() == Version::HTTP_11;
         let body = read_whole(response.into_body(), limit)
             .await
             .map_err(|error| match error {
@@ -301,10 +321,19 @@ impl Client {
                 ReadBodyError::Broken(error) => error,
             })?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE_CONNECTIONS && !connection.sender.is_closed() {
+        if lasts && idle.len() < MAX_IDLE_CONNECTIONS && !connection.sender.is_closed() {
             idle.push(connection);
         }
         Ok((status, body))
+    }
+
+    /// Closes what is kept for the next request: one of them has failed, and what cut it may have cut
+    /// all of them.
+    pub(crate) fn forget_idle(&self) {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn take_idle(&self) -> Option<HttpConnection> {

@@ -17,13 +17,14 @@ use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply, Slot};
 use crate::window::{Taken, Window};
 
-/// Requests of one carrier at a time; ours have at most four bodies and two polls under way.
-const MAX_REQUESTS: usize = 16;
+/// Requests of one carrier at a time. Ours have at most eight bodies and four polls under way; some may
+/// be here twice, because their connection was cut and nobody has told the relay.
+const MAX_REQUESTS: usize = 32;
 /// The most that is read of a body that is too large, so that the client gets to read why.
 const DRAIN: usize = 4 * 1024 * 1024;
 /// How long a body waits for room before the client is asked to send it again; below the shortest
-/// idle limits of the usual boxes (30 s).
-const ROOM_HOLD: Duration = Duration::from_secs(20);
+/// idle limits of boxes (10 s).
+const ROOM_HOLD: Duration = Duration::from_secs(8);
 /// What the process-wide budget of bodies is counted in.
 const KIB: usize = 1024;
 

@@ -18,7 +18,9 @@ pub mod fuzzing;
 mod guard;
 mod inbox;
 mod kind;
+pub mod ladder;
 mod listen;
+mod memory;
 mod pipe;
 mod poll;
 mod portal;
@@ -27,6 +29,7 @@ mod posts;
 pub mod proxy;
 pub mod request;
 mod server;
+mod sizing;
 pub mod span;
 mod stall;
 mod stream;
@@ -49,6 +52,7 @@ pub use error::CarrierError;
 pub use front::{ConnectedPeer, Fallback, NotFound, Page};
 pub use kind::{Abilities, KINDS, Kind, kind_by_name};
 pub use listen::listen;
+pub use memory::{PathBounds, PathMemory};
 pub use proxy::opening::ProxyUse;
 pub use request::IdPlace;
 pub use server::{Listen, Server, ServerError, ServerSettings};
@@ -102,7 +106,9 @@ pub struct CarrierInfo {
 pub trait Sink: Send + 'static {
     /// Takes bytes from the front of `queue`, as many as fit without buffering more than the kernel
     /// or one request needs. Ready means that at least one byte was taken (or `queue` was empty).
-    /// A chunk that was taken in part is left at the front with its rest.
+    /// A chunk that was taken in part is left at the front with its rest. What was taken may be gathered with
+    /// what comes next until [`Sink::poll_flush`] is asked for, though never for longer than the path needs to
+    /// answer.
     ///
     /// # Errors
     /// The carrier is dead; what it had taken may or may not arrive.

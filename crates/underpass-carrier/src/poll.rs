@@ -1,4 +1,5 @@
-//! `poll`: numbered GETs that the relay holds until it has bytes, numbered POSTs the other way.
+//! `poll`: numbered GETs, several at a time, that the relay holds until it has bytes for them, and
+//! numbered POSTs the other way.
 //!
 //! Slow, and all but unstoppable: every request has a complete answer, each one a path of its own,
 //! and each can be repeated by whoever lost it.
@@ -32,6 +33,11 @@ use crate::{Carrier, Sink, Source};
 
 /// The longest answer that a client reads: far more than a relay of ours sends.
 const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// A poll that was cut after it was held for so long was cut for that: some boxes end requests that
+/// are idle for 10 s.
+const LONG_HELD: Duration = Duration::from_secs(5);
+/// Polls are always held this long.
+const SHORTEST_HOLD: Duration = Duration::from_secs(4);
 /// How long a poll is held where the client does not say.
 const DEFAULT_HOLD: Duration = Duration::from_secs(25);
 
@@ -46,7 +52,7 @@ pub(crate) const KIND: Kind = Kind {
         survives_holding_proxy: true,
         survives_repeated_requests: true,
         largest_body: Some(1_000_000),
-        connections: 6,
+        connections: 12,
     },
     connect: |client| Box::pin(connect(client)),
     serve: |exchange| Box::pin(serve(exchange)),
@@ -84,21 +90,54 @@ async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
 async fn ask(client: &Client, number: u64) -> Result<Received, CarrierError> {
     let mut retries = Retries::default();
     loop {
-        let error = match ask_once(client, number).await {
+        let began = Instant::now();
+        let error = match ask_once(client, number, retries.count()).await {
             Ok((StatusCode::OK, body)) => return read_answer(body, number),
             Ok((status, _)) if may_pass(status) => refused(status, "a poll"),
             Ok((status, _)) => return Err(refused(status, "a poll")),
             Err(error) => error,
         };
-        retries.pause(error).await?;
+        if let Some(hold) = shorter(began.elapsed(), hold(client)) {
+            tracing::debug!(%error, ?hold, "a poll that was held was cut");
+            client.settings.path.holds_up_to(hold);
+            client.forget_idle();
+        } else {
+            retries.pause(client, error).await?;
+        }
     }
 }
 
-async fn ask_once(client: &Client, number: u64) -> Result<(StatusCode, Bytes), CarrierError> {
-    let hold = client.settings.poll_hold;
+/// How long polls should be held, if one of them was cut after `held` because that is too long. Always
+/// less than `hold`, so lowering it comes to an end.
+fn shorter(held: Duration, hold: Duration) -> Option<Duration> {
+    let shorter = (held * 2 / 3).max(SHORTEST_HOLD);
+    (held >= LONG_HELD && held < hold).then_some(shorter)
+}
+
+/// How long the relay may hold a poll on this path.
+fn hold(client: &Client) -> Duration {
+    let known = client.settings.path.bounds().longest_hold;
+    known.map_or(client.settings.poll_hold, |known| {
+        known.min(client.settings.poll_hold)
+    })
+}
+
+async fn ask_once(
+    client: &Client,
+    number: u64,
+    again: u32,
+) -> Result<(StatusCode, Bytes), CarrierError> {
+    let hold = hold(client);
+    let asked = (number == 0 || hold < client.settings.poll_hold).then_some(hold);
+    let method = match client.settings.poll_by_post {
+        true => Method::POST,
+        false => Method::GET,
+    };
     let part = Part::Poll(number);
-    let asked = (number == 0).then_some(hold);
-    let request = client.request_with(Method::GET, part, asked, FlowBody::empty())?;
+    let mut request = client.request_with(method, part, asked, FlowBody::empty())?;
+    if again > 0 {
+        client.make_unique(&mut request)?;
+    }
     let after = hold * 2 + client.settings.connect_timeout;
     let answer = client.exchange(request, LONGEST_ANSWER);
     tokio::time::timeout(after, answer)
@@ -205,6 +244,7 @@ impl Outbox {
         let now = self.began.elapsed();
         let mut state = self.lock();
         let (answers, waker) = &mut *state;
+        let under_way = answers.in_flight();
         let answer = match answers.ask(number, now) {
             Ok(Ask::Answer(answer)) => Some(answer),
             Ok(Ask::Wait) if expired => {
@@ -216,7 +256,8 @@ impl Outbox {
                 return Err(Refusal::NotFound);
             }
         };
-        if answer.is_some() {
+        // A poll also tells that an earlier answer has arrived, which makes room for the next one.
+        if answer.is_some() || answers.in_flight() != under_way {
             if let Some(waker) = waker.take() {
                 waker.wake();
             }
@@ -297,7 +338,12 @@ impl Sink for AnswerSink {
         if state.0.is_flushed() {
             return Poll::Ready(Ok(()));
         }
+        let news = state.0.flush();
         state.1 = Some(cx.waker().clone());
+        drop(state);
+        if news {
+            self.outbox.changed.notify_waiters();
+        }
         Poll::Pending
     }
 
@@ -327,15 +373,17 @@ impl Drop for AnswerSink {
 
 async fn serve(exchange: Exchange) -> Reply {
     match (exchange.request.method(), exchange.part) {
-        (&Method::GET, Part::Poll(number)) => {
+        (&Method::GET | &Method::POST, Part::Poll(number)) => {
             let entry = match exchange.find::<Entry>() {
                 Ok(entry) => entry,
                 Err(_) if number == 0 => begin(&exchange)?,
                 Err(refusal) => return Err(refusal),
             };
             let _present = entry.presence.enter()?;
+            let longest = exchange.front.settings.longest_hold;
+            let hold = exchange.hold.map_or(entry.hold, |hold| hold.min(longest));
             let answer = tokio::select! {
-                answer = entry.outbox.answer(number, entry.hold) => answer?,
+                answer = entry.outbox.answer(number, hold) => answer?,
                 () = entry.gone.cancelled() => return Err(Refusal::NotFound),
             };
             Ok(exchange.respond_with(SpanBuf::bare(answer.chunks)))
@@ -388,4 +436,25 @@ fn begin(exchange: &Exchange) -> Result<Arc<Entry>, Refusal> {
         settings.silence,
     ));
     Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_that_are_cut_are_held_for_less_until_they_are_not() {
+        let seconds = Duration::from_secs_f64;
+        let box_limit = seconds(10.0);
+        let mut hold = DEFAULT_HOLD;
+        while hold >= box_limit {
+            hold = shorter(box_limit, hold).expect("it was cut");
+        }
+        assert_eq!(hold, box_limit * 2 / 3);
+        assert_eq!(shorter(seconds(5.5), hold), Some(SHORTEST_HOLD));
+        // A connection that broke at once tells nothing, nor one that broke after its answer was due.
+        assert_eq!(shorter(seconds(0.5), hold), None);
+        assert_eq!(shorter(hold, hold), None);
+        assert_eq!(shorter(SHORTEST_HOLD, SHORTEST_HOLD), None);
+    }
 }

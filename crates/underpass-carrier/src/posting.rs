@@ -22,7 +22,9 @@ use crate::span::SpanBuf;
 use crate::uplink::{Post, Uplink};
 
 /// Bodies in flight at a time, each on a connection of its own.
-const MAX_IN_FLIGHT: usize = 4;
+const MAX_IN_FLIGHT: usize = 8;
+/// How far bodies reach beyond the first one that is not answered: what a relay keeps of a carrier.
+const AHEAD: u64 = 4 * 1024 * 1024;
 /// How often a request is sent again when its answer does not come or tells of passing trouble.
 const RETRIES: u32 = 5;
 /// The pause before the second repetition; it doubles from there. The first comes at once, because
@@ -36,8 +38,19 @@ pub(crate) const SMALL_ANSWER: usize = 64 * 1024;
 pub(crate) struct Retries(u32);
 
 impl Retries {
-    /// Waits before the next try, or gives `error` back when there were enough.
-    pub(crate) async fn pause(&mut self, error: CarrierError) -> Result<(), CarrierError> {
+    /// How many there were.
+    pub(crate) fn count(&self) -> u32 {
+        self.0
+    }
+
+    /// Waits before the next try, or gives `error` back when there were enough. Kept connections are
+    /// forgotten: most likely they have met the same fate.
+    pub(crate) async fn pause(
+        &mut self,
+        client: &Client,
+        error: CarrierError,
+    ) -> Result<(), CarrierError> {
+        client.forget_idle();
         if self.0 >= RETRIES {
             return Err(error);
         }
@@ -146,13 +159,15 @@ impl Shared {
             Ok(StatusCode::PAYLOAD_TOO_LARGE) => {
                 let len = post.len;
                 if state.uplink.too_large(post) {
+                    let largest = state.uplink.largest_body();
+                    self.client.settings.path.bodies_up_to(largest);
                     tracing::debug!(len, "the path refuses bodies of this size");
                 } else {
                     let error = refused(StatusCode::PAYLOAD_TOO_LARGE, "a small body");
                     self.fail(&mut state, error);
                 }
             }
-            Ok(_) => state.uplink.delivered(post.len, started.elapsed()),
+            Ok(_) => state.uplink.delivered(&post, started.elapsed()),
             Err(error) => self.fail(&mut state, error),
         }
         self.pump(&mut state);
@@ -180,7 +195,7 @@ impl Shared {
                 Ok(status) => return Err(refused(status, "a numbered POST")),
                 Err(error) => error,
             };
-            retries.pause(error).await?;
+            retries.pause(&self.client, error).await?;
         }
     }
 
@@ -215,9 +230,13 @@ pub(crate) struct PostSink {
 
 impl PostSink {
     pub(crate) fn new(client: Arc<Client>, lease: Arc<Lease>) -> Self {
-        let largest = client.settings.largest_body;
+        let known = client.settings.path.bounds().largest_body;
+        let largest = client
+            .settings
+            .largest_body
+            .min(known.unwrap_or(usize::MAX));
         let state = State {
-            uplink: Uplink::new(largest, MAX_IN_FLIGHT),
+            uplink: Uplink::new(largest, MAX_IN_FLIGHT, AHEAD),
             failed: None,
             waker: None,
         };
@@ -264,6 +283,8 @@ impl Sink for PostSink {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
         let mut state = self.alive()?;
+        state.uplink.flush();
+        self.shared.pump(&mut state);
         if state.uplink.is_idle() {
             return Poll::Ready(Ok(()));
         }

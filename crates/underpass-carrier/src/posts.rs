@@ -30,7 +30,7 @@ pub(crate) const KIND: Kind = Kind {
         survives_holding_proxy: false,
         survives_repeated_requests: true,
         largest_body: Some(1_000_000),
-        connections: 5,
+        connections: 9,
     },
     connect: |client| Box::pin(connect(client)),
     serve: |exchange| Box::pin(serve(exchange)),

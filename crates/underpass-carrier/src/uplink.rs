@@ -5,67 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::sizing::{BodySize, SMALLEST_BODY};
 use crate::span::take_front;
-
-/// Below this size a path that still answers 413 is given up.
-const SMALLEST_BODY: usize = 1024;
-/// Where the size of bodies starts, and what it never falls below by measuring.
-const FIRST_BODY: usize = 64 * 1024;
-const SLOW_BODY: usize = 16 * 1024;
-/// A body that takes this much longer than the fastest one was not waiting for the network.
-const SHORT: Duration = Duration::from_millis(50);
-/// A body that takes this much longer than the fastest one makes a keystroke wait too long.
-const LONG: Duration = Duration::from_millis(200);
-
-/// How large a body should be: large enough for throughput, which is in flight × size / round trip,
-/// small enough that what comes behind it need not wait long.
-#[derive(Debug)]
-pub struct BodySize {
-    now: usize,
-    largest: usize,
-    fastest: Option<Duration>,
-}
-
-impl BodySize {
-    /// Bodies of at most `largest` bytes.
-    #[must_use]
-    pub fn new(largest: usize) -> Self {
-        Self {
-            now: FIRST_BODY.min(largest),
-            largest,
-            fastest: None,
-        }
-    }
-
-    /// Bytes in a full body, for now.
-    #[must_use]
-    pub fn now(&self) -> usize {
-        self.now
-    }
-
-    /// A body of `len` bytes was delivered after `took`.
-    pub fn delivered(&mut self, len: usize, took: Duration) {
-        let fastest = self.fastest.map_or(took, |fastest| fastest.min(took));
-        self.fastest = Some(fastest);
-        if len < self.now {
-            return;
-        }
-        let extra = took - fastest;
-        if extra < SHORT {
-            self.now = (self.now * 2).min(self.largest);
-        } else if extra > LONG {
-            self.now = (self.now / 2).max(SLOW_BODY.min(self.largest));
-        }
-    }
-
-    /// The path does not take bodies of `len` bytes: half of that from now on. False if that would
-    /// be too small to be of use.
-    fn refused(&mut self, len: usize) -> bool {
-        self.largest = self.largest.min(len / 2);
-        self.now = self.now.min(self.largest);
-        self.largest >= SMALLEST_BODY
-    }
-}
 
 /// One request body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,18 +30,25 @@ enum End {
 
 /// The sending side of numbered bodies: what to post next, and when.
 ///
-/// Bytes are posted at once when nothing is in flight; otherwise only in full bodies, up to
-/// `max_in_flight` of them, and the rest is gathered until an answer comes. Drive it so: after every
-/// [`Uplink::offer`], [`Uplink::finish`], [`Uplink::delivered`] and [`Uplink::too_large`], call
-/// [`Uplink::next_post`] until it returns `None`, and post each one it returns until it is delivered
-/// or too large.
+/// Bytes are posted at once when nothing is in flight. Otherwise they are gathered to full bodies;
+/// one that is not full goes when the session has nothing more to add to it ([`Uplink::flush`]) and
+/// no more than half of what may be in flight are such bodies, and in any case when all before it is
+/// answered. Drive it so: after every [`Uplink::offer`], [`Uplink::flush`], [`Uplink::finish`],
+/// [`Uplink::delivered`] and [`Uplink::too_large`], call [`Uplink::next_post`] until it returns
+/// `None`, and post each one it returns until it is delivered or too large.
 #[derive(Debug)]
 pub struct Uplink {
     max_in_flight: usize,
+    /// How far a body may reach beyond the first byte that is not known to have arrived.
+    ahead: u64,
     size: BodySize,
     waiting: VecDeque<Bytes>,
     waiting_len: usize,
+    /// The session has nothing to add to what waits.
+    flushed: bool,
     next_offset: u64,
+    /// What is not answered, by offset, and whether it went before it was full.
+    unanswered: BTreeMap<u64, bool>,
     in_flight: usize,
     /// Parts of refused bodies, by offset. The lowest goes first: what the receiver keeps behind a
     /// gap is bounded, so the gap must never wait for what lies behind it.
@@ -109,15 +57,19 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// Bodies of at most `largest_body` bytes, at most `max_in_flight` at a time.
+    /// Bodies of at most `largest_body` bytes, at most `max_in_flight` at a time, and no byte `ahead`
+    /// or more beyond the first that is not answered: the receiver would have no room for it.
     #[must_use]
-    pub fn new(largest_body: usize, max_in_flight: usize) -> Self {
+    pub fn new(largest_body: usize, max_in_flight: usize, ahead: u64) -> Self {
         Self {
             max_in_flight: max_in_flight.max(1),
+            ahead,
             size: BodySize::new(largest_body.max(SMALLEST_BODY)),
             waiting: VecDeque::new(),
             waiting_len: 0,
+            flushed: false,
             next_offset: 0,
+            unanswered: BTreeMap::new(),
             in_flight: 0,
             again: BTreeMap::new(),
             end: End::Open,
@@ -133,7 +85,13 @@ impl Uplink {
         let room = self.size.now().saturating_sub(self.waiting_len);
         let taken = take_front(queue, &mut self.waiting, room);
         self.waiting_len += taken;
+        self.flushed &= taken == 0;
         taken
+    }
+
+    /// Nothing will be offered for the time being: what was gathered need not wait for company.
+    pub fn flush(&mut self) {
+        self.flushed = true;
     }
 
     /// Nothing more will be offered; the last body says so.
@@ -152,13 +110,12 @@ impl Uplink {
             self.in_flight += 1;
             return Some(post);
         }
-        let full = self.waiting_len >= self.size.now();
-        let at_once = self.waiting_len > 0 && self.in_flight == 0;
-        if !full && !at_once && self.end != End::Asked {
+        if !self.is_due() {
             return None;
         }
         let mut chunks = VecDeque::new();
-        let len = take_front(&mut self.waiting, &mut chunks, self.size.now());
+        let full = self.size.now();
+        let len = take_front(&mut self.waiting, &mut chunks, full);
         self.waiting_len -= len;
         let end = self.end == End::Asked && self.waiting_len == 0;
         if end {
@@ -167,6 +124,7 @@ impl Uplink {
         let offset = self.next_offset;
         self.next_offset += len as u64;
         self.in_flight += 1;
+        self.unanswered.insert(offset, len < full);
         Some(Post {
             offset,
             end,
@@ -175,10 +133,26 @@ impl Uplink {
         })
     }
 
-    /// A post of `len` bytes was answered after `took`: the relay has it.
-    pub fn delivered(&mut self, len: usize, took: Duration) {
+    /// Whether what waits, or the end, should go now.
+    fn is_due(&self) -> bool {
+        let Some((first, _)) = self.unanswered.first_key_value() else {
+            return self.waiting_len > 0 || self.end == End::Asked;
+        };
+        let len = self.waiting_len.min(self.size.now()) as u64;
+        if self.next_offset + len > first + self.ahead {
+            return false;
+        }
+        let full = self.waiting_len >= self.size.now();
+        let not_full = self.unanswered.values().filter(|early| **early).count();
+        let early = self.waiting_len > 0 && self.flushed && not_full < self.max_in_flight / 2;
+        full || early || self.end == End::Asked
+    }
+
+    /// A post was answered after `took`: the relay has it.
+    pub fn delivered(&mut self, post: &Post, took: Duration) {
         self.in_flight -= 1;
-        self.size.delivered(len, took);
+        self.unanswered.remove(&post.offset);
+        self.size.delivered(post.len, took);
     }
 
     /// The path refused `post` for its size. It is cut in two; bodies stay small from now on.
@@ -210,28 +184,34 @@ impl Uplink {
             len: half,
         };
         for post in [first, second] {
+            self.unanswered.insert(post.offset, false);
             self.again.insert(post.offset, post);
         }
         true
     }
 
+    /// The largest body that the path is known or hoped to take, in bytes.
+    #[must_use]
+    pub fn largest_body(&self) -> usize {
+        self.size.largest()
+    }
+
     /// Whether everything offered was delivered, the end included if it was asked for.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.waiting_len == 0
-            && self.in_flight == 0
-            && self.again.is_empty()
-            && self.end != End::Asked
+        self.waiting_len == 0 && self.unanswered.is_empty() && self.end != End::Asked
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sizing::FIRST_BODY;
     use crate::window::{Taken, Window};
     use proptest::prelude::*;
 
     const FAST: Duration = Duration::from_millis(10);
+    const AHEAD: u64 = u64::MAX / 2;
 
     fn queue(len: usize) -> VecDeque<Bytes> {
         VecDeque::from([Bytes::from(vec![7; len])])
@@ -239,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_first_byte_goes_at_once_and_the_next_wait_for_its_answer() {
-        let mut up = Uplink::new(1_000_000, 4);
+        let mut up = Uplink::new(1_000_000, 4, AHEAD);
         assert_eq!(up.offer(&mut queue(1)), 1);
         let first = up.next_post().expect("nothing is in flight");
         assert_eq!((first.offset, first.len, first.end), (0, 1, false));
@@ -247,17 +227,53 @@ mod tests {
             up.offer(&mut queue(10));
         }
         assert_eq!(up.next_post(), None);
-        up.delivered(1, FAST);
+        up.delivered(&first, FAST);
         let second = up.next_post().expect("the rest in one");
         assert_eq!((second.offset, second.len), (1, 50));
         assert!(!up.is_idle());
-        up.delivered(50, FAST);
+        up.delivered(&second, FAST);
         assert!(up.is_idle());
     }
 
     #[test]
+    fn what_is_flushed_goes_beside_others_while_half_of_the_room_is_free() {
+        let mut up = Uplink::new(1_000_000, 4, AHEAD);
+        let mut posts = Vec::new();
+        for _ in 0..4 {
+            up.offer(&mut queue(10));
+            up.flush();
+            posts.extend(up.next_post());
+        }
+        assert_eq!(posts.len(), 2);
+        up.offer(&mut queue(FIRST_BODY - 20));
+        let full = up.next_post().expect("full");
+        assert_eq!((full.offset, full.len), (20, FIRST_BODY));
+        up.offer(&mut queue(1));
+        up.delivered(&posts[1], FAST);
+        assert_eq!(up.next_post(), None, "more may be about to come");
+        up.flush();
+        assert_eq!(up.next_post().map(|post| post.len), Some(1));
+    }
+
+    #[test]
+    fn nothing_is_sent_that_the_receiver_has_no_room_for() {
+        let mut up = Uplink::new(1_000_000, 100, 3 * FIRST_BODY as u64);
+        let mut bulk = queue(10 * FIRST_BODY);
+        let mut posts = Vec::new();
+        while up.offer(&mut bulk) > 0 {
+            posts.extend(std::iter::from_fn(|| up.next_post()));
+        }
+        assert_eq!(posts.len(), 3);
+        up.delivered(&posts[1], FAST * 20);
+        up.delivered(&posts[2], FAST * 20);
+        assert_eq!(up.next_post(), None, "the first one is still missing");
+        up.delivered(&posts[0], FAST * 20);
+        assert!(up.next_post().is_some());
+    }
+
+    #[test]
     fn full_bodies_go_side_by_side_up_to_the_limit_and_then_offers_stop() {
-        let mut up = Uplink::new(1_000_000, 3);
+        let mut up = Uplink::new(1_000_000, 3, AHEAD);
         let mut bulk = queue(10 * FIRST_BODY);
         let mut posts = Vec::new();
         while up.offer(&mut bulk) > 0 {
@@ -269,23 +285,8 @@ mod tests {
     }
 
     #[test]
-    fn size_follows_the_measured_time() {
-        let mut size = BodySize::new(1_000_000);
-        for expected in [131_072, 262_144, 524_288, 1_000_000, 1_000_000] {
-            size.delivered(size.now(), FAST);
-            assert_eq!(size.now(), expected);
-        }
-        size.delivered(100, FAST + LONG * 2);
-        assert_eq!(size.now(), 1_000_000, "small bodies tell nothing");
-        for _ in 0..20 {
-            size.delivered(size.now(), FAST + LONG * 2);
-        }
-        assert_eq!(size.now(), SLOW_BODY, "halved as far as it goes");
-    }
-
-    #[test]
     fn a_refused_body_is_cut_and_later_ones_stay_small() {
-        let mut up = Uplink::new(1_000_000, 4);
+        let mut up = Uplink::new(1_000_000, 4, AHEAD);
         up.offer(&mut queue(5000));
         up.finish();
         let post = up.next_post().expect("at once");
@@ -296,12 +297,12 @@ mod tests {
         assert_eq!((b.offset, b.len, b.end), (2500, 2500, true));
         assert_eq!(up.size.now(), 2500);
         assert!(up.too_large(a));
-        assert!(!up.too_large(b) || up.size.largest >= SMALLEST_BODY);
+        assert!(!up.too_large(b) || up.largest_body() >= SMALLEST_BODY);
     }
 
     #[test]
     fn a_path_that_takes_nothing_is_given_up() {
-        let mut up = Uplink::new(1_000_000, 1);
+        let mut up = Uplink::new(1_000_000, 1, AHEAD);
         up.offer(&mut queue(2000));
         let post = up.next_post().expect("at once");
         assert!(!up.too_large(post));
@@ -309,20 +310,20 @@ mod tests {
 
     #[test]
     fn the_end_is_posted_even_with_nothing_to_carry_it() {
-        let mut up = Uplink::new(1_000_000, 4);
+        let mut up = Uplink::new(1_000_000, 4, AHEAD);
         up.finish();
         assert!(!up.is_idle());
         let post = up.next_post().expect("the end");
         assert_eq!((post.offset, post.len, post.end), (0, 0, true));
         assert_eq!(up.next_post(), None);
-        up.delivered(0, FAST);
+        up.delivered(&post, FAST);
         assert!(up.is_idle());
         assert_eq!(up.offer(&mut queue(1)), 0, "nothing after the end");
     }
 
     #[test]
     fn of_refused_bodies_the_lowest_part_goes_first() {
-        let mut uplink = Uplink::new(64 * 1024, 2);
+        let mut uplink = Uplink::new(64 * 1024, 2, AHEAD);
         let mut posts = Vec::new();
         for _ in 0..2 {
             let mut queue = VecDeque::from([Bytes::from(vec![1; 64 * 1024])]);
@@ -334,7 +335,7 @@ mod tests {
         }
         let offsets: Vec<u64> = std::iter::from_fn(|| {
             let post = uplink.next_post()?;
-            uplink.delivered(post.len, Duration::ZERO);
+            uplink.delivered(&post, Duration::ZERO);
             Some(post.offset)
         })
         .collect();
@@ -349,7 +350,7 @@ mod tests {
             fates in prop::collection::vec((0usize..4, 0u8..10), 1..200),
             limit in 3_000usize..100_000,
         ) {
-            let mut up = Uplink::new(1_000_000, 4);
+            let mut up = Uplink::new(1_000_000, 4, AHEAD);
             let mut window = Window::new(u64::MAX);
             let total: usize = sizes.iter().sum();
             let stream: Bytes = (0..total).map(|i| (i % 253) as u8).collect();
@@ -389,7 +390,7 @@ mod tests {
                     let again = window.offer(post.offset, &body, post.end).expect("consistent");
                     prop_assert_eq!(again, Taken::Kept);
                 }
-                up.delivered(post.len, FAST * u32::from(fate));
+                up.delivered(&post, FAST * u32::from(fate));
                 while let Some(bytes) = window.pop() {
                     seen.extend_from_slice(&bytes);
                 }

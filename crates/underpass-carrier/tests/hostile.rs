@@ -123,7 +123,8 @@ async fn names_and_methods_that_nothing_answers_to() {
                 ("DELETE", ""),
                 ("PUT", "down"),
                 ("GET", "up"),
-                ("POST", "down/0"),
+                ("POST", "down/1"),
+                ("PUT", "down/0"),
                 ("PATCH", "up/0"),
             ] {
                 let path = format!("/{}/{id}/{rest}", kind.name);

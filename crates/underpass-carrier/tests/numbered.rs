@@ -139,10 +139,34 @@ async fn a_lost_answer_is_fetched_again_byte_for_byte() {
     assert!(second.1.ends_with(b"second"));
     assert_eq!(get(&mut http, 1).await, answer);
     send_later(&mut server, b"third").await;
-    assert!(get(&mut http, 3).await.1.ends_with(b"third"));
-    assert_eq!(get(&mut http, 1).await.0, 404, "3 shows that 1 has arrived");
+    // It waits for company, or for a sign that an earlier one has arrived: 5 shows that of 1.
+    let mut beside = Http::connect(rig.port(SCHEMES[0])).await;
+    let (third, ()) = tokio::join!(get(&mut http, 3), async {
+        let path = format!("/poll/{ID}/down/5");
+        tokio::spawn(beside.begin("GET", &path).await);
+    });
+    assert!(third.1.ends_with(b"third"));
+    assert_eq!(get(&mut http, 1).await.0, 404, "5 shows that 1 has arrived");
     assert_eq!(get(&mut http, 2).await, second);
-    assert_eq!(get(&mut http, 6).await.0, 404, "too far ahead");
+    assert_eq!(get(&mut http, 8).await.0, 404, "too far ahead");
+}
+
+#[tokio::test]
+async fn a_poll_may_be_a_post() {
+    let mut rig = Rig::new().await;
+    rig.client.poll_by_post = true;
+    let kind = kind_by_name("poll").expect("known");
+    let (mut client, mut server) = rig.pair(kind, SCHEMES[0]).await;
+    let (sent, ()) = tokio::join!(
+        send_stream(&mut *server.sink, Stream::new(6, 3_000_000)),
+        check_stream(&mut *client.source, Stream::new(6, 3_000_000)),
+    );
+    sent.expect("alive");
+    let (mut http, mut server) = poll_by_hand(&mut rig).await;
+    send_later(&mut server, b"first").await;
+    let path = format!("/poll/{ID}/down/1");
+    let by_post = http.ask("POST", &path, b"").await;
+    assert_eq!(get(&mut http, 1).await.1, by_post.body.to_vec());
 }
 
 /// Hands bytes to the sink, which keeps them until a poll comes.
@@ -150,6 +174,9 @@ async fn send_later(carrier: &mut Carrier, bytes: &[u8]) {
     let mut queue = [bytes::Bytes::copy_from_slice(bytes)].into();
     let sent = rig::send_queue(&mut *carrier.sink, &mut queue);
     sent.await.expect("alive");
+    let _ =
+        std::future::poll_fn(|cx| std::task::Poll::Ready(carrier.sink.poll_flush(cx).map(drop)))
+            .await;
 }
 
 #[tokio::test]
@@ -164,7 +191,7 @@ async fn an_idle_poll_is_answered_after_its_time() {
     );
     assert_eq!(get(&mut http, 1).await, (200, first));
     // One whose turn cannot come is told to come again.
-    assert_eq!(get(&mut http, 3).await.0, 503);
+    assert_eq!(get(&mut http, 5).await.0, 503);
 }
 
 #[tokio::test]

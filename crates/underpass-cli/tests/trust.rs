@@ -191,6 +191,7 @@ async fn session_to(home: &Home, service: &str) -> (Standing, Session) {
         relay: known.url.parse().unwrap(),
         relay_key: Some(known.key),
         carriers: KINDS.iter().collect(),
+        ascent: Default::default(),
         client: ClientSettings::default(),
         session: Config::default(),
         patience: Duration::from_secs(20),

@@ -19,6 +19,11 @@ use crate::session::Session;
 
 /// A carrier that says nothing, or does not finish its handshake, is dropped after so long.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// What a carrier may send back and forth before its session begins, in bytes: four times what an
+/// agent needs to be sure of it.
+const PROBATION_BYTES: usize = 256 * 1024;
+/// For how long.
+const PROBATION_LIMIT: Duration = Duration::from_secs(60);
 /// Handshakes at once: each costs some milliseconds of computing.
 const MAX_HANDSHAKES: usize = 256;
 
@@ -97,7 +102,9 @@ impl Acceptor {
     /// See [`AcceptError`]; the carrier is gone.
     pub async fn accept(&self, carrier: Carrier) -> Result<Accepted, AcceptError> {
         let mut packets = PacketCarrier::new(carrier);
-        let first = packets.receive(HANDSHAKE_LIMIT).await?;
+        let first = tokio::time::timeout(PROBATION_LIMIT, first_packet(&mut packets))
+            .await
+            .unwrap_or(Err(LinkEnd::Closed))?;
         match first.kind {
             PacketKind::Hello => self.handshake(packets, first).await,
             PacketKind::Resume => self.resume(packets, first).await,
@@ -217,6 +224,25 @@ impl Acceptor {
             port,
             router,
         )
+    }
+}
+
+/// The first packet of a session. Padding before it comes back as it was: agents put carriers on
+/// probation with it. It costs as much to ask as to answer, and has its bounds.
+async fn first_packet(packets: &mut PacketCarrier) -> Result<Packet, LinkEnd> {
+    let mut left = PROBATION_BYTES;
+    loop {
+        let packet = packets.receive_any(HANDSHAKE_LIMIT).await?;
+        if packet.kind != PacketKind::Padding {
+            return Ok(packet);
+        }
+        if packet.body.is_empty() {
+            continue;
+        }
+        left = left.checked_sub(packet.body.len()).ok_or(LinkEnd::Unread)?;
+        tokio::time::timeout(HANDSHAKE_LIMIT, packets.send(&packet))
+            .await
+            .map_err(|_| LinkEnd::Unread)??;
     }
 }
 

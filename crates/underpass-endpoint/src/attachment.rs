@@ -1,27 +1,25 @@
 //! An agent's standing with one relay: a hop session that outlives its carriers, and is made anew
 //! when the relay has forgotten it.
 
+mod inside;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tokio::sync::watch;
+use underpass_carrier::ladder::{RungStory, Wanted};
 use underpass_carrier::{CarrierError, CarrierInfo, ClientSettings, Kind, RelayUrl};
 use underpass_proto::code::Code;
-use underpass_proto::handshake::{ConnectError, Connecting};
-use underpass_proto::packet::HelloTarget;
-use underpass_proto::session::{Closed, ClosedBy, Config, LegId};
+use underpass_proto::session::{Closed, ClosedBy, Config};
 use underpass_seal::{Fingerprint, PublicKey, StaticKey};
 
-use crate::clock;
+use crate::ascent::{Ascent, AscentSettings, Goal, SharedLadder, Turn};
 use crate::control::Control;
-use crate::link::{HopPort, Link, LinkEnd};
-use crate::packets::PacketCarrier;
-use crate::routes::{AgentRouter, Routes};
+use crate::link::Link;
+use crate::routes::Routes;
 use crate::session::{Session, SessionStatus, WantsLeg};
 
-/// The relay must answer in the handshake, or to a request to resume, within this.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Waits between attempts grow from this to that, each by a random part shorter.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
@@ -29,6 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 const PART_LIMIT: Duration = Duration::from_secs(2);
 /// A carrier that lasted so long was a good one: the next attempt follows at once.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
+/// How often the round trip of the link in use is looked at, and the network it is on.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// How an agent attaches.
 #[derive(Clone, Debug)]
@@ -38,8 +38,10 @@ pub struct AttachSettings {
     /// The relay's key, if it is known beforehand; otherwise the first one seen is taken and can be
     /// asked for by [`Attachment::relay_key`].
     pub relay_key: Option<Fingerprint>,
-    /// Carriers in the order in which they are tried.
+    /// The carriers that may be used, the first choice first.
     pub carriers: Vec<&'static Kind>,
+    /// How it is chosen among them.
+    pub ascent: AscentSettings,
     /// How carriers are made.
     pub client: ClientSettings,
     /// Settings of every session that this agent takes part in.
@@ -123,6 +125,8 @@ pub struct AttachStatus {
     pub last_resume: Option<Duration>,
     /// Why the last attempt failed, while there is no carrier.
     pub waiting_for: Option<String>,
+    /// What is known of each carrier that may be used, the first choice first.
+    pub carriers: Vec<RungStory>,
     /// Who signed the certificate that is seen in TLS, where that is not the relay's own: something on
     /// the way opens TLS. What is inside stays sealed.
     pub tls_opened_by: Option<String>,
@@ -146,6 +150,7 @@ pub(crate) struct Inner {
     link: watch::Sender<Option<Arc<Link>>>,
     session: watch::Sender<Session>,
     story: Mutex<Story>,
+    ladder: SharedLadder,
     ended: watch::Sender<Option<AttachError>>,
 }
 
@@ -163,16 +168,10 @@ impl std::fmt::Debug for Attachment {
     }
 }
 
-/// A hop session that has just been made.
-struct NewHop {
-    session: Session,
-    link: Arc<Link>,
-    relay: PublicKey,
-}
-
 impl Attachment {
-    /// Attaches to a relay, trying the carriers in order. From then on the attachment keeps itself
-    /// alive until [`Attachment::detach`], or until a manager ends it.
+    /// Attaches to a relay on the carrier that gets there first. From then on the attachment keeps
+    /// itself alive, and on the best carrier that works, until [`Attachment::detach`], or until a
+    /// manager ends it.
     ///
     /// # Errors
     /// See [`AttachError`].
@@ -181,12 +180,15 @@ impl Attachment {
         identity: Arc<StaticKey>,
     ) -> Result<Attachment, AttachError> {
         let routes = Arc::new(Routes::default());
-        let hop = connect(&settings, &identity, &routes, None, None).await?;
+        let mut ascent = Ascent::new(settings.clone(), identity.clone(), routes.clone());
+        let goal = Goal::Begin(settings.relay_key);
+        let hop = ascent.climb(Wanted::Start, goal).await?;
         let inner = Arc::new(Inner {
             settings,
             identity,
             routes,
-            relay_key: hop.relay,
+            // Only a session that was resumed would come without one.
+            relay_key: hop.relay.unwrap_or(PublicKey([0; 32])),
             link: watch::Sender::new(Some(hop.link)),
             session: watch::Sender::new(hop.session),
             story: Mutex::new(Story {
@@ -195,9 +197,10 @@ impl Attachment {
                 last_resume: None,
                 waiting_for: None,
             }),
+            ladder: ascent.ladder(),
             ended: watch::Sender::new(None),
         });
-        tokio::spawn(keep_attached(inner.clone()));
+        tokio::spawn(keep_attached(inner.clone(), ascent));
         Ok(Attachment { inner })
     }
 
@@ -249,6 +252,7 @@ impl Attachment {
             drops: story.drops,
             last_resume: story.last_resume,
             waiting_for: story.waiting_for.clone(),
+            carriers: self.inner.ladder.story(),
             session: self.session().status(),
         }
     }
@@ -266,6 +270,26 @@ impl Attachment {
             }
             _ = ended.wait_for(Option::is_some) => Err(self.end_reason()),
         }
+    }
+
+    /// Waits until another link than the one of this serial number is in use.
+    pub(crate) async fn link_replaced(&self, serial: u64) {
+        let mut links = self.inner.link.subscribe();
+        let another = |link: &Option<Arc<Link>>| {
+            link.as_ref()
+                .is_some_and(|link| link.serial() != serial && !link.is_ended())
+        };
+        if links.wait_for(another).await.is_err() {
+            // The attachment is gone, and nobody waits for it any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether another link than this one is in use.
+    pub(crate) fn is_replaced(&self, serial: u64) -> bool {
+        let link = self.inner.link.borrow();
+        link.as_ref()
+            .is_some_and(|link| link.serial() != serial && !link.is_ended())
     }
 
     fn end_reason(&self) -> AttachError {
@@ -311,6 +335,13 @@ impl Inner {
         story.since = since;
     }
 
+    /// A better carrier has taken over while the old one was there.
+    fn moved(&self, link: Arc<Link>) {
+        tracing::info!(carrier = link.info().carrier, "went on on a better carrier");
+        self.story().since = Instant::now();
+        self.link.send_replace(Some(link));
+    }
+
     /// Remembers why there is no carrier, and says so where that is news.
     fn waits_for(&self, error: &AttachError) {
         let text = error.to_string();
@@ -343,20 +374,20 @@ impl Inner {
 }
 
 /// Makes legs for the hop's session as long as the attachment lasts.
-async fn keep_attached(inner: Arc<Inner>) {
+async fn keep_attached(inner: Arc<Inner>, mut ascent: Ascent) {
     let mut ended = inner.ended.subscribe();
     tokio::select! {
-        () = keep_going(&inner) => {}
+        () = keep_going(&inner, &mut ascent) => {}
         _ = ended.wait_for(Option::is_some) => {}
     }
 }
 
-async fn keep_going(inner: &Arc<Inner>) {
+async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
     let mut wait = Backoff::new();
     loop {
         let session = inner.session.borrow().clone();
-        let Some(reason) = session.wants_leg().await else {
-            if !remake(inner, &session, &mut wait).await {
+        let Some(reason) = improve(inner, ascent, &session).await else {
+            if !remake(inner, ascent, &session, &mut wait).await {
                 return;
             }
             continue;
@@ -367,12 +398,16 @@ async fn keep_going(inner: &Arc<Inner>) {
             tracing::info!("the path to the relay is lost, making another");
         }
         let started = Instant::now();
-        match resume(inner, &session).await {
-            Ok(link) => {
+        let wanted = match reason {
+            WantsLeg::Detached => Wanted::Lost,
+            WantsLeg::Suspect(_) => Wanted::Suspect,
+        };
+        match ascent.climb(wanted, Goal::Resume(session.clone())).await {
+            Ok(hop) => {
                 if reason != WantsLeg::Detached {
                     inner.lost(started);
                 }
-                inner.restored(link);
+                inner.restored(hop.link);
                 wait.attempt_lasted(started.elapsed());
             }
             Err(error) => {
@@ -388,9 +423,33 @@ async fn keep_going(inner: &Arc<Inner>) {
     }
 }
 
+/// Looks for better carriers until the session wants another leg at once, or has ended (none).
+async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Option<WantsLeg> {
+    let mut looking = tokio::time::interval(LOOK_AFTER);
+    looking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            reason = session.wants_leg() => return reason,
+            turn = ascent.turn() => if let Some(Turn::Carries(hop)) = turn {
+                inner.moved(hop.link);
+            },
+            _ = looking.tick() => {
+                ascent.look_around();
+                ascent.measure(session);
+            }
+        }
+    }
+}
+
 /// The relay has forgotten the hop's session, or closed it: a new one takes its place. False when a
 /// manager does not want that, or the relay is another one.
-async fn remake(inner: &Arc<Inner>, old: &Session, wait: &mut Backoff) -> bool {
+async fn remake(
+    inner: &Arc<Inner>,
+    ascent: &mut Ascent,
+    old: &Session,
+    wait: &mut Backoff,
+) -> bool {
     let closed = old.closed().await;
     inner.link.send_replace(None);
     if ended_for_good(&closed) {
@@ -407,7 +466,7 @@ async fn remake(inner: &Arc<Inner>, old: &Session, wait: &mut Backoff) -> bool {
     loop {
         wait.sleep().await;
         let pin = Some(inner.relay_key.fingerprint());
-        match connect(&inner.settings, &inner.identity, &inner.routes, None, pin).await {
+        match ascent.climb(Wanted::Start, Goal::Begin(pin)).await {
             Ok(hop) => {
                 inner.session.send_replace(hop.session);
                 inner.restored(hop.link);
@@ -428,71 +487,7 @@ fn ended_for_good(closed: &Closed) -> bool {
         )
 }
 
-/// Goes on with the hop's session over a new carrier.
-async fn resume(inner: &Inner, session: &Session) -> Result<Arc<Link>, AttachError> {
-    let hop = connect(
-        &inner.settings,
-        &inner.identity,
-        &inner.routes,
-        Some(session),
-        None,
-    )
-    .await?;
-    Ok(hop.link)
-}
-
-/// Tries the carriers in order: a new session, or `session` resumed.
-async fn connect(
-    settings: &AttachSettings,
-    identity: &StaticKey,
-    routes: &Arc<Routes>,
-    session: Option<&Session>,
-    pin: Option<Fingerprint>,
-) -> Result<NewHop, AttachError> {
-    let mut tried = Vec::new();
-    let mut barred = Vec::new();
-    let pin = pin.or(settings.relay_key);
-    for kind in &settings.carriers {
-        let made = underpass_carrier::connect(&settings.relay, kind, &settings.client).await;
-        let outcome = match made {
-            Ok(carrier) => {
-                let packets = PacketCarrier::new(carrier);
-                match session {
-                    Some(session) => resume_on(packets, session, routes).await,
-                    None => handshake_on(packets, settings, identity, routes, pin).await,
-                }
-            }
-            // The wait that follows is spent better than on the other carriers, and the first choice is first again.
-            Err(error) if error.is_about_the_host() => {
-                if error.reason().is_some() {
-                    return Err(barred_by(settings, error));
-                }
-                tried.push(error.to_string());
-                break;
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                barred.extend(error.reason().map(|_| error));
-                Err(Failed::Path(reason))
-            }
-        };
-        match outcome {
-            Ok(hop) => return Ok(hop),
-            Err(Failed::Path(reason)) => tried.push(format!("{}: {reason}", kind.name)),
-            Err(Failed::Final(error)) => return Err(error),
-        }
-    }
-    let all_barred = barred.len() == tried.len();
-    match barred.pop().filter(|_| all_barred) {
-        Some(error) => Err(barred_by(settings, error)),
-        None => Err(AttachError::Unreachable {
-            relay: settings.relay.to_string(),
-            tried,
-        }),
-    }
-}
-
-fn barred_by(settings: &AttachSettings, error: CarrierError) -> AttachError {
+pub(crate) fn barred_by(settings: &AttachSettings, error: CarrierError) -> AttachError {
     AttachError::Barred {
         relay: settings.relay.to_string(),
         code: error.reason().unwrap_or(Code::Unreachable),
@@ -506,153 +501,6 @@ fn opened_by(info: &CarrierInfo, told: Option<[u8; 32]>) -> Option<String> {
     let differs = tls.certificate_sha256? != told?;
     let issuer = tls.issuer.clone();
     differs.then(|| issuer.unwrap_or_else(|| "somebody unnamed".to_owned()))
-}
-
-/// Why one carrier did not do.
-enum Failed {
-    /// Another carrier may do better.
-    Path(String),
-    /// The relay was reached; another carrier would not change its answer.
-    Final(AttachError),
-}
-
-impl From<LinkEnd> for Failed {
-    fn from(end: LinkEnd) -> Self {
-        match end {
-            LinkEnd::Refused { code, text } => Failed::Final(AttachError::Refused { code, text }),
-            end => Failed::Path(end.to_string()),
-        }
-    }
-}
-
-impl From<ConnectError> for Failed {
-    fn from(error: ConnectError) -> Self {
-        match error {
-            ConnectError::Refused { code, text } => {
-                Failed::Final(AttachError::Refused { code, text })
-            }
-            error @ ConnectError::Version { .. } => Failed::Final(AttachError::Refused {
-                code: error.code(),
-                text: error.to_string(),
-            }),
-            error => Failed::Path(error.to_string()),
-        }
-    }
-}
-
-async fn handshake_on(
-    mut packets: PacketCarrier,
-    settings: &AttachSettings,
-    identity: &StaticKey,
-    routes: &Arc<Routes>,
-    pin: Option<Fingerprint>,
-) -> Result<NewHop, Failed> {
-    let config = settings.session.clone();
-    let target = HelloTarget::Relay;
-    let (connecting, hello) = Connecting::start(config, identity, target, &[], &mut rand::rng())?;
-    send(&mut packets, &hello).await?;
-    let answer = packets.receive(ANSWER_LIMIT).await?;
-    let answered = connecting.handle_answer(answer)?;
-    let relay = answered.peer;
-    if let Some(expected) = pin.filter(|pin| *pin != relay.fingerprint()) {
-        let seen = relay.fingerprint();
-        return Err(Failed::Final(AttachError::RelayKey { expected, seen }));
-    }
-    let leg = LegId(0);
-    let (core, finish) = answered.finish(leg, clock::now())?;
-    send(&mut packets, &finish).await?;
-    let port = HopPort::new();
-    let session = Session::new(core, leg, port.clone());
-    let link = start_link(packets, &session, leg, &port, routes);
-    let established = tokio::time::timeout(ANSWER_LIMIT, async {
-        tokio::select! {
-            true = session.established() => Ok(()),
-            end = link.ended() => Err(end),
-        }
-    });
-    match established.await {
-        Ok(Ok(())) => Ok(NewHop {
-            session,
-            link,
-            relay,
-        }),
-        Ok(Err(end)) => {
-            session.close(Code::Cancelled, "the handshake did not come to its end");
-            Err(end.into())
-        }
-        Err(_) => {
-            session.close(Code::Cancelled, "the handshake did not come to its end");
-            link.close();
-            Err(Failed::Path(
-                "the relay did not go on after the handshake".into(),
-            ))
-        }
-    }
-}
-
-async fn send(
-    packets: &mut PacketCarrier,
-    packet: &underpass_proto::packet::Packet,
-) -> Result<(), Failed> {
-    let sending = tokio::time::timeout(ANSWER_LIMIT, packets.send(packet)).await;
-    match sending {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failed::Path(error.to_string())),
-        Err(_) => Err(Failed::Path("the carrier takes nothing".into())),
-    }
-}
-
-async fn resume_on(
-    packets: PacketCarrier,
-    session: &Session,
-    routes: &Arc<Routes>,
-) -> Result<NewHop, Failed> {
-    let leg = session.new_leg_id();
-    let port = HopPort::new();
-    session.add_leg(leg, port.clone());
-    let link = start_link(packets, session, leg, &port, routes);
-    let resumed = tokio::time::timeout(ANSWER_LIMIT, async {
-        tokio::select! {
-            true = session.leg_active(leg) => Ok(()),
-            end = link.ended() => Err(end),
-        }
-    });
-    match resumed.await {
-        Ok(Ok(())) => {
-            let relay = PublicKey([0; 32]);
-            Ok(NewHop {
-                session: session.clone(),
-                link,
-                relay,
-            })
-        }
-        Ok(Err(end)) => Err(end.into()),
-        Err(_) => {
-            session.leg_lost(leg);
-            link.close();
-            Err(Failed::Path(
-                "the relay did not answer the request to resume".into(),
-            ))
-        }
-    }
-}
-
-fn start_link(
-    packets: PacketCarrier,
-    session: &Session,
-    leg: LegId,
-    port: &Arc<HopPort>,
-    routes: &Arc<Routes>,
-) -> Arc<Link> {
-    let router = Arc::new(AgentRouter(routes.clone()));
-    Link::start(
-        packets.carrier,
-        packets.decoder,
-        session.clone(),
-        leg,
-        port,
-        router,
-    )
 }
 
 /// Waits between attempts: longer each time, with a random part so that many agents that lost the

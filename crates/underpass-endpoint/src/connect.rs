@@ -1,5 +1,6 @@
 //! Sessions from end to end, through a relay that only forwards them.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,14 @@ use underpass_seal::PublicKey;
 
 use crate::attachment::{AttachError, Attachment, Backoff, Inner};
 use crate::clock;
+use crate::link::Link;
 use crate::routes::{NewRoute, PeerInfo, RouteEvent};
 use crate::session::Session;
 
 /// The peer must answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
+/// Without an answer for so long, the link itself is asked whether it still works.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 /// A path that breaks during the handshake is tried again for so long: less than the time for which
 /// a relay waits for a publisher that is away, so that its answer is the last word.
 const PASSING_LIMIT: Duration = Duration::from_secs(15);
@@ -124,6 +128,7 @@ impl Attachment {
         let answer = tokio::select! {
             answer = next_packet(&mut route) => answer?,
             _ = link.ended() => return Err(broken()),
+            never = ask_later(&link) => match never {},
         };
         let answered = connecting.handle_answer(answer)?;
         if let Err(reason) = trust.check(service, &answered.peer) {
@@ -139,6 +144,7 @@ impl Attachment {
             self.clone(),
             session.clone(),
             service.to_owned(),
+            link.serial(),
         ));
         match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
             Ok(true) => Ok(session),
@@ -233,6 +239,14 @@ fn broken() -> ConnectError {
     }
 }
 
+/// Finds out whether it is the link that an answer is missing for. Never ends.
+async fn ask_later(link: &Link) -> Infallible {
+    loop {
+        tokio::time::sleep(ASK_AFTER).await;
+        link.ask();
+    }
+}
+
 async fn next_packet(route: &mut NewRoute) -> Result<Packet, ConnectError> {
     match tokio::time::timeout(ANSWER_LIMIT, route.events.recv()).await {
         Ok(Some(RouteEvent::Packet(packet))) => Ok(packet),
@@ -245,11 +259,20 @@ async fn next_packet(route: &mut NewRoute) -> Result<Packet, ConnectError> {
     }
 }
 
-/// Makes a new path for a session that this agent began, whenever it needs one.
-async fn keep_alive(attachment: Attachment, session: Session, service: String) {
+/// Makes a new path for a session that this agent began, whenever it needs one. Its first one is on the
+/// link `serial`.
+async fn keep_alive(attachment: Attachment, session: Session, service: String, mut serial: u64) {
     let mut wait = Backoff::new();
     let mut unknown = 0;
-    while session.wants_leg().await.is_some() {
+    loop {
+        // A link that was replaced is about to end: the session moves before it has to.
+        tokio::select! {
+            biased;
+            wanted = session.wants_leg() => if wanted.is_none() {
+                return;
+            },
+            () = attachment.link_replaced(serial) => {}
+        }
         let link = match attachment.link().await {
             Ok(link) => link,
             Err(error) => {
@@ -257,14 +280,22 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String) {
                 return;
             }
         };
+        serial = link.serial();
         let port = attachment.inner.routes.resume(&link, &service, &session);
-        let active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())).await;
-        if active == Ok(true) {
+        let active = tokio::select! {
+            active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())) => active == Ok(true),
+            () = attachment.link_replaced(serial) => false,
+            never = ask_later(&link) => match never {},
+        };
+        if active {
             unknown = 0;
             wait.reset();
             continue;
         }
         session.leg_lost(port.id());
+        if attachment.is_replaced(serial) {
+            continue;
+        }
         match port.gone_because() {
             Some((code, text)) if is_unknown(code) => {
                 unknown += 1;

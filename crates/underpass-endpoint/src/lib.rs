@@ -7,13 +7,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod acceptor;
+mod ascent;
 mod attachment;
+mod attempt;
 mod channel;
 mod clock;
 mod connect;
 mod control;
 pub mod dial;
 pub mod link;
+mod network;
 mod outgoing;
 mod packets;
 mod routes;
@@ -21,6 +24,7 @@ mod session;
 pub mod splice;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor};
+pub use ascent::AscentSettings;
 pub use attachment::{AttachError, AttachSettings, AttachStatus, Attachment};
 pub use channel::{Channel, ChannelError, ChannelReader, ChannelWriter};
 pub use connect::{ConnectError, PeerTrust};

@@ -25,6 +25,9 @@ use crate::session::{LegPort, Session};
 
 /// How long an orderly end may take until the carrier is dropped.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// The same for a link that another one has replaced: what is not through by then is sent again there,
+/// and whoever has routes on it waits for its end.
+const REPLACED_LIMIT: Duration = Duration::from_secs(1);
 
 /// Bytes that the hop's session adds before the routes have their turn.
 const TURN: usize = 64 * 1024;
@@ -152,6 +155,8 @@ struct WriterSignal {
     notify: Notify,
     session_waiting: AtomicBool,
     closing: AtomicBool,
+    /// Another link has taken its place.
+    replaced: AtomicBool,
     closing_signal: Notify,
 }
 
@@ -167,7 +172,11 @@ impl WriterSignal {
     /// because its path is dead, would never be done.
     async fn overdue(&self) -> LinkEnd {
         self.closing_signal.notified().await;
-        tokio::time::sleep(CLOSE_LIMIT).await;
+        let limit = match self.replaced.load(Ordering::Acquire) {
+            true => REPLACED_LIMIT,
+            false => CLOSE_LIMIT,
+        };
+        tokio::time::sleep(limit).await;
         LinkEnd::Done
     }
 }
@@ -194,6 +203,7 @@ impl HopPort {
                 notify: Notify::new(),
                 session_waiting: AtomicBool::new(true),
                 closing: AtomicBool::new(false),
+                replaced: AtomicBool::new(false),
                 closing_signal: Notify::new(),
             }),
             link: Mutex::new(std::sync::Weak::new()),
@@ -214,7 +224,8 @@ impl LegPort for HopPort {
         }
     }
 
-    fn done(&self) {
+    fn done(&self, replaced: bool) {
+        self.writer.replaced.store(replaced, Ordering::Release);
         self.writer.close();
     }
 }
@@ -340,6 +351,13 @@ impl Link {
     pub(crate) fn send_routed(&self, header: RouteHeader, payload: Bytes) {
         lock(&self.sources).first.push_back((header, payload));
         self.writer.notify.notify_one();
+    }
+
+    /// Asks whether the other side still answers: somebody waits for something that passes here, and
+    /// what is routed is not acknowledged by the link's own session.
+    pub(crate) fn ask(&self) {
+        self.session
+            .with(|state, now| state.core.ping(now, self.id));
     }
 
     /// Ends the link in an orderly way: what is queued goes out first.
@@ -495,8 +513,7 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
             Some(limit) => match tokio::time::timeout(limit, receiving).await {
                 Ok(received) => received,
                 Err(_) => {
-                    link.session
-                        .with(|state, now| state.core.ping(now, link.id));
+                    link.ask();
                     silence.asked();
                     continue;
                 }

@@ -37,12 +37,20 @@ impl PacketCarrier {
 
     /// The next packet that is not padding.
     pub(crate) async fn receive(&mut self, limit: Duration) -> Result<Packet, LinkEnd> {
+        loop {
+            let packet = self.receive_any(limit).await?;
+            if packet.kind != PacketKind::Padding {
+                return Ok(packet);
+            }
+        }
+    }
+
+    /// The next packet, be it padding.
+    pub(crate) async fn receive_any(&mut self, limit: Duration) -> Result<Packet, LinkEnd> {
         let next = async {
             loop {
-                match self.decoder.next()? {
-                    Some(packet) if packet.kind != PacketKind::Padding => return Ok(packet),
-                    Some(_) => continue,
-                    None => {}
+                if let Some(packet) = self.decoder.next()? {
+                    return Ok(packet);
                 }
                 match poll_fn(|cx| self.carrier.source.poll_recv(cx)).await {
                     Some(chunk) => self.decoder.push(chunk?),

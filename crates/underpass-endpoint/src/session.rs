@@ -44,8 +44,9 @@ pub(crate) trait LegPort: Send + Sync {
     fn wake(&self);
     /// The leg carries the session from now on. Called with the session locked.
     fn activated(&self, _core: &core::Session) {}
-    /// The session has no more use for the leg: send what was pulled, then end it.
-    fn done(&self);
+    /// The session has no more use for the leg, because another one has taken its place (`replaced`)
+    /// or the session ends: send what was pulled, then end it.
+    fn done(&self, replaced: bool);
 }
 
 /// What wakes the tasks of one channel.
@@ -227,7 +228,7 @@ impl Session {
             }
             Event::LegDone { leg, .. } => {
                 if let Some(port) = state.legs.remove(&leg) {
-                    port.done();
+                    port.done(state.active.is_some_and(|active| active != leg));
                 }
                 self.inner.changed.notify_waiters();
             }

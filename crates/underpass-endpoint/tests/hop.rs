@@ -1,5 +1,7 @@
 //! A hop's session over real carriers on loopback: attached, cut, resumed.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,6 +109,7 @@ async fn attach(address: SocketAddr, carrier: &str) -> Attachment {
         relay_key: None,
         carriers: KINDS.iter().filter(|kind| kind.name == carrier).collect(),
         client: ClientSettings::default(),
+        ascent: underpass_endpoint::AscentSettings::default(),
         session: Config::default(),
     };
     Attachment::attach(settings, Arc::new(StaticKey::generate()))

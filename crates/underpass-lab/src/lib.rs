@@ -7,6 +7,7 @@
 //!
 //! Where namespaces cannot be made, a test that runs under [`tests!`] counts as skipped.
 
+mod answers;
 pub mod built;
 mod capture;
 mod cutter;
@@ -35,7 +36,7 @@ pub use harness::{Skip, soak};
 pub use host::Host;
 pub use impair::{Counters, ImpairBox, Impairment};
 pub use link::Link;
-pub use middlebox::{Direction, Middlebox};
+pub use middlebox::{Direction, Middlebox, Temper};
 pub use namespace::{Namespace, available, left_behind};
 pub use process::{Memory, Process, Signal};
 pub use scene::{CARRIERS, CLIENT, Options, Scene, Way, each_carrier, side_by_side};

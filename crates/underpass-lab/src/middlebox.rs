@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::answers::{Answers, asks_for_upgrade};
 use crate::firewall::Firewall;
 use crate::host::Host;
 
@@ -25,6 +26,23 @@ const KEPT: usize = 64 * 1024;
 const KEPT_CONNECTIONS: usize = 256;
 /// How long the box tries to reach the server.
 const DIAL: Duration = Duration::from_secs(5);
+
+/// What the box says to a client that asks for what it does not allow.
+const FORBIDDEN: &[u8] =
+    b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// What the box makes of HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Temper {
+    /// It passes on what comes as it comes.
+    #[default]
+    Friendly,
+    /// It refuses new connections that ask for an upgrade.
+    NoUpgrades,
+    /// It holds every answer until it is complete, also on the connections that exist.
+    HoldsAnswers,
+}
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +73,8 @@ struct Shared {
     onward: SocketAddr,
     /// Bytes that may wait in the box, per connection and direction.
     holds: AtomicUsize,
+    /// A [`Temper`].
+    temper: AtomicU8,
     /// Bits still to be changed, for each direction.
     flips: [AtomicU64; 2],
     flipped: AtomicU64,
@@ -92,6 +112,7 @@ impl Middlebox {
             name: format!("the box between {} and {}", firewall.name(), host.name()),
             onward: SocketAddr::from((host.address(), port)),
             holds: AtomicUsize::new(CHUNK),
+            temper: AtomicU8::new(Temper::Friendly as u8),
             flips: [AtomicU64::new(0), AtomicU64::new(0)],
             flipped: AtomicU64::new(0),
             chance: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
@@ -121,6 +142,14 @@ impl Middlebox {
     /// Holds for new connections.
     pub fn swallow(&self, bytes: usize) {
         self.owner.shared.holds.store(bytes, Ordering::Relaxed);
+    }
+
+    /// From now on the box treats HTTP like this.
+    pub fn set_temper(&self, temper: Temper) {
+        self.owner
+            .shared
+            .temper
+            .store(temper as u8, Ordering::Relaxed);
     }
 
     /// Closes every connection on both sides at once, in order as TCP sees it, wherever in a frame they are. What the
@@ -186,6 +215,10 @@ impl Shared {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    fn is(&self, temper: Temper) -> bool {
+        self.temper.load(Ordering::Relaxed) == temper as u8
+    }
+
     /// A place for the beginning of one more connection, while there is room.
     fn note_connection(&self) -> Option<usize> {
         let mut seen = self.seen();
@@ -246,6 +279,12 @@ fn carry(client: TcpStream, shared: &Arc<Shared>) -> Result<()> {
     if shared.ended.load(Ordering::Relaxed) {
         pair.end();
     }
+    if shared.is(Temper::NoUpgrades) && wants_upgrade(&pair.client)? {
+        (&pair.client).write_all(FORBIDDEN)?;
+        pair.end();
+        shared.open().retain(|open| !Arc::ptr_eq(open, &pair));
+        return Ok(());
+    }
     let chunks = (shared.holds.load(Ordering::Relaxed) / CHUNK).max(1);
     std::thread::scope(|scope| {
         for (direction, place) in [(Direction::Up, place), (Direction::Down, None)] {
@@ -254,10 +293,15 @@ fn carry(client: TcpStream, shared: &Arc<Shared>) -> Result<()> {
                 Direction::Down => (&pair.server, &pair.client),
             };
             let (sender, receiver) = sync_channel(chunks);
+            let mut answers = (direction == Direction::Down).then(Answers::new);
             scope.spawn(move || {
                 take_in(from, &sender, |bytes| {
                     shared.note(place, bytes);
                     shared.spoil(direction, bytes);
+                    match &mut answers {
+                        Some(answers) => answers.take(bytes, shared.is(Temper::HoldsAnswers)),
+                        None => bytes.to_vec(),
+                    }
                 })
             });
             let pair = &pair;
@@ -274,14 +318,25 @@ fn carry(client: TcpStream, shared: &Arc<Shared>) -> Result<()> {
 }
 
 /// Reads until the end; an error ends it as well.
-fn take_in(mut from: &TcpStream, to: &SyncSender<Vec<u8>>, mut pass: impl FnMut(&mut [u8])) {
+fn take_in(
+    mut from: &TcpStream,
+    to: &SyncSender<Vec<u8>>,
+    mut pass: impl FnMut(&mut [u8]) -> Vec<u8>,
+) {
     let mut buffer = vec![0; CHUNK];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        pass(&mut buffer[..length]);
-        if to.send(buffer[..length].to_vec()).is_err() {
+        let passed = pass(&mut buffer[..length]);
+        if to.send(passed).is_err() {
             return;
         }
     }
+}
+
+/// Looks at what a client says first, without taking it.
+fn wants_upgrade(client: &TcpStream) -> Result<bool> {
+    let mut buffer = vec![0; CHUNK];
+    let length = client.peek(&mut buffer)?;
+    Ok(asks_for_upgrade(&buffer[..length]))
 }
 
 fn pass_on(mut to: &TcpStream, from: &Receiver<Vec<u8>>) -> std::io::Result<()> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use underpass_carrier::proxy::{Environment, Proxies, ProxyChoice, ProxySettings};
 use underpass_carrier::{ClientSettings, KINDS, Kind, RelayUrl, TlsTrust, kind_by_name};
-use underpass_endpoint::AttachSettings;
+use underpass_endpoint::{AscentSettings, AttachSettings};
 use underpass_proto::session::Config;
 use underpass_seal::{Fingerprint, StaticKey};
 
@@ -70,6 +70,7 @@ impl Options {
                 relay_key: relay_key.map_err(|error| wrong(format!("{error}")))?,
                 relay,
                 carriers: KINDS.iter().collect(),
+                ascent: AscentSettings::default(),
                 client: usual_client()?,
                 session: Config::default(),
             },

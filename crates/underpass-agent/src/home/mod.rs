@@ -143,6 +143,12 @@ impl Home {
         self.config.join("relays.toml")
     }
 
+    /// Where it is remembered which carrier worked on which network.
+    #[must_use]
+    pub fn networks_file(&self) -> PathBuf {
+        self.state.join("networks")
+    }
+
     /// Where credentials for proxies are, if there are any, in the manner of `.netrc`.
     #[must_use]
     pub fn proxy_credentials_file(&self) -> PathBuf {

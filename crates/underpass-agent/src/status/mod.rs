@@ -4,6 +4,7 @@ mod ask;
 mod board;
 
 use serde::{Deserialize, Serialize};
+use underpass_carrier::ladder::{RungState, RungStory};
 use underpass_endpoint::AttachStatus;
 
 pub use ask::{StatusServer, ask_all};
@@ -54,6 +55,9 @@ pub struct RelayReport {
     pub last_resume_s: Option<f64>,
     /// Why there is no carrier at the moment.
     pub waiting_for: Option<String>,
+    /// What is known of each carrier that may be used, the first choice first.
+    #[serde(default)]
+    pub carriers: Vec<CarrierReport>,
     /// The proxy that is passed, and whether by a tunnel or by requests.
     #[serde(default)]
     pub proxy: Option<String>,
@@ -62,6 +66,36 @@ pub struct RelayReport {
     pub tls_opened_by: Option<String>,
     /// Round trip to the relay, in milliseconds.
     pub rtt_ms: Option<f64>,
+}
+
+/// What is known of one carrier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CarrierReport {
+    /// Its name.
+    pub name: String,
+    /// `in use`, `trying`, `untried` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// In how many seconds it may be tried again.
+    pub retry_s: Option<f64>,
+}
+
+impl From<&RungStory> for CarrierReport {
+    fn from(story: &RungStory) -> Self {
+        let (state, failed) = match &story.state {
+            RungState::InUse => ("in use", None),
+            RungState::Trying => ("trying", None),
+            RungState::Untried => ("untried", None),
+            RungState::Failed { reason, retry_in } => ("failed", Some((reason, retry_in))),
+        };
+        Self {
+            name: story.name.to_owned(),
+            state: state.to_owned(),
+            reason: failed.map(|(reason, _)| reason.clone()),
+            retry_s: failed.map(|(_, retry_in)| retry_in.as_secs_f64()),
+        }
+    }
 }
 
 /// A session from end to end.
@@ -99,6 +133,7 @@ impl From<&AttachStatus> for RelayReport {
             drops,
             last_resume,
             waiting_for,
+            carriers,
             tls_opened_by,
             session,
         } = status;
@@ -113,6 +148,7 @@ impl From<&AttachStatus> for RelayReport {
             drops: *drops,
             last_resume_s: last_resume.map(|time| time.as_secs_f64()),
             waiting_for: waiting_for.clone(),
+            carriers: carriers.iter().map(CarrierReport::from).collect(),
             proxy: carrier.as_ref().and_then(|info| {
                 let way = info.proxy.as_ref()?;
                 Some(match way.tunnel {

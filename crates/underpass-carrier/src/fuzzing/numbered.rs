@@ -119,7 +119,8 @@ pub fn uplink(data: &[u8]) {
         largest,
         passes,
         depth: depth.max(1),
-        uplink: Uplink::new(largest, depth),
+        ahead: 3 * largest as u64,
+        uplink: Uplink::new(largest, depth, 3 * largest as u64),
         window: Window::new(1 << 40),
         in_flight: Vec::new(),
         offered: 0,
@@ -128,7 +129,11 @@ pub fn uplink(data: &[u8]) {
     };
     while !script.is_done() {
         match script.byte() % 8 {
-            0 | 1 if !run.ended => run.offer(usize::from(script.pair())),
+            0 if !run.ended => run.offer(usize::from(script.pair())),
+            1 if !run.ended => {
+                run.offer(usize::from(script.pair()));
+                run.uplink.flush();
+            }
             2 if script.byte() == 0 => {
                 run.ended = true;
                 run.uplink.finish();
@@ -165,6 +170,8 @@ struct UplinkRun {
     /// Larger bodies are refused.
     passes: usize,
     depth: usize,
+    /// No byte is sent that lies so far beyond the first one that is not answered.
+    ahead: u64,
     uplink: Uplink,
     window: Window,
     in_flight: Vec<Post>,
@@ -192,6 +199,10 @@ impl UplinkRun {
             self.in_flight.push(post);
         }
         assert!(self.in_flight.len() <= self.depth);
+        let first = self.in_flight.iter().map(|post| post.offset).min();
+        let stops = self.in_flight.iter().map(|p| p.offset + p.len as u64);
+        let reach = stops.max().unwrap_or(0) - first.unwrap_or(0);
+        assert!(reach <= self.ahead);
     }
 
     /// The path delivers a body of which the sender does not learn.
@@ -231,7 +242,7 @@ impl UplinkRun {
             return goes_on;
         }
         match self.deliver(&post) {
-            Taken::Kept => self.uplink.delivered(post.len, took),
+            Taken::Kept => self.uplink.delivered(&post, took),
             Taken::NoRoom => self.in_flight.push(post),
         }
         true
@@ -254,7 +265,11 @@ pub fn answers(data: &[u8]) {
     };
     while !script.is_done() {
         match script.byte() % 8 {
-            0 | 1 => run.offer(usize::from(script.pair())),
+            0 => run.offer(usize::from(script.pair())),
+            1 => {
+                run.offer(usize::from(script.pair()));
+                run.answers.flush();
+            }
             2 if script.byte() == 0 => run.answers.finish(),
             3 => run.now += Duration::from_millis(u64::from(script.byte())),
             4 => run.expire(script.byte()),

@@ -32,6 +32,20 @@ impl Http {
         Self(sender)
     }
 
+    /// A request without a body that is sent, and its answer thrown away, by who awaits what is
+    /// returned.
+    pub(crate) async fn begin(
+        &mut self,
+        method: &str,
+        path: &str,
+    ) -> impl Future<Output = ()> + use<> {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("host", "relay").body(Full::default());
+        within(self.0.ready()).await.expect("alive");
+        let answer = self.0.send_request(request.expect("valid request"));
+        async move { drop(answer.await) }
+    }
+
     /// Sends a request; the answer's body is still to come.
     pub(crate) async fn start(
         &mut self,

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use underpass_agent::home::{KnownRelay, TlsCheck};
 use underpass_agent::{Home, Reach, Standing};
 use underpass_carrier::{ClientSettings, RelayUrl, TlsTrust};
+use underpass_endpoint::AscentSettings;
 use underpass_proto::Code;
 use underpass_proto::control::{Control as Message, Identity};
 use underpass_proto::session::Config;
@@ -135,10 +136,16 @@ impl Context {
         client.roots = path.roots.clone();
         let mut session = Config::default();
         session.params.keep_s = settings.keep.0.as_secs();
+        let mut ascent = AscentSettings {
+            memory: Some(self.home.networks_file()),
+            ..AscentSettings::default()
+        };
+        ascent.ladder.first_backoff = settings.carrier_retry.0;
         Ok(Reach {
             relay,
             relay_key,
             carriers: settings.carrier.0.clone(),
+            ascent,
             client,
             session,
             patience: settings.patience.0,

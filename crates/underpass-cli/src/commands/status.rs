@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use underpass_agent::home::KnownRelay;
-use underpass_agent::status::{AgentReport, RelayReport, SessionReport, ask_all};
+use underpass_agent::status::{AgentReport, CarrierReport, RelayReport, SessionReport, ask_all};
 use underpass_proto::control::Identity;
 
 use super::Context;
@@ -272,7 +272,27 @@ fn relay_story(relay: &RelayReport) -> String {
             format!("\n  outer TLS is opened on the way by {issuer}; what is inside stays sealed")
         })
         .unwrap_or_default();
-    format!("  {carried}, {drops}{rtt}{opened}")
+    let mut story = format!("  {carried}, {drops}{rtt}{opened}");
+    for carrier in &relay.carriers {
+        story.extend(why_not(carrier).map(|line| format!("\n    {line}")));
+    }
+    story
+}
+
+/// Why a carrier is not in use, where something is known about it.
+fn why_not(carrier: &CarrierReport) -> Option<String> {
+    let name = &carrier.name;
+    if let (Some(reason), Some(retry_s)) = (&carrier.reason, carrier.retry_s) {
+        let retry = match retry_s {
+            soon if soon < 1.0 => "next try soon".to_owned(),
+            later => {
+                let later = Duration::from_secs(later as u64);
+                format!("next try in {}", humantime::format_duration(later))
+            }
+        };
+        return Some(format!("not {name}: {reason}; {retry}"));
+    }
+    (carrier.state == "trying").then(|| format!("trying {name}"))
 }
 
 fn session_story(session: &SessionReport) -> String {
@@ -310,6 +330,7 @@ mod tests {
             drops: 0,
             last_resume_s: None,
             waiting_for: None,
+            carriers: Vec::new(),
             proxy: None,
             tls_opened_by: None,
             rtt_ms: Some(12.34),
@@ -318,6 +339,28 @@ mod tests {
             relay_story(&relay),
             "  carried by ws for 1m 1s, no drops, 12.3 ms"
         );
+        let carrier = |name: &str, state: &str, failed: Option<(&str, f64)>| CarrierReport {
+            name: name.into(),
+            state: state.into(),
+            reason: failed.map(|it| it.0.into()),
+            retry_s: failed.map(|it| it.1),
+        };
+        relay.carriers = vec![
+            carrier(
+                "upgrade",
+                "failed",
+                Some(("refused with HTTP status 403", 61.2)),
+            ),
+            carrier("posts", "trying", None),
+            carrier("ws", "in use", None),
+            carrier("poll", "untried", None),
+        ];
+        assert_eq!(
+            relay_story(&relay),
+            "  carried by ws for 1m 1s, no drops, 12.3 ms\n    \
+             not upgrade: refused with HTTP status 403; next try in 1m 1s\n    trying posts"
+        );
+        relay.carriers.clear();
         relay.proxy = Some("http://proxy:3128 (tunnel)".into());
         relay.tls_opened_by = Some("Box of Acme".into());
         assert_eq!(

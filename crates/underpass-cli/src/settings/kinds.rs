@@ -53,7 +53,7 @@ impl FromStr for RelayChoice {
     }
 }
 
-/// Kinds of carriers in the order to try them.
+/// Kinds of carriers that may be used, the first choice first.
 #[derive(Debug, Clone)]
 pub struct Carriers(pub Vec<&'static Kind>);
 
@@ -69,7 +69,7 @@ impl FromStr for Carriers {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.is_empty() {
+        if text.is_empty() || text == "auto" {
             return Ok(Self(KINDS.iter().collect()));
         }
         let kind = |name: &str| {
@@ -208,7 +208,9 @@ mod tests {
         assert!("1".parse::<Switch>().unwrap().0 && !"".parse::<Switch>().unwrap().0);
         assert!("maybe".parse::<Switch>().is_err());
         assert!("90".parse::<Span>().is_err(), "a number without a unit");
-        assert_eq!("".parse::<Carriers>().unwrap().0.len(), KINDS.len());
+        for all in ["", "auto"] {
+            assert_eq!(all.parse::<Carriers>().unwrap().0.len(), KINDS.len());
+        }
         assert_eq!(
             "ws, upgrade".parse::<Carriers>().unwrap().names(),
             ["ws", "upgrade"]

@@ -72,8 +72,10 @@ settings! {
     log: String = "", Everywhere "RULES";
     #[doc = "The relay to use, one that `underpass login` was run for; if not given, the first of those"]
     relay: RelayChoice = "", ToRelay "URL";
-    #[doc = "The carriers to use, the first choice first; if not given, all in their usual order"]
-    carrier: Carriers = "", Path "NAME,...";
+    #[doc = "The carriers that may be used, the first choice first; auto: all, the best that works is found by trying"]
+    carrier: Carriers = "auto", Path "NAME,...";
+    #[doc = "How long a carrier that failed is left alone before it is tried again, the first time; then twice as long each time, up to an hour"]
+    carrier_retry: Span = "1m", Path "TIME";
     #[doc = "How long to try to reach the relay before giving up, unless it was reached before"]
     patience: Span = "20s", Path "TIME";
     #[doc = "The media type that HTTP bodies are labelled with"]

@@ -15,7 +15,7 @@ use crate::time::Time;
 /// Room that a record needs beside its payload: kind, epoch, number, tag.
 const OVERHEAD: usize = 1 + 8 + 8 + TAG_LEN;
 /// Records are cut from pieces of memory that hold a few of them.
-const RECORDS_PER_SLAB: usize = 4;
+const RECORDS_PER_SLAB: usize = 8;
 /// Records of slow sessions, and acknowledgements, are cut from pieces of this size.
 const SMALL_SLAB: usize = 4 * 1024;
 /// Beyond a full replay queue only control frames go out, and only so many bytes of them: a peer

@@ -167,6 +167,7 @@ impl Agent {
             relay: format!("http://{relay}").parse().unwrap(),
             relay_key: None,
             carriers: vec![kind_by_name("upgrade").unwrap()],
+            ascent: underpass_endpoint::AscentSettings::default(),
             client: ClientSettings::default(),
             session: Config::default(),
         };
@@ -257,6 +258,7 @@ impl Agent {
                 name,
                 description: "127.0.0.1:1".into(),
                 compression: true,
+                plain_http: false,
             }
             .into()
         };

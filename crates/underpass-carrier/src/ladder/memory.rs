@@ -1,0 +1,283 @@
+//! What is remembered of networks, so that the next start goes straight to what worked. Pure: text in,
+//! text out; whoever calls keeps the file.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Networks that are remembered; the one that was not met for longest goes first.
+const MOST: usize = 64;
+/// The longest line that is read, in bytes.
+const LONGEST_LINE: usize = 1024;
+/// The first line of the file.
+const TITLE: &str = "underpass networks 1";
+
+/// Which network a machine is on, as far as it matters for carriers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Network<'a> {
+    /// Our own address towards the relay.
+    pub local: Option<IpAddr>,
+    /// The first router on the way.
+    pub gateway: Option<IpAddr>,
+    /// The interface's name.
+    pub interface: Option<&'a str>,
+    /// The proxy in use: host and port, without credentials.
+    pub proxy: Option<&'a str>,
+    /// The relay's address.
+    pub relay: &'a str,
+}
+
+impl Network<'_> {
+    /// A key that is the same whenever this machine is on the same network, as far as can be told.
+    /// Nothing in it is secret. Addresses of one subnet are alike: a lease may bring another one.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let Self {
+            local,
+            gateway,
+            interface,
+            proxy,
+            relay,
+        } = self;
+        let subnet = local.map(subnet).unwrap_or_default();
+        let gateway = gateway.map(|it| it.to_string()).unwrap_or_default();
+        let parts = [
+            relay,
+            subnet.as_str(),
+            gateway.as_str(),
+            interface.unwrap_or_default(),
+            proxy.unwrap_or_default(),
+        ];
+        let clean =
+            |part: &&str| part.replace(|c: char| c.is_control() || c == ' ' || c == '|', "_");
+        let mut key = parts.iter().map(clean).collect::<Vec<_>>().join("|");
+        while key.len() > LONGEST_LINE / 2 {
+            key.pop();
+        }
+        key
+    }
+}
+
+/// The subnet of an address: prefixes are seldom known without asking the system, and these are the
+/// usual ones.
+fn subnet(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    }
+}
+
+/// What is remembered of one network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The carrier that carried last.
+    pub best: String,
+    /// The path cuts what is silent for about so long.
+    pub idle_limit: Option<Duration>,
+    /// The largest body, in bytes, that a limit on the path let through.
+    pub largest_body: Option<usize>,
+}
+
+/// What is remembered of all networks, the one met last at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    networks: Vec<(String, Remembered)>,
+}
+
+impl Memory {
+    /// Reads what [`Memory::to_text`] wrote. What cannot be read is left out: it is only memory.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        let mut memory = Memory::default();
+        let mut lines = text.lines();
+        if lines.next() != Some(TITLE) {
+            return memory;
+        }
+        for line in lines
+            .filter(|line| line.len() <= LONGEST_LINE)
+            .take(4 * MOST)
+        {
+            if let Some((key, remembered)) = parse_line(line) {
+                memory.learn(&key, remembered);
+            }
+        }
+        memory
+    }
+
+    /// The whole as text, bounded to some tens of kilobytes.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{TITLE}\n");
+        for (key, remembered) in &self.networks {
+            let Remembered {
+                best,
+                idle_limit,
+                largest_body,
+            } = remembered;
+            let number = |value: Option<u64>| value.map_or("-".to_owned(), |it| it.to_string());
+            let idle = number(idle_limit.map(|limit| limit.as_secs()));
+            let body = number(largest_body.map(|body| body as u64));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{key} {best} {idle} {body}");
+        }
+        text
+    }
+
+    /// What is remembered of a network.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Option<&Remembered> {
+        let found = self.networks.iter().find(|(other, _)| other == key);
+        found.map(|(_, remembered)| remembered)
+    }
+
+    /// Takes in what was seen of a network, instead of what was known.
+    pub fn learn(&mut self, key: &str, remembered: Remembered) {
+        self.networks.retain(|(other, _)| other != key);
+        if self.networks.len() == MOST {
+            self.networks.remove(0);
+        }
+        self.networks.push((key.to_owned(), remembered));
+    }
+}
+
+fn parse_line(line: &str) -> Option<(String, Remembered)> {
+    let mut words = line.split(' ');
+    let key = words.next().filter(|key| !key.is_empty())?;
+    let best = words.next()?;
+    if best.is_empty() || best.len() > 16 || !best.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let mut number = || match words.next() {
+        None | Some("-") => Some(None),
+        Some(word) => word.parse::<u64>().ok().map(Some),
+    };
+    let (idle, body) = (number()?, number()?);
+    Some((
+        key.to_owned(),
+        Remembered {
+            best: best.to_owned(),
+            idle_limit: idle.map(Duration::from_secs),
+            largest_body: body.and_then(|body| usize::try_from(body).ok()),
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn network(local: &str) -> Network<'static> {
+        Network {
+            local: Some(local.parse().unwrap()),
+            gateway: Some("192.168.7.1".parse().unwrap()),
+            interface: Some("wlan0"),
+            proxy: None,
+            relay: "https://relay.example:443/",
+        }
+    }
+
+    #[test]
+    fn a_network_is_known_again_and_told_from_others() {
+        let home = network("192.168.7.20").key();
+        assert_eq!(home, network("192.168.7.99").key(), "another lease");
+        assert_eq!(home, network("::ffff:192.168.7.99").key());
+        assert_ne!(home, network("192.168.8.20").key());
+        let v6 = network("2001:db8:1:2:aaaa::1").key();
+        assert_eq!(v6, network("2001:db8:1:2:bbbb::9").key());
+        assert_ne!(v6, network("2001:db8:1:3:aaaa::1").key());
+        let behind_proxy = Network {
+            proxy: Some("proxy:3128"),
+            ..network("192.168.7.20")
+        };
+        assert_ne!(home, behind_proxy.key());
+        let other_relay = Network {
+            relay: "http://other/",
+            ..network("192.168.7.20")
+        };
+        assert_ne!(home, other_relay.key());
+        let odd = Network {
+            interface: Some("a b|c\nd"),
+            ..network("192.168.7.20")
+        };
+        assert!(!odd.key().contains([' ', '\n']));
+    }
+
+    fn remembered(best: &str) -> Remembered {
+        Remembered {
+            best: best.into(),
+            idle_limit: Some(Duration::from_secs(10)),
+            largest_body: None,
+        }
+    }
+
+    #[test]
+    fn what_was_learnt_is_read_again() {
+        let mut memory = Memory::default();
+        memory.learn("a", remembered("poll"));
+        memory.learn("b", remembered("ws"));
+        memory.learn("a", remembered("upgrade"));
+        let again = Memory::from_text(&memory.to_text());
+        assert_eq!(again, memory);
+        assert_eq!(again.of("a").unwrap().best, "upgrade");
+        assert_eq!(again.of("c"), None);
+    }
+
+    #[test]
+    fn the_network_not_met_for_longest_is_forgotten() {
+        let mut memory = Memory::default();
+        for number in 0..MOST + 1 {
+            memory.learn(&number.to_string(), remembered("poll"));
+            memory.learn("0", remembered("poll"));
+        }
+        assert!(memory.of("0").is_some() && memory.of("1").is_none());
+        assert!(memory.to_text().len() < 70_000);
+    }
+
+    #[test]
+    fn a_damaged_line_costs_only_itself() {
+        let text = format!("{TITLE}\nnothing\na poll x y\nb ws - -\n\u{0} \n c\nd no/name - -\n");
+        let memory = Memory::from_text(&text);
+        assert_eq!(memory.networks.len(), 1);
+        assert_eq!(memory.of("b").unwrap().best, "ws");
+        assert_eq!(
+            Memory::from_text("another file\nb ws - -\n"),
+            Memory::default()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken(text in ".{0,400}", lines in prop::collection::vec(".{0,60}", 0..200)) {
+            let _ = Memory::from_text(&text);
+            let memory = Memory::from_text(&format!("{TITLE}\n{}", lines.join("\n")));
+            prop_assert!(memory.networks.len() <= MOST);
+            prop_assert_eq!(&Memory::from_text(&memory.to_text()), &memory);
+        }
+
+        #[test]
+        fn any_network_has_a_key_without_spaces(
+            relay in ".{0,900}", proxy in ".{0,900}", interface in ".{0,40}"
+        ) {
+            let network = Network {
+                local: None,
+                gateway: None,
+                interface: Some(&interface),
+                proxy: Some(&proxy),
+                relay: &relay,
+            };
+            let key = network.key();
+            let mut memory = Memory::default();
+            memory.learn(&key, remembered("poll"));
+            prop_assert!(key.len() <= LONGEST_LINE / 2);
+            prop_assert_eq!(Memory::from_text(&memory.to_text()), memory);
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The ladder: which carrier to use, and when to try another. It decides and does nothing itself.
+//!
+//! - *Start fast*: a round begins one carrier after the other, a quarter of a second apart, those
+//!   first that ask least of the path beside the one to prefer; the first that carries wins.
+//! - *Improve beside*: while one carries, better ones are tried one at a time, each on probation
+//!   ([`Probation`]) while the old one goes on; what fails is left alone for a while, longer each time.
+//! - *Come down*: what was lost, does not answer or answers much later than before is replaced.
+//!
+//! The driving contract: after each call of [`Ladder::handle`] and [`Ladder::handle_timeout`] the
+//! driver takes all of [`Ladder::poll_action`], and calls again at [`Ladder::poll_timeout`]. Time is
+//! an argument and never runs backwards. Every [`Action::Try`] is answered by events of its attempt,
+//! until the attempt carries, fails or is dropped; what comes later about it is ignored.
+
+mod mark;
+mod memory;
+mod order;
+mod probation;
+mod round;
+mod watch;
+mod words;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use underpass_proto::Time;
+
+pub use mark::{FIRST_BACKOFF, LONGEST_BACKOFF};
+pub use memory::{Memory, Network, Remembered};
+pub use probation::{Probation, Step};
+pub use round::{ATTEMPT_LIMIT, STAGGER};
+pub use words::{
+    Action, AttemptId, Event, Fault, LadderSettings, Purpose, Rung, RungState, RungStory, Tried,
+    Wanted, rungs_of,
+};
+
+use mark::Mark;
+use round::Round;
+use watch::Watch;
+
+/// A new leg carries for so long before better ones are tried: what the user waits for goes first.
+const IMPROVE_AFTER: Duration = Duration::from_secs(1);
+/// A probation that has not come to its end after this has failed.
+const TRIAL_LIMIT: Duration = Duration::from_secs(20);
+/// What has passed must carry within this.
+const PROMOTE_LIMIT: Duration = Duration::from_secs(5);
+/// Relief is sought this often at most.
+const RELIEF_AFTER: Duration = Duration::from_secs(60);
+/// A better carrier may have so many times the round trip of the one in use, and so much more.
+const SLOWER: (u32, Duration) = (4, Duration::from_millis(100));
+/// Relief must have a round trip so many times shorter.
+const RELIEVED: u32 = 3;
+
+#[derive(Debug)]
+struct Active {
+    rung: usize,
+    since: Time,
+    watch: Watch,
+}
+
+#[derive(Debug)]
+struct Trial {
+    attempt: AttemptId,
+    rung: usize,
+    relief: bool,
+    deadline: Time,
+    promoted: bool,
+}
+
+/// Decides which carrier is used. See the module.
+#[derive(Debug)]
+pub struct Ladder {
+    rungs: Vec<Rung>,
+    settings: LadderSettings,
+    marks: Vec<Mark>,
+    /// Remembered for this network, or the last one that carried.
+    best: Option<usize>,
+    active: Option<Active>,
+    round: Option<Round>,
+    trial: Option<Trial>,
+    next_relief: Time,
+    next_attempt: u64,
+    actions: VecDeque<Action>,
+}
+
+impl Ladder {
+    /// A ladder of these rungs, the first choice first; `best` is what is remembered for this network.
+    #[must_use]
+    pub fn new(rungs: Vec<Rung>, best: Option<usize>, settings: LadderSettings) -> Self {
+        Ladder {
+            marks: vec![Mark::default(); rungs.len()],
+            best: best.filter(|best| *best < rungs.len()),
+            rungs,
+            settings,
+            active: None,
+            round: None,
+            trial: None,
+            next_relief: Time::ZERO,
+            next_attempt: 0,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The rungs.
+    #[must_use]
+    pub fn rungs(&self) -> &[Rung] {
+        &self.rungs
+    }
+
+    /// The rung that carries the session, or did last.
+    #[must_use]
+    pub fn in_use(&self) -> Option<&Rung> {
+        self.active.as_ref().map(|active| &self.rungs[active.rung])
+    }
+
+    /// What is known of each rung.
+    #[must_use]
+    pub fn story(&self, now: Time) -> Vec<RungStory> {
+        let story = |(index, rung): (usize, &Rung)| RungStory {
+            name: rung.name,
+            state: self.state(index, now),
+        };
+        self.rungs.iter().enumerate().map(story).collect()
+    }
+
+    fn state(&self, rung: usize, now: Time) -> RungState {
+        let mark = &self.marks[rung];
+        let in_round = |round: &Round| round.live.iter().any(|live| live.rung == rung);
+        let in_trial = |trial: &Trial| trial.rung == rung;
+        if self.trial.as_ref().is_some_and(in_trial) || self.round.as_ref().is_some_and(in_round) {
+            return RungState::Trying;
+        }
+        if self.active.as_ref().is_some_and(|it| it.rung == rung) {
+            return RungState::InUse;
+        }
+        match (mark.reason(), mark.retry_at()) {
+            (Some(reason), Some(at)) => RungState::Failed {
+                reason: reason.to_owned(),
+                retry_in: at.since(now),
+            },
+            _ => RungState::Untried,
+        }
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Wanted(wanted) => self.wanted(now, wanted),
+            Event::Reached { attempt } => {
+                if let Some(round) = &mut self.round {
+                    round.reached(attempt);
+                }
+            }
+            Event::Failed {
+                attempt,
+                fault,
+                reason,
+            } => self.failed(now, attempt, fault, reason),
+            Event::Passed {
+                attempt,
+                round_trip,
+            } => self.passed(now, attempt, round_trip),
+            Event::Carries { attempt } => self.carries(now, attempt),
+            Event::Measured { round_trip } => self.measured(now, round_trip),
+            Event::NetworkChanged { best } => {
+                self.marks.fill(Mark::default());
+                self.best = best.filter(|best| *best < self.rungs.len());
+                self.next_relief = now;
+            }
+            Event::Hopeless { rung, reason } => self.hold_against(now, rung, reason),
+        }
+        self.proceed(now);
+    }
+
+    /// Acts on the time.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.proceed(now);
+    }
+
+    /// What to do next, until there is nothing.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Ladder::handle_timeout`] is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if let Some(round) = &self.round {
+            return round.timeout();
+        }
+        if let Some(trial) = &self.trial {
+            return Some(trial.deadline);
+        }
+        let active = self.active.as_ref()?;
+        let free = |rung: usize| self.marks[rung].retry_at().unwrap_or(Time::ZERO);
+        let next = (0..active.rung).map(free).min()?;
+        Some(next.max(active.since + IMPROVE_AFTER))
+    }
+
+    fn wanted(&mut self, now: Time, wanted: Wanted) {
+        if self.round.is_some() {
+            return;
+        }
+        if let Some(trial) = self.trial.take() {
+            self.drop_attempt(trial.attempt);
+        }
+        let previous = self.active.take();
+        if let Some(active) = &previous
+            && wanted != Wanted::Start
+            && self.marks[active.rung].ended(now.since(active.since))
+        {
+            let reason = match wanted {
+                Wanted::Suspect => "stops answering soon after it was made",
+                _ => "is cut soon after it was made",
+            };
+            self.hold_against(now, active.rung, reason.to_owned());
+        }
+        let marks = &self.marks;
+        let shunned = |rung: usize| marks[rung].shunned(now);
+        let order = match previous {
+            Some(active) => order::recovery_order(&self.rungs, active.rung, shunned),
+            None => order::start_order(&self.rungs, self.best, shunned),
+        };
+        self.round = Some(Round::new(order, now));
+    }
+
+    fn failed(&mut self, now: Time, attempt: AttemptId, fault: Fault, reason: String) {
+        if let Some(trial) = self.trial.take_if(|trial| trial.attempt == attempt) {
+            self.trial_failed(now, &trial, reason);
+        } else if let Some(round) = &mut self.round
+            && let Some(rung) = round.take(attempt)
+        {
+            round.failed(now, rung, fault, reason);
+        }
+    }
+
+    fn trial_failed(&mut self, now: Time, trial: &Trial, reason: String) {
+        // One that brought no relief may still be good.
+        if !trial.relief {
+            self.hold_against(now, trial.rung, reason);
+        }
+    }
+
+    fn hold_against(&mut self, now: Time, rung: usize, reason: String) {
+        let LadderSettings {
+            first_backoff,
+            spread,
+        } = self.settings;
+        if let Some(mark) = self.marks.get_mut(rung) {
+            mark.fail(now, reason, first_backoff, spread.clamp(0.0, 1.0) / 10.0);
+        }
+    }
+
+    fn passed(&mut self, now: Time, attempt: AttemptId, round_trip: Duration) {
+        let in_use = self.active.as_ref().and_then(|it| it.watch.last());
+        let Some(trial) = self.trial.as_mut().filter(|it| it.attempt == attempt) else {
+            return;
+        };
+        let in_use = in_use.unwrap_or(round_trip);
+        let good = match trial.relief {
+            true => round_trip * RELIEVED <= in_use,
+            false => round_trip <= in_use * SLOWER.0 + SLOWER.1,
+        };
+        if good {
+            trial.promoted = true;
+            trial.deadline = now + PROMOTE_LIMIT;
+            self.actions.push_back(Action::Promote { attempt });
+            return;
+        }
+        let reason = format!("slower than what is in use: {round_trip:.0?} against {in_use:.0?}");
+        self.drop_attempt(attempt);
+        if let Some(trial) = self.trial.take() {
+            self.trial_failed(now, &trial, reason);
+        }
+    }
+
+    fn carries(&mut self, now: Time, attempt: AttemptId) {
+        let rung = if let Some(trial) = self.trial.take_if(|trial| trial.attempt == attempt) {
+            if let Some(old) = self.active.take() {
+                self.marks[old.rung].ended(now.since(old.since));
+                if trial.relief {
+                    self.hold_against(now, old.rung, old.watch.story());
+                }
+            }
+            trial.rung
+        } else {
+            match self.round.as_mut().and_then(|round| round.take(attempt)) {
+                Some(rung) => rung,
+                None => return,
+            }
+        };
+        if let Some(round) = self.round.take() {
+            self.settle(now, round);
+        }
+        self.marks[rung].carries();
+        self.best = Some(rung);
+        self.active = Some(Active {
+            rung,
+            since: now,
+            watch: Watch::default(),
+        });
+    }
+
+    /// A round was won: what is still under way is given up, what was refused is remembered. What only
+    /// broke may have met with the trouble that the round is about, and will be tried beside.
+    fn settle(&mut self, now: Time, round: Round) {
+        for live in round.live {
+            self.drop_attempt(live.attempt);
+        }
+        for tried in round.tried {
+            if tried.fault == Fault::Refused {
+                self.hold_against(now, tried.rung, tried.reason);
+            }
+        }
+    }
+
+    fn measured(&mut self, now: Time, round_trip: Duration) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let late = active.watch.measured(now, round_trip);
+        let free = self.round.is_none() && self.trial.is_none();
+        if !late || !free || self.next_relief > now {
+            return;
+        }
+        self.next_relief = now + RELIEF_AFTER;
+        let marks = &self.marks;
+        // The hardiest first: what lies between is tried as an improvement over it.
+        let relief = order::hardier(&self.rungs, active.rung)
+            .filter(|rung| !marks[*rung].shunned(now))
+            .last();
+        if let Some(rung) = relief {
+            self.try_beside(now, rung, Purpose::Relief);
+        }
+    }
+
+    fn try_beside(&mut self, now: Time, rung: usize, purpose: Purpose) {
+        let attempt = self.new_attempt();
+        self.trial = Some(Trial {
+            attempt,
+            rung,
+            relief: purpose == Purpose::Relief,
+            deadline: now + TRIAL_LIMIT,
+            promoted: false,
+        });
+        self.actions.push_back(Action::Try {
+            attempt,
+            rung,
+            purpose,
+        });
+    }
+
+    fn new_attempt(&mut self) -> AttemptId {
+        self.next_attempt += 1;
+        AttemptId(self.next_attempt)
+    }
+
+    fn drop_attempt(&mut self, attempt: AttemptId) {
+        self.actions.push_back(Action::Drop { attempt });
+    }
+
+    /// Goes on with whatever is due.
+    fn proceed(&mut self, now: Time) {
+        if self.round.is_some() {
+            self.proceed_round(now);
+        } else if let Some(trial) = self.trial.take_if(|trial| trial.deadline <= now) {
+            self.drop_attempt(trial.attempt);
+            let reason = match trial.promoted {
+                true => "did not take the session over",
+                false => "came to no end on probation",
+            };
+            self.trial_failed(now, &trial, reason.to_owned());
+        }
+        if self.round.is_none() && self.trial.is_none() {
+            self.improve(now);
+        }
+    }
+
+    fn improve(&mut self, now: Time) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        if active.since + IMPROVE_AFTER > now {
+            return;
+        }
+        let next = (0..active.rung).find(|rung| !self.marks[*rung].shunned(now));
+        if let Some(rung) = next {
+            self.try_beside(now, rung, Purpose::Probation);
+        }
+    }
+
+    fn proceed_round(&mut self, now: Time) {
+        loop {
+            let attempt = AttemptId(self.next_attempt + 1);
+            let Some(round) = &mut self.round else {
+                return;
+            };
+            if let Some(overdue) = round.overdue(now) {
+                if let Some(rung) = round.take(overdue) {
+                    let reason = format!("no answer within {ATTEMPT_LIMIT:?}");
+                    round.failed(now, rung, Fault::Path, reason);
+                }
+                self.drop_attempt(overdue);
+            } else if let Some(fault) = round.over() {
+                return self.end_round(fault);
+            } else if let Some(rung) = round.next(now, attempt) {
+                self.next_attempt += 1;
+                self.actions.push_back(Action::Try {
+                    attempt,
+                    rung,
+                    purpose: Purpose::Carry,
+                });
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn end_round(&mut self, fault: Fault) {
+        if let Some(round) = self.round.take() {
+            for live in &round.live {
+                self.drop_attempt(live.attempt);
+            }
+            self.actions.push_back(Action::RoundOver {
+                fault,
+                tried: round.tried,
+            });
+        }
+    }
+}

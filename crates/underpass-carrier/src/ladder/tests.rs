@@ -1,0 +1,291 @@
+//! The ladder on simulated networks.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::model::{Boxes, Fate, World};
+use super::*;
+use crate::{KINDS, Kind};
+
+fn all() -> Vec<Rung> {
+    let kinds: Vec<&'static Kind> = KINDS.iter().collect();
+    rungs_of(&kinds)
+}
+
+fn index(name: &str) -> usize {
+    all().iter().position(|rung| rung.name == name).unwrap()
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The hardest path that lets requests and whole answers through.
+const STRICTEST: Boxes = Boxes {
+    refuse_upgrades: true,
+    hold_responses: true,
+    hold_requests: true,
+    swallow_upgrades: false,
+    cut_streams_after: None,
+    round_trip_ms: 50,
+    drag_streams_ms: 0,
+    dead: false,
+};
+
+fn near() -> Boxes {
+    Boxes {
+        round_trip_ms: 20,
+        ..Boxes::default()
+    }
+}
+
+#[test]
+fn an_open_network_gets_the_first_choice_and_one_attempt() {
+    let mut world = World::new(all(), None, near());
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.most_at_once, 1);
+    world.run(secs(30));
+    assert_eq!(world.carrying(), Some(0));
+    assert_eq!(world.switches(), world.carrying().unwrap().min(1));
+}
+
+#[test]
+fn the_strictest_path_carries_within_a_second_and_a_half() {
+    let mut world = World::new(all(), None, STRICTEST);
+    world.run(Duration::from_millis(1500));
+    assert_eq!(world.carrying(), STRICTEST.best(&all()));
+}
+
+#[test]
+fn what_is_remembered_is_the_first_to_be_tried() {
+    let best = STRICTEST.best(&all());
+    let mut world = World::new(all(), best, STRICTEST);
+    world.run(Duration::from_millis(200));
+    assert_eq!((world.carrying(), world.tries), (best, 1));
+}
+
+#[test]
+fn a_path_that_is_dead_is_tried_until_it_lives() {
+    let mut dead = near();
+    dead.dead = true;
+    let mut world = World::new(all(), None, dead);
+    world.run(secs(60));
+    assert_eq!(world.carrying(), None);
+    world.change(near());
+    world.run(secs(40));
+    assert_eq!(world.carrying(), Some(0));
+}
+
+#[test]
+fn a_box_that_turns_hostile_costs_less_than_five_seconds() {
+    let mut swallows = near();
+    swallows.swallow_upgrades = true;
+    for hostile in [STRICTEST, swallows] {
+        let mut world = World::new(all(), None, near());
+        world.run(secs(30));
+        world.longest_stall = Duration::ZERO;
+        world.change(hostile);
+        world.run(secs(60));
+        assert_eq!(world.carrying(), hostile.best(&all()), "{hostile:?}");
+        assert!(world.longest_stall <= secs(5), "{:?}", world.longest_stall);
+        world.change(near());
+        world.run(secs(10 * 60));
+        assert_eq!(world.carrying(), Some(0), "friendly again");
+    }
+}
+
+#[test]
+fn a_leg_that_begins_to_drag_is_relieved() {
+    let mut world = World::new(all(), None, near());
+    world.run(secs(30));
+    let mut drags = near();
+    drags.drag_streams_ms = 1800;
+    world.change(drags);
+    world.run(secs(8));
+    let carrying = world.carrying().unwrap();
+    assert!(
+        all()[carrying].abilities.survives_holding_proxy,
+        "{carrying}"
+    );
+    let before = world.switches();
+    world.run(secs(30 * 60));
+    assert_eq!(world.carrying(), Some(carrying), "nothing better");
+    assert_eq!(world.switches(), before);
+}
+
+#[test]
+fn a_path_that_is_slow_for_all_is_left_alone() {
+    let mut world = World::new(all(), None, near());
+    world.run(secs(30));
+    let mut slow = near();
+    slow.round_trip_ms = 1800;
+    let (before, tries) = (world.switches(), world.tries);
+    world.change(slow);
+    world.run(secs(10 * 60));
+    assert_eq!(world.switches(), before);
+    assert!(world.tries - tries <= 11, "{}", world.tries - tries);
+}
+
+#[test]
+fn what_is_cut_early_again_and_again_gives_way() {
+    for after in [3, 7, 9] {
+        let mut cuts = near();
+        cuts.cut_streams_after = Some(after);
+        let mut world = World::new(all(), None, cuts);
+        world.run(secs(3 * 60 * 60));
+        let poll = cuts.best(&all());
+        assert_eq!(world.carrying(), poll, "cut after {after} s");
+        // In three hours each of the others comes back no oftener than its backoff allows.
+        assert!(world.switches() <= 20 * all().len(), "{}", world.switches());
+    }
+}
+
+#[test]
+fn a_final_answer_ends_a_round_at_once() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    let now = Time::ZERO;
+    ladder.handle(now, Event::Wanted(Wanted::Start));
+    let Some(Action::Try { attempt, .. }) = ladder.poll_action() else {
+        panic!("nothing is tried");
+    };
+    for fault in [Fault::Final, Fault::Host] {
+        let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+        ladder.handle(now, Event::Wanted(Wanted::Start));
+        ladder.poll_action().unwrap();
+        let reason = "no".to_owned();
+        ladder.handle(
+            now,
+            Event::Failed {
+                attempt,
+                fault,
+                reason,
+            },
+        );
+        match ladder.poll_action() {
+            Some(Action::RoundOver { fault: why, tried }) => {
+                assert_eq!((why, tried.len()), (fault, 1));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(ladder.poll_timeout(), None);
+    }
+}
+
+#[test]
+fn a_host_that_one_carrier_reached_is_not_given_up_for_another() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    ladder.handle(Time::ZERO, Event::Wanted(Wanted::Start));
+    ladder.poll_action().unwrap();
+    let (first, second) = (AttemptId(1), AttemptId(2));
+    ladder.handle(Time::ZERO, Event::Reached { attempt: first });
+    let now = Time::ZERO + STAGGER;
+    ladder.handle_timeout(now);
+    ladder.poll_action().unwrap();
+    ladder.handle(
+        now,
+        Event::Failed {
+            attempt: second,
+            fault: Fault::Host,
+            reason: "no UDP".into(),
+        },
+    );
+    assert!(matches!(ladder.poll_action(), Some(Action::Try { .. })));
+}
+
+#[test]
+fn what_was_refused_is_told_with_the_time_of_the_next_try() {
+    let mut refuses = near();
+    refuses.refuse_upgrades = true;
+    let mut world = World::new(all(), None, refuses);
+    world.run(secs(20));
+    let story = world.ladder.story(world.now);
+    let upgrade = &story[index("upgrade")];
+    let RungState::Failed { reason, retry_in } = &upgrade.state else {
+        panic!("{story:?}");
+    };
+    assert_eq!(reason, "refused");
+    assert!(*retry_in <= FIRST_BACKOFF, "{retry_in:?}");
+    let in_use = |it: &&RungStory| it.state == RungState::InUse;
+    assert_eq!(story.iter().filter(in_use).count(), 1);
+}
+
+#[test]
+fn another_network_is_met_without_prejudice() {
+    let mut world = World::new(all(), None, STRICTEST);
+    world.run(secs(60));
+    world.change(near());
+    world
+        .ladder
+        .handle(world.now, Event::NetworkChanged { best: None });
+    let story = world.ladder.story(world.now);
+    assert!(
+        !story
+            .iter()
+            .any(|it| matches!(it.state, RungState::Failed { .. }))
+    );
+    world.run(secs(20));
+    assert_eq!(world.carrying(), Some(0));
+}
+
+fn boxes() -> impl Strategy<Value = Boxes> {
+    (
+        any::<[bool; 4]>(),
+        1u64..300,
+        prop::option::weighted(0.2, 3u64..9),
+    )
+        .prop_map(|(bits, round_trip_ms, cut_streams_after)| Boxes {
+            refuse_upgrades: bits[0],
+            swallow_upgrades: bits[1],
+            hold_responses: bits[2],
+            hold_requests: bits[3],
+            cut_streams_after,
+            round_trip_ms,
+            drag_streams_ms: 0,
+            dead: false,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the boxes do, and whatever they do next: it connects in time, ends on the best rung
+    /// that works and lasts, and does not flap.
+    #[test]
+    fn it_ends_on_the_best_rung_that_works(
+        first in boxes(),
+        then in prop::collection::vec(boxes(), 0..4),
+        best in prop::option::of(0usize..KINDS.len()),
+    ) {
+        let mut world = World::new(all(), best, first);
+        world.run(secs(5));
+        prop_assert!(!world.history.is_empty(), "not connected within 5 s");
+        prop_assert!(world.longest_stall <= secs(5));
+        let mut phases = 1;
+        for boxes in then {
+            world.run(secs(40));
+            world.longest_stall = Duration::ZERO;
+            world.change(boxes);
+            world.run(secs(8));
+            prop_assert!(world.longest_stall <= secs(5), "{:?} {boxes:?}", world.longest_stall);
+            phases += 1;
+        }
+        // An hour is the longest backoff, and one rung is tried after the other.
+        world.run(secs(3 * 3600));
+        let before = world.switches();
+        let expected = world.boxes.best(&all());
+        // One that does not last may just be having its hourly try.
+        for _ in 0..60 {
+            if world.carrying() == expected {
+                break;
+            }
+            world.run(secs(1));
+        }
+        prop_assert_eq!(world.carrying(), expected);
+        // Each rung that does not last comes and goes once for each of its backoffs, which double.
+        prop_assert!(before <= phases * 20 * KINDS.len(), "{} switches", before);
+        prop_assert!(world.most_at_once <= KINDS.len());
+        let fate = world.boxes.fate(&all()[expected.unwrap()]);
+        prop_assert_eq!(fate, Fate::Works);
+    }
+}

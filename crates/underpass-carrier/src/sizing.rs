@@ -1,0 +1,155 @@
+//! How large the bodies of numbered requests should be. Pure: time comes as an argument.
+
+use std::time::Duration;
+
+/// Below this size a path that still answers 413 is given up.
+pub(crate) const SMALLEST_BODY: usize = 1024;
+/// Where the size of bodies starts.
+pub(crate) const FIRST_BODY: usize = 64 * 1024;
+/// What it never falls below by measuring.
+pub(crate) const SLOW_BODY: usize = 16 * 1024;
+/// A body that takes this much longer than the fastest one was not waiting for the network.
+const SHORT: Duration = Duration::from_millis(50);
+/// A body that takes this much longer than the fastest one makes a keystroke wait too long, unless
+/// the path's own delay is of that size.
+const LONG: Duration = Duration::from_millis(200);
+/// So many of the smallest bodies in a row that all took long: the path's own delay has grown.
+const GROWN_AFTER: u32 = 8;
+
+/// How large a body should be: large enough for throughput, which is in flight × size / round trip,
+/// small enough that what comes behind it need not wait long.
+///
+/// A body that takes up to twice as long as the fastest one mostly waited for the path's delay, so
+/// larger ones bring more; one that takes four times as long stood in a queue of its own making.
+#[derive(Debug)]
+pub(crate) struct BodySize {
+    now: usize,
+    largest: usize,
+    fastest: Option<Duration>,
+    /// How many of the smallest bodies took long in a row, and the shortest time of them.
+    slow: (u32, Duration),
+}
+
+impl BodySize {
+    /// Bodies of at most `largest` bytes.
+    #[must_use]
+    pub(crate) fn new(largest: usize) -> Self {
+        Self {
+            now: FIRST_BODY.min(largest),
+            largest,
+            fastest: None,
+            slow: (0, Duration::MAX),
+        }
+    }
+
+    /// Bytes in a full body, for now.
+    #[must_use]
+    pub(crate) fn now(&self) -> usize {
+        self.now
+    }
+
+    /// The most bytes that a body may have: as given at first, less if the path refused that.
+    #[must_use]
+    pub(crate) fn largest(&self) -> usize {
+        self.largest
+    }
+
+    /// A body of `len` bytes was delivered after `took`.
+    pub(crate) fn delivered(&mut self, len: usize, took: Duration) {
+        let fastest = self.fastest.map_or(took, |fastest| fastest.min(took));
+        self.fastest = Some(fastest);
+        if len != self.now {
+            // A small one tells nothing of large ones, nor does one that was cut before a change.
+            return;
+        }
+        let extra = took - fastest;
+        if extra <= LONG.max(fastest * 3) {
+            self.slow = (0, Duration::MAX);
+            if extra < SHORT.max(fastest) {
+                self.now = (self.now * 2).min(self.largest);
+            }
+            return;
+        }
+        let floor = SLOW_BODY.min(self.largest);
+        if self.now > floor {
+            self.now = (self.now / 2).max(floor);
+            return;
+        }
+        let (count, shortest) = self.slow;
+        self.slow = (count + 1, shortest.min(took));
+        if self.slow.0 >= GROWN_AFTER {
+            self.fastest = Some(self.slow.1);
+            self.slow = (0, Duration::MAX);
+        }
+    }
+
+    /// The path does not take bodies of `len` bytes: half of that from now on. False if that would
+    /// be too small to be of use.
+    pub(crate) fn refused(&mut self, len: usize) -> bool {
+        self.largest = self.largest.min(len / 2);
+        self.now = self.now.min(self.largest);
+        self.largest >= SMALLEST_BODY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAST: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn size_follows_the_measured_time() {
+        let mut size = BodySize::new(1_000_000);
+        for expected in [131_072, 262_144, 524_288, 1_000_000, 1_000_000] {
+            size.delivered(size.now(), FAST);
+            assert_eq!(size.now(), expected);
+        }
+        size.delivered(100, FAST + LONG * 2);
+        assert_eq!(size.now(), 1_000_000, "small bodies tell nothing");
+        for _ in 0..6 {
+            size.delivered(size.now(), FAST + LONG * 2);
+        }
+        assert_eq!(size.now(), SLOW_BODY, "halved as far as it goes");
+    }
+
+    #[test]
+    fn a_long_way_alone_keeps_no_body_small() {
+        let mut size = BodySize::new(1_000_000);
+        let delay = Duration::from_millis(600);
+        size.delivered(10, delay);
+        for _ in 0..4 {
+            size.delivered(size.now(), delay + delay / 2);
+        }
+        assert_eq!(size.now(), 1_000_000);
+    }
+
+    #[test]
+    fn bodies_that_flew_together_count_once() {
+        let mut size = BodySize::new(1_000_000);
+        size.delivered(10, FAST);
+        for _ in 0..8 {
+            size.delivered(FIRST_BODY, FAST);
+        }
+        assert_eq!(size.now(), 2 * FIRST_BODY);
+        for _ in 0..8 {
+            size.delivered(2 * FIRST_BODY, FAST + LONG * 2);
+        }
+        assert_eq!(size.now(), FIRST_BODY);
+    }
+
+    #[test]
+    fn a_way_that_has_become_longer_is_learned() {
+        let mut size = BodySize::new(1_000_000);
+        size.delivered(10, FAST);
+        let longer = Duration::from_millis(400);
+        for _ in 0..2 + GROWN_AFTER {
+            size.delivered(size.now(), longer);
+        }
+        assert_eq!(size.now(), SLOW_BODY);
+        for _ in 0..6 {
+            size.delivered(size.now(), longer);
+        }
+        assert_eq!(size.now(), 1_000_000);
+    }
+}

@@ -1,0 +1,400 @@
+//! Drives the ladder: does what it decides with real carriers, and tells it what becomes of that.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use underpass_carrier::CarrierError;
+use underpass_carrier::ladder::{
+    Action, AttemptId, Event, Fault, Ladder, LadderSettings, Probation, Purpose, Remembered,
+    RungStory, Tried, Wanted, rungs_of,
+};
+use underpass_seal::{Fingerprint, StaticKey};
+
+use crate::attachment::{AttachError, AttachSettings, barred_by};
+use crate::attempt::{self, Begun, Failed, NewHop};
+use crate::clock;
+use crate::network::{self, Notebook};
+use crate::packets::PacketCarrier;
+use crate::routes::Routes;
+use crate::session::Session;
+
+/// How the carrier is chosen among those that are allowed.
+#[derive(Clone, Debug, Default)]
+pub struct AscentSettings {
+    /// When to try again what failed.
+    pub ladder: LadderSettings,
+    /// The file in which it is remembered what worked on which network; nothing is without one.
+    pub memory: Option<PathBuf>,
+}
+
+/// What a climb is to end with.
+#[derive(Clone)]
+pub(crate) enum Goal {
+    /// A new hop session, with the relay of this key if it is known.
+    Begin(Option<Fingerprint>),
+    /// This one resumed.
+    Resume(Session),
+}
+
+/// What an attempt came to.
+enum Outcome {
+    Begun(Box<Begun>),
+    Carries(NewHop),
+    Passed(PacketCarrier, Duration),
+    Failed(Failed),
+}
+
+/// What a turn came to, where it matters to the attachment.
+pub(crate) enum Turn {
+    /// The session is on another link from now on.
+    Carries(NewHop),
+    /// Nothing carries.
+    Over(AttachError),
+}
+
+/// The ladder of one attachment, and all attempts under way.
+pub(crate) struct Ascent {
+    settings: AttachSettings,
+    identity: Arc<StaticKey>,
+    routes: Arc<Routes>,
+    ladder: SharedLadder,
+    goal: Goal,
+    tasks: JoinSet<(AttemptId, Outcome)>,
+    under_way: HashMap<AttemptId, AbortHandle>,
+    reached: (
+        mpsc::UnboundedSender<AttemptId>,
+        mpsc::UnboundedReceiver<AttemptId>,
+    ),
+    /// Carriers that have passed, until it is decided about them.
+    passed: HashMap<AttemptId, PacketCarrier>,
+    /// Why the relay refused, in the round under way.
+    refusal: Option<AttachError>,
+    stale: Option<AttachError>,
+    /// Errors of this round that somebody has to do something about.
+    barred: Vec<CarrierError>,
+    notebook: Notebook,
+    network: String,
+}
+
+/// The ladder, for whoever asks for its state.
+#[derive(Clone)]
+pub(crate) struct SharedLadder(Arc<Mutex<Ladder>>);
+
+impl SharedLadder {
+    /// For an attachment that stays on the carrier it has.
+    pub(crate) fn without_rungs() -> Self {
+        let ladder = Ladder::new(Vec::new(), None, LadderSettings::default());
+        SharedLadder(Arc::new(Mutex::new(ladder)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ladder> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of each carrier.
+    pub(crate) fn story(&self) -> Vec<RungStory> {
+        self.lock().story(clock::now())
+    }
+}
+
+impl Ascent {
+    pub(crate) fn new(
+        settings: AttachSettings,
+        identity: Arc<StaticKey>,
+        routes: Arc<Routes>,
+    ) -> Self {
+        let mut choice = settings.ascent.ladder;
+        choice.spread = rand::random();
+        let notebook = Notebook::new(settings.ascent.memory.clone());
+        let network = network::key(&settings.relay, None);
+        let rungs = rungs_of(&settings.carriers);
+        let mut ascent = Ascent {
+            ladder: SharedLadder(Arc::new(Mutex::new(Ladder::new(rungs, None, choice)))),
+            settings,
+            identity,
+            routes,
+            goal: Goal::Begin(None),
+            tasks: JoinSet::new(),
+            under_way: HashMap::new(),
+            reached: mpsc::unbounded_channel(),
+            passed: HashMap::new(),
+            refusal: None,
+            stale: None,
+            barred: Vec::new(),
+            notebook,
+            network: String::new(),
+        };
+        ascent.enter(network);
+        ascent
+    }
+
+    pub(crate) fn ladder(&self) -> SharedLadder {
+        self.ladder.clone()
+    }
+
+    /// Looks whether this machine is on another network than before.
+    pub(crate) fn look_around(&mut self) {
+        let network = network::key(&self.settings.relay, None);
+        if network != self.network {
+            tracing::info!("this is another network, all carriers are tried again");
+            self.enter(network);
+        }
+    }
+
+    fn enter(&mut self, network: String) {
+        let remembered = self.notebook.recall(&network);
+        self.network = network;
+        let best = remembered.and_then(|known| {
+            let carriers = &self.settings.carriers;
+            carriers.iter().position(|kind| kind.name == known.best)
+        });
+        self.tell(Event::NetworkChanged { best });
+    }
+
+    /// Tries until the goal is reached, or until all carriers have failed.
+    pub(crate) async fn climb(
+        &mut self,
+        wanted: Wanted,
+        goal: Goal,
+    ) -> Result<NewHop, AttachError> {
+        self.goal = goal;
+        self.refusal = None;
+        self.stale = None;
+        self.barred.clear();
+        self.tell(Event::Wanted(wanted));
+        loop {
+            match self.turn().await {
+                Some(Turn::Carries(hop)) => return Ok(hop),
+                Some(Turn::Over(error)) => return Err(error),
+                None => {}
+            }
+        }
+    }
+
+    /// What was measured on the link that carries `session`.
+    pub(crate) fn measure(&mut self, session: &Session) {
+        self.goal = Goal::Resume(session.clone());
+        if let Some(round_trip) = session.with_core(|core| core.rtt()) {
+            self.tell(Event::Measured { round_trip });
+        }
+    }
+
+    /// Does what is due, then waits for one thing to happen. Cancel safe while no new session is being begun.
+    pub(crate) async fn turn(&mut self) -> Option<Turn> {
+        if let Some(over) = self.act() {
+            return Some(Turn::Over(over));
+        }
+        let due = self.ladder.lock().poll_timeout();
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(clock::instant(due)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(ended) = self.tasks.join_next() => match ended {
+                Ok((attempt, outcome)) => self.outcome(attempt, outcome).await,
+                // Dropped; or it panicked, which has been reported, and runs into its time limit.
+                Err(_) => None,
+            },
+            Some(attempt) = self.reached.1.recv() => {
+                self.tell(Event::Reached { attempt });
+                None
+            }
+            () = timer => {
+                self.ladder.lock().handle_timeout(clock::now());
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.ladder.lock().handle(clock::now(), event);
+    }
+
+    async fn outcome(&mut self, attempt: AttemptId, outcome: Outcome) -> Option<Turn> {
+        self.under_way.remove(&attempt)?;
+        let outcome = match outcome {
+            // The others wait meanwhile: only one of them may become the session.
+            Outcome::Begun(begun) => match attempt::finish(*begun, &self.routes).await {
+                Ok(hop) => Outcome::Carries(hop),
+                Err(failed) => Outcome::Failed(failed),
+            },
+            outcome => outcome,
+        };
+        match outcome {
+            Outcome::Carries(hop) => {
+                self.tell(Event::Carries { attempt });
+                self.act();
+                self.remember(hop.link.info().carrier);
+                return Some(Turn::Carries(hop));
+            }
+            Outcome::Passed(packets, round_trip) => {
+                self.passed.insert(attempt, packets);
+                self.tell(Event::Passed {
+                    attempt,
+                    round_trip,
+                });
+            }
+            Outcome::Failed(failed) => self.failed(attempt, failed),
+            Outcome::Begun(_) => {}
+        }
+        None
+    }
+
+    fn failed(&mut self, attempt: AttemptId, failed: Failed) {
+        let (fault, reason) = match failed {
+            Failed::Path(reason) => (Fault::Path, reason),
+            Failed::Carrier(error) => {
+                let found = (attempt::fault_of(&error), error.to_string());
+                if error.reason().is_some() && self.barred.len() < self.settings.carriers.len() {
+                    self.barred.push(error);
+                }
+                found
+            }
+            Failed::Stale(error) => {
+                let reason = error.to_string();
+                self.stale = Some(error);
+                (Fault::Path, reason)
+            }
+            Failed::Final(error) => {
+                let reason = error.to_string();
+                self.refusal = Some(error);
+                (Fault::Final, reason)
+            }
+        };
+        tracing::debug!("attempt {} failed: {reason}", attempt.0);
+        self.tell(Event::Failed {
+            attempt,
+            fault,
+            reason,
+        });
+    }
+
+    fn remember(&self, carrier: &str) {
+        let known = self.notebook.recall(&self.network).unwrap_or_default();
+        let best = carrier.to_owned();
+        self.notebook
+            .note(&self.network, Remembered { best, ..known });
+    }
+
+    /// Does what the ladder wants done. Why nothing carries, if it has come to that.
+    fn act(&mut self) -> Option<AttachError> {
+        let mut over = None;
+        loop {
+            let action = self.ladder.lock().poll_action();
+            match action {
+                None => return over,
+                Some(Action::Try {
+                    attempt,
+                    rung,
+                    purpose,
+                }) => self.begin(attempt, rung, purpose),
+                Some(Action::Promote { attempt }) => self.promote(attempt),
+                Some(Action::Drop { attempt }) => {
+                    self.passed.remove(&attempt);
+                    if let Some(task) = self.under_way.remove(&attempt) {
+                        task.abort();
+                    }
+                }
+                Some(Action::RoundOver { fault, tried }) => over = Some(self.over(fault, &tried)),
+            }
+        }
+    }
+
+    fn over(&mut self, fault: Fault, tried: &[Tried]) -> AttachError {
+        let all_barred = self.barred.len() == tried.len();
+        let refused = match fault {
+            Fault::Final => self.refusal.take(),
+            // What is in the way of all, or what kept the host itself away: the last one says it.
+            _ if all_barred || (fault == Fault::Host && self.barred_last(tried)) => {
+                let error = self.barred.pop();
+                error.map(|error| barred_by(&self.settings, error))
+            }
+            // No carrier was the reason: the requests themselves were out of date.
+            _ if tried.len() == self.settings.carriers.len() => self.stale.take(),
+            _ => None,
+        };
+        let line = |tried: &Tried| match tried.fault {
+            Fault::Host => tried.reason.clone(),
+            _ => format!(
+                "{}: {}",
+                self.settings.carriers[tried.rung].name, tried.reason
+            ),
+        };
+        refused.unwrap_or_else(|| AttachError::Unreachable {
+            relay: self.settings.relay.to_string(),
+            tried: tried.iter().map(line).collect(),
+        })
+    }
+
+    fn barred_last(&self, tried: &[Tried]) -> bool {
+        match (self.barred.last(), tried.last()) {
+            (Some(error), Some(tried)) => error.to_string() == tried.reason,
+            _ => false,
+        }
+    }
+
+    fn begin(&mut self, attempt: AttemptId, rung: usize, purpose: Purpose) {
+        let kind = self.settings.carriers[rung];
+        tracing::debug!(
+            attempt = attempt.0,
+            carrier = kind.name,
+            "trying {purpose:?}"
+        );
+        let settings = self.settings.clone();
+        let identity = self.identity.clone();
+        let routes = self.routes.clone();
+        let goal = self.goal.clone();
+        let reached = self.reached.0.clone();
+        let run = async move {
+            let mut packets = attempt::make(&settings, kind).await?;
+            let _ = reached.send(attempt);
+            let probation = match (purpose, goal) {
+                (Purpose::Carry, Goal::Begin(pin)) => {
+                    let begun = attempt::begin(packets, &settings, &identity, pin).await?;
+                    return Ok(Outcome::Begun(Box::new(begun)));
+                }
+                (Purpose::Carry, Goal::Resume(session)) => {
+                    let hop = attempt::resume(packets, &session, &routes).await?;
+                    return Ok(Outcome::Carries(hop));
+                }
+                (Purpose::Probation, _) => Probation::full(clock::now()),
+                (Purpose::Relief, _) => Probation::relief(clock::now()),
+            };
+            let round_trip = attempt::try_out(&mut packets, probation).await?;
+            Ok(Outcome::Passed(packets, round_trip))
+        };
+        self.spawn(attempt, run);
+    }
+
+    fn promote(&mut self, attempt: AttemptId) {
+        let Some(packets) = self.passed.remove(&attempt) else {
+            return;
+        };
+        let Goal::Resume(session) = self.goal.clone() else {
+            return;
+        };
+        let routes = self.routes.clone();
+        self.spawn(attempt, async move {
+            let hop = attempt::resume(packets, &session, &routes).await?;
+            Ok(Outcome::Carries(hop))
+        });
+    }
+
+    fn spawn(
+        &mut self,
+        attempt: AttemptId,
+        run: impl Future<Output = Result<Outcome, Failed>> + Send + 'static,
+    ) {
+        let task = self.tasks.spawn(async move {
+            let outcome = run.await.unwrap_or_else(Outcome::Failed);
+            (attempt, outcome)
+        });
+        self.under_way.insert(attempt, task);
+    }
+}
