@@ -172,6 +172,15 @@ pub enum StandingError {
     Request(#[from] RequestError),
 }
 
+/// Whether the relay may be reached a little later although nobody does anything about it.
+fn may_pass(error: &AttachError) -> bool {
+    match error {
+        AttachError::Unreachable { .. } => true,
+        AttachError::Barred { code, .. } => code.retry_helps(),
+        _ => false,
+    }
+}
+
 async fn attach(reach: &Reach, identity: Arc<StaticKey>) -> Result<Attachment, AttachError> {
     let settings = AttachSettings {
         relay: reach.relay.clone(),
@@ -184,7 +193,7 @@ async fn attach(reach: &Reach, identity: Arc<StaticKey>) -> Result<Attachment, A
     let deadline = Instant::now() + reach.patience;
     loop {
         match Attachment::attach(settings.clone(), Arc::clone(&identity)).await {
-            Err(error @ AttachError::Unreachable { .. }) if Instant::now() + RETRY < deadline => {
+            Err(error) if may_pass(&error) && Instant::now() + RETRY < deadline => {
                 tracing::debug!("{error}; trying again");
                 tokio::time::sleep(RETRY).await;
             }

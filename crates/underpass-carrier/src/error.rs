@@ -71,8 +71,7 @@ pub enum CarrierError {
     Proxy(#[from] ProxyError),
     /// A web page answers in the relay's place.
     #[error(
-        "a web page answers in the relay's place (HTTP status {status}{}); the network may want somebody \
-         to log in first: open any http:// page in a browser here",
+        "a web page answers in the relay's place (HTTP status {status}{})",
         .to.as_ref().map(|to| format!(", which leads to {to}")).unwrap_or_default()
     )]
     Portal {

@@ -28,6 +28,9 @@ use failure::Failure;
 use output::Output;
 
 fn main() -> ExitCode {
+    if let Some(code) = commands::path::serve_as_pac_worker() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

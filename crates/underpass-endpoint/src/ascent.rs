@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use underpass_carrier::CarrierError;
 use underpass_carrier::ladder::{
     Action, AttemptId, Event, Fault, Ladder, LadderSettings, Probation, Purpose, Remembered,
     RungStory, Tried, Wanted, rungs_of,
 };
 use underpass_seal::{Fingerprint, StaticKey};
 
-use crate::attachment::{AttachError, AttachSettings};
+use crate::attachment::{AttachError, AttachSettings, barred_by};
 use crate::attempt::{self, Begun, Failed, NewHop};
 use crate::clock;
 use crate::network::{self, Notebook};
@@ -73,6 +74,8 @@ pub(crate) struct Ascent {
     /// Why the relay refused, in the round under way.
     refusal: Option<AttachError>,
     stale: Option<AttachError>,
+    /// Errors of this round that somebody has to do something about.
+    barred: Vec<CarrierError>,
     notebook: Notebook,
     network: String,
 }
@@ -121,6 +124,7 @@ impl Ascent {
             passed: HashMap::new(),
             refusal: None,
             stale: None,
+            barred: Vec::new(),
             notebook,
             network: String::new(),
         };
@@ -160,6 +164,7 @@ impl Ascent {
         self.goal = goal;
         self.refusal = None;
         self.stale = None;
+        self.barred.clear();
         self.tell(Event::Wanted(wanted));
         loop {
             match self.turn().await {
@@ -243,7 +248,14 @@ impl Ascent {
 
     fn failed(&mut self, attempt: AttemptId, failed: Failed) {
         let (fault, reason) = match failed {
-            Failed::Path(fault, reason) => (fault, reason),
+            Failed::Path(reason) => (Fault::Path, reason),
+            Failed::Carrier(error) => {
+                let found = (attempt::fault_of(&error), error.to_string());
+                if error.reason().is_some() && self.barred.len() < self.settings.carriers.len() {
+                    self.barred.push(error);
+                }
+                found
+            }
             Failed::Stale(error) => {
                 let reason = error.to_string();
                 self.stale = Some(error);
@@ -295,8 +307,14 @@ impl Ascent {
     }
 
     fn over(&mut self, fault: Fault, tried: &[Tried]) -> AttachError {
+        let all_barred = self.barred.len() == tried.len();
         let refused = match fault {
             Fault::Final => self.refusal.take(),
+            // What is in the way of all, or what kept the host itself away: the last one says it.
+            _ if all_barred || (fault == Fault::Host && self.barred_last(tried)) => {
+                let error = self.barred.pop();
+                error.map(|error| barred_by(&self.settings, error))
+            }
             // No carrier was the reason: the requests themselves were out of date.
             _ if tried.len() == self.settings.carriers.len() => self.stale.take(),
             _ => None,
@@ -312,6 +330,13 @@ impl Ascent {
             relay: self.settings.relay.to_string(),
             tried: tried.iter().map(line).collect(),
         })
+    }
+
+    fn barred_last(&self, tried: &[Tried]) -> bool {
+        match (self.barred.last(), tried.last()) {
+            (Some(error), Some(tried)) => error.to_string() == tried.reason,
+            _ => false,
+        }
     }
 
     fn begin(&mut self, attempt: AttemptId, rung: usize, purpose: Purpose) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use tokio::sync::watch;
 use underpass_carrier::ladder::{RungStory, Wanted};
-use underpass_carrier::{CarrierInfo, ClientSettings, Kind, RelayUrl};
+use underpass_carrier::{CarrierError, CarrierInfo, ClientSettings, Kind, RelayUrl};
 use underpass_proto::code::Code;
 use underpass_proto::session::{Closed, ClosedBy, Config};
 use underpass_seal::{Fingerprint, PublicKey, StaticKey};
@@ -59,6 +59,17 @@ pub enum AttachError {
         /// Carrier and reason.
         tried: Vec<String>,
     },
+    /// What is on the way lets no carrier through, and somebody has to do something about it. Any
+    /// other carrier would meet the same.
+    #[error("cannot reach {relay}: {error}; {} [{}]", .code.explain().next, .code.up())]
+    Barred {
+        /// The relay.
+        relay: String,
+        /// What is in the way.
+        error: CarrierError,
+        /// The reason from the table of codes.
+        code: Code,
+    },
     /// The relay shows another key than the one that is pinned.
     #[error(
         "the relay's key is {seen}, but {expected} is expected: this is another relay, or somebody \
@@ -89,6 +100,7 @@ impl AttachError {
     pub fn code(&self) -> Code {
         match self {
             AttachError::Unreachable { .. } => Code::Unreachable,
+            AttachError::Barred { code, .. } => *code,
             AttachError::RelayKey { .. } => Code::KeyMismatch,
             AttachError::Refused { code, .. } => Code::from_number(*code).unwrap_or(Code::Internal),
             AttachError::Ended(_) => Code::Ended,
@@ -115,6 +127,9 @@ pub struct AttachStatus {
     pub waiting_for: Option<String>,
     /// What is known of each carrier that may be used, the first choice first.
     pub carriers: Vec<RungStory>,
+    /// Who signed the certificate that is seen in TLS, where that is not the relay's own: something on
+    /// the way opens TLS. What is inside stays sealed.
+    pub tls_opened_by: Option<String>,
     /// The hop's session.
     pub session: SessionStatus,
 }
@@ -223,13 +238,16 @@ impl Attachment {
     #[must_use]
     pub fn status(&self) -> AttachStatus {
         let link = self.inner.link.borrow().clone();
+        let carrier = link
+            .filter(|link| !link.is_ended())
+            .map(|link| link.info().clone());
+        let told = self.session().peer_certificate();
         let story = self.inner.story();
         AttachStatus {
             relay: self.inner.settings.relay.to_string(),
             relay_key: self.inner.relay_key.fingerprint(),
-            carrier: link
-                .filter(|link| !link.is_ended())
-                .map(|link| link.info().clone()),
+            tls_opened_by: carrier.as_ref().and_then(|info| opened_by(info, told)),
+            carrier,
             since: story.since.elapsed(),
             drops: story.drops,
             last_resume: story.last_resume,
@@ -324,6 +342,20 @@ impl Inner {
         self.link.send_replace(Some(link));
     }
 
+    /// Remembers why there is no carrier, and says so where that is news.
+    fn waits_for(&self, error: &AttachError) {
+        let text = error.to_string();
+        let before = self.story().waiting_for.replace(text.clone());
+        if before.as_ref() == Some(&text) {
+            return;
+        }
+        match error {
+            AttachError::RelayKey { .. } => tracing::error!("{text}"),
+            AttachError::Barred { .. } => tracing::warn!("{text}"),
+            _ => tracing::debug!("no path: {text}"),
+        }
+    }
+
     fn restored(&self, link: Arc<Link>) {
         {
             let mut story = self.story();
@@ -379,8 +411,7 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
                 wait.attempt_lasted(started.elapsed());
             }
             Err(error) => {
-                tracing::debug!("could not resume: {error}");
-                inner.story().waiting_for = Some(error.to_string());
+                inner.waits_for(&error);
                 if let AttachError::Refused { .. } = error {
                     // The relay does not know the session any more: there is nothing to resume.
                     session.close(Code::UnknownSession, "the relay does not know the session");
@@ -441,12 +472,8 @@ async fn remake(
                 inner.restored(hop.link);
                 return true;
             }
-            // Somebody stands in the way: as with any other broken path, the right relay may come back.
-            Err(error @ AttachError::RelayKey { .. }) => {
-                tracing::error!("{error}");
-                inner.story().waiting_for = Some(error.to_string());
-            }
-            Err(error) => inner.story().waiting_for = Some(error.to_string()),
+            // Also where somebody stands in the way: as with any other broken path, the right relay may come back.
+            Err(error) => inner.waits_for(&error),
         }
     }
 }
@@ -458,6 +485,22 @@ fn ended_for_good(closed: &Closed) -> bool {
             Code::from_number(closed.code),
             Some(Code::Ended | Code::VersionUnsupported)
         )
+}
+
+pub(crate) fn barred_by(settings: &AttachSettings, error: CarrierError) -> AttachError {
+    AttachError::Barred {
+        relay: settings.relay.to_string(),
+        code: error.reason().unwrap_or(Code::Unreachable),
+        error,
+    }
+}
+
+/// Who opens TLS on the way, where `told`, which the relay says inside, is not what is shown outside.
+fn opened_by(info: &CarrierInfo, told: Option<[u8; 32]>) -> Option<String> {
+    let tls = info.tls.as_ref()?;
+    let differs = tls.certificate_sha256? != told?;
+    let issuer = tls.issuer.clone();
+    differs.then(|| issuer.unwrap_or_else(|| "somebody unnamed".to_owned()))
 }
 
 /// Waits between attempts: longer each time, with a random part so that many agents that lost the

@@ -34,8 +34,10 @@ pub(crate) struct NewHop {
 /// Why one carrier did not do.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// Another carrier may do better.
-    Path(Fault, String),
+    /// The carrier was not made, or broke.
+    Carrier(CarrierError),
+    /// It did not do; another may do better.
+    Path(String),
     /// The relay says that the request to resume is out of date; another one may not be.
     Stale(AttachError),
     /// The relay was reached; another carrier would not change its answer.
@@ -44,20 +46,24 @@ pub(crate) enum Failed {
 
 impl Failed {
     pub(crate) fn path(reason: impl Into<String>) -> Self {
-        Failed::Path(Fault::Path, reason.into())
+        Failed::Path(reason.into())
     }
 }
 
 impl From<CarrierError> for Failed {
     fn from(error: CarrierError) -> Self {
-        let fault = match &error {
-            error if error.is_about_the_host() => Fault::Host,
-            // A server error may pass; whoever says no to the request itself will say it again.
-            CarrierError::Refused { status, .. } if *status < 500 => Fault::Refused,
-            CarrierError::Protocol { .. } => Fault::Refused,
-            _ => Fault::Path,
-        };
-        Failed::Path(fault, error.to_string())
+        Failed::Carrier(error)
+    }
+}
+
+/// How a carrier's error concerns the others.
+pub(crate) fn fault_of(error: &CarrierError) -> Fault {
+    match error {
+        error if error.is_about_the_host() => Fault::Host,
+        // A server error may pass; whoever says no to the request itself will say it again.
+        CarrierError::Refused { status, .. } if *status < 500 => Fault::Refused,
+        CarrierError::Protocol { .. } | CarrierError::Proxy(_) => Fault::Refused,
+        _ => Fault::Path,
     }
 }
 

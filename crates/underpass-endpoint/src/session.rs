@@ -429,6 +429,11 @@ impl Session {
         }
     }
 
+    /// The SHA-256 of the certificate that the peer says it shows in TLS.
+    pub(crate) fn peer_certificate(&self) -> Option<[u8; 32]> {
+        self.lock().core.peer_params().certificate
+    }
+
     /// Ends the session; the peer and everybody who uses a channel is told.
     pub fn close(&self, code: Code, reason: &str) {
         self.with(|state, now| state.core.close(now, code.number(), reason));

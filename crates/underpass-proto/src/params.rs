@@ -45,6 +45,9 @@ pub struct Params {
     pub ticket: Option<[u8; 32]>,
     /// Program and version, for people; at most 128 bytes.
     pub agent: String,
+    /// The SHA-256 of the certificate that the sender shows in TLS below the session, where it ends TLS
+    /// itself: whoever sees another one there knows that something on the way opens TLS.
+    pub certificate: Option<[u8; 32]>,
 }
 
 impl Default for Params {
@@ -62,6 +65,7 @@ impl Default for Params {
             max_datagram: 65_507,
             ticket: None,
             agent: String::new(),
+            certificate: None,
         }
     }
 }
@@ -78,6 +82,7 @@ impl fmt::Debug for Params {
             max_datagram,
             ticket,
             agent,
+            certificate,
         } = self;
         f.debug_struct("Params")
             .field("max_data", max_data)
@@ -92,6 +97,7 @@ impl fmt::Debug for Params {
                 &ticket.map(|_| format_args!("(secret)").to_string()),
             )
             .field("agent", agent)
+            .field("certificate", certificate)
             .finish()
     }
 }
@@ -171,6 +177,7 @@ parameters! {
     0x07 max_datagram: u64 as Auto;
     0x08 ticket: [u8; 32] as Secret, optional Some;
     0x09 agent: String as Text<128>;
+    0x0a certificate: [u8; 32] as Auto, optional Some;
 }
 
 /// Ids below this one are watched for doubles.
@@ -221,12 +228,14 @@ mod tests {
 
     pub(super) const SAMPLE: &str = "01 04 80100000 02 04 80040000 03 02 5000 04 01 06 05 01 03 06 02 4258 \
          07 04 8000ffe3 08 20 abababababababababababababababababababababababababababababababab \
-         09 0c 0b 756e646572706173732f31";
+         09 0c 0b 756e646572706173732f31 \
+         0a 20 cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd";
 
     pub(super) fn sample() -> Params {
         Params {
             ticket: Some([0xab; 32]),
             agent: "underpass/1".into(),
+            certificate: Some([0xcd; 32]),
             ..Params::default()
         }
     }
@@ -235,11 +244,17 @@ mod tests {
         let int = || <Auto as Codec<u64>>::any();
         (
             (int(), int(), int(), int(), int()),
-            (any::<u8>(), any::<u8>(), any::<Option<[u8; 32]>>()),
+            (
+                any::<u8>(),
+                any::<u8>(),
+                any::<Option<[u8; 32]>>(),
+                any::<Option<[u8; 32]>>(),
+            ),
             <Text<128> as Codec<String>>::any(),
         )
-            .prop_map(|(ints, (ciphers, encodings, ticket), agent)| {
+            .prop_map(|(ints, bits, agent)| {
                 let (max_data, max_channel_data, max_channels, keep_s, max_datagram) = ints;
+                let (ciphers, encodings, ticket, certificate) = bits;
                 Params {
                     max_data,
                     max_channel_data,
@@ -250,6 +265,7 @@ mod tests {
                     max_datagram,
                     ticket,
                     agent,
+                    certificate,
                 }
             })
     }

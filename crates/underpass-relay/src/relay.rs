@@ -137,7 +137,7 @@ impl Relay {
             services: settings.services.clone(),
         };
         let desk = Desk::new(Arc::clone(&store), Arc::clone(&switch), log.clone(), rules);
-        let config = session_config(&settings);
+        let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
         let desk = Arc::new(desk);
@@ -341,11 +341,12 @@ fn server_settings(settings: &Settings) -> ServerSettings {
     server
 }
 
-fn session_config(settings: &Settings) -> Config {
+fn session_config(settings: &Settings, certificate: Option<TlsFingerprint>) -> Config {
     Config {
         params: Params {
             keep_s: settings.keep.0.as_secs(),
             agent: concat!("underpass relay ", env!("CARGO_PKG_VERSION")).to_owned(),
+            certificate,
             ..Params::default()
         },
         max_channel_window: HOP_CHANNEL_WINDOW,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use underpass_carrier::proxy::{Environment, Proxies, ProxyChoice, ProxySettings};
 use underpass_carrier::{ClientSettings, KINDS, Kind, RelayUrl, TlsTrust, kind_by_name};
 use underpass_endpoint::{AscentSettings, AttachSettings};
 use underpass_proto::session::Config;
@@ -70,7 +71,7 @@ impl Options {
                 relay,
                 carriers: KINDS.iter().collect(),
                 ascent: AscentSettings::default(),
-                client: ClientSettings::default(),
+                client: usual_client()?,
                 session: Config::default(),
             },
             machine_name: "machine".to_owned(),
@@ -103,6 +104,25 @@ impl Options {
         Ok(self)
     }
 
+    /// Reaches the relay through this proxy (`http://HOST:PORT`, also `https://` and `socks5://`, with
+    /// `USER:PASSWORD@` before the host where it wants that), or through none for `"none"`. If not
+    /// given: as the variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    ///
+    /// # Errors
+    /// The text names no proxy.
+    pub fn proxy(mut self, proxy: &str) -> Result<Self, Error> {
+        let mut settings = ProxySettings::default();
+        if proxy != "none" {
+            let url = proxy.parse().map_err(|error| Error::Option {
+                option: "proxy",
+                reason: format!("{error}"),
+            })?;
+            settings.choice = ProxyChoice::Fixed(url);
+        }
+        self.attach.client.proxies = Proxies::new(settings);
+        Ok(self)
+    }
+
     /// Accepts only the certificate with this SHA-256 for `https`, instead of one that the system's
     /// roots vouch for. The relay proves itself once more inside, by its own key.
     #[must_use]
@@ -118,6 +138,20 @@ impl Options {
         self.known.insert(service, key);
         self
     }
+}
+
+/// Carriers that go through the proxy that the environment names.
+fn usual_client() -> Result<ClientSettings, Error> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let environment = Environment::read(variable).map_err(|error| Error::Option {
+        option: "environment",
+        reason: error.to_string(),
+    })?;
+    let mut settings = ProxySettings::default();
+    settings.choice = ProxyChoice::Environment(environment);
+    let mut client = ClientSettings::default();
+    client.proxies = Proxies::new(settings);
+    Ok(client)
 }
 
 #[cfg(test)]
@@ -137,6 +171,8 @@ mod tests {
         assert_eq!(options.attach.relay_key, None);
         let some = options.clone().carriers(&["poll", "ws"]).unwrap();
         assert_eq!(some.attach.carriers[0].name, "poll");
+        assert!(options.clone().proxy("ftp://x").is_err());
+        assert!(options.clone().proxy("http://u:p@proxy:3128").is_ok());
         assert!(options.carriers(&["pigeon"]).is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! | `relays.toml` | relays that this machine has logged in to |
 //! | `known_peers` | the key that each service's publisher showed |
 //! | `config.toml` | settings, written by people only |
+//! | `proxy-credentials` | user names and passwords for proxies, written by people only |
 //! | `run/` | one socket for each running agent, to be asked by `underpass status` |
 //!
 //! Several processes may use one home: whoever writes holds a lock, and files are replaced whole.
@@ -146,6 +147,12 @@ impl Home {
     #[must_use]
     pub fn networks_file(&self) -> PathBuf {
         self.state.join("networks")
+    }
+
+    /// Where credentials for proxies are, if there are any, in the manner of `.netrc`.
+    #[must_use]
+    pub fn proxy_credentials_file(&self) -> PathBuf {
+        self.config.join("proxy-credentials")
     }
 
     /// Where the pinned keys of peers are.

@@ -58,6 +58,12 @@ pub struct RelayReport {
     /// What is known of each carrier that may be used, the first choice first.
     #[serde(default)]
     pub carriers: Vec<CarrierReport>,
+    /// The proxy that is passed, and whether by a tunnel or by requests.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// Who opens TLS on the way.
+    #[serde(default)]
+    pub tls_opened_by: Option<String>,
     /// Round trip to the relay, in milliseconds.
     pub rtt_ms: Option<f64>,
 }
@@ -128,6 +134,7 @@ impl From<&AttachStatus> for RelayReport {
             last_resume,
             waiting_for,
             carriers,
+            tls_opened_by,
             session,
         } = status;
         Self {
@@ -142,6 +149,14 @@ impl From<&AttachStatus> for RelayReport {
             last_resume_s: last_resume.map(|time| time.as_secs_f64()),
             waiting_for: waiting_for.clone(),
             carriers: carriers.iter().map(CarrierReport::from).collect(),
+            proxy: carrier.as_ref().and_then(|info| {
+                let way = info.proxy.as_ref()?;
+                Some(match way.tunnel {
+                    true => format!("{} (tunnel)", way.proxy),
+                    false => format!("{} (requests)", way.proxy),
+                })
+            }),
+            tls_opened_by: tls_opened_by.clone(),
             rtt_ms: session.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         }
     }

@@ -48,6 +48,10 @@ pub fn of_attach(error: &AttachError, url: &str) -> Failure {
                 printable(&tried.join("; "))
             ),
         ),
+        AttachError::Barred { error, code, .. } => Failure::of_code(*code, "").with_what(format!(
+            "cannot reach the relay {url}: {}",
+            printable(&error.to_string())
+        )),
         AttachError::RelayKey { expected, seen } => other_key(url, *expected, *seen),
         AttachError::Refused { text, .. } => {
             let failure = Failure::of_code(error.code(), "");

@@ -134,7 +134,7 @@ impl Login {
         key: Arc<StaticKey>,
     ) -> Result<Attached, Failure> {
         let url = plain_url(&self.relay);
-        let mut reach = context.reach(self.relay.clone(), expected, TlsTrust::System);
+        let mut reach = context.reach(self.relay.clone(), expected, TlsTrust::System)?;
         let mode = context.settings.tls.0;
         let with_tls = self.relay.scheme() == Scheme::Https;
         if with_tls && mode == TlsCheckMode::Auto {
@@ -149,9 +149,13 @@ impl Login {
                         tls,
                     });
                 }
-                Err(StandingError::Attach(AttachError::Unreachable { .. })) => {
-                    reach.patience = patience
-                }
+                Err(StandingError::Attach(
+                    AttachError::Unreachable { .. }
+                    | AttachError::Barred {
+                        code: Code::Certificate,
+                        ..
+                    },
+                )) => reach.patience = patience,
                 Err(error) => return Err(errors::of_standing(&error, &url)),
             }
         }
@@ -160,11 +164,18 @@ impl Login {
         }
         let attached = Standing::attach(&reach, key).await;
         let (standing, identity) = attached.map_err(|error| errors::of_standing(&error, &url))?;
-        let shown = standing
-            .attachment()
-            .status()
-            .carrier
-            .and_then(|info| info.tls?.certificate_sha256);
+        let status = standing.attachment().status();
+        if let (Some(issuer), TlsTrust::AcceptAndReport) =
+            (&status.tls_opened_by, &reach.client.tls)
+        {
+            context.output.message(&format!(
+                "something on the way opens TLS, with a certificate signed by {}, whom this system does not \
+                 trust; what is inside stays sealed. If it is your company's box, --ca FILE with its root \
+                 certificate makes sure of that",
+                printable(issuer)
+            ));
+        }
+        let shown = status.carrier.and_then(|info| info.tls?.certificate_sha256);
         let tls = match (reach.client.tls == TlsTrust::AcceptAndReport, shown) {
             (true, Some(sha256)) => TlsCheck::Pinned(sha256),
             _ => TlsCheck::System,

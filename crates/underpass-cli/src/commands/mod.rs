@@ -6,6 +6,7 @@ mod errors;
 pub mod login;
 pub mod machines;
 pub mod nc;
+pub mod path;
 pub mod publish;
 pub mod relay;
 pub mod services;
@@ -14,10 +15,11 @@ pub mod status;
 pub mod users;
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::io::IsTerminal as _;
+use std::sync::{Arc, OnceLock};
 
 use underpass_agent::home::{KnownRelay, TlsCheck};
-use underpass_agent::{Home, Reach, Standing, StandingError};
+use underpass_agent::{Home, Reach, Standing};
 use underpass_carrier::{ClientSettings, RelayUrl, TlsTrust};
 use underpass_endpoint::AscentSettings;
 use underpass_proto::Code;
@@ -26,10 +28,11 @@ use underpass_proto::session::Config;
 use underpass_seal::Fingerprint;
 
 use crate::cli::Cli;
-use crate::failure::{Failure, NO_RELAY};
+use crate::failure::{Failure, NO_PATH, NO_RELAY};
 use crate::logging;
 use crate::output::{Output, printable};
 use crate::settings::{Layers, Settings};
+use path::PathSettings;
 
 /// What every command needs.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub struct Context {
     pub settings: Settings,
     /// Where results go.
     pub output: Output,
+    /// Proxies and roots, once they are needed.
+    path: OnceLock<PathSettings>,
 }
 
 /// A relay that this machine is enrolled with.
@@ -74,7 +79,19 @@ impl Context {
             home,
             settings,
             output,
+            path: OnceLock::new(),
         })
+    }
+
+    /// Proxies and roots. The same ones each time, with what was learned about them.
+    fn path(&self) -> Result<&PathSettings, Failure> {
+        if let Some(path) = self.path.get() {
+            return Ok(path);
+        }
+        let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+        let ask = !self.settings.quiet.0 && std::io::stderr().is_terminal();
+        let path = PathSettings::new(&self.settings, &self.home, variable, ask)?;
+        Ok(self.path.get_or_init(|| path))
     }
 
     /// The relay that was asked for, or the first that is known.
@@ -102,12 +119,20 @@ impl Context {
     }
 
     /// How to reach a relay.
-    pub fn reach(&self, relay: RelayUrl, relay_key: Option<Fingerprint>, tls: TlsTrust) -> Reach {
+    pub fn reach(
+        &self,
+        relay: RelayUrl,
+        relay_key: Option<Fingerprint>,
+        tls: TlsTrust,
+    ) -> Result<Reach, Failure> {
         let settings = &self.settings;
+        let path = self.path()?;
         let mut client = ClientSettings::default();
         client.media_type = settings.media_type.0.clone();
         client.id_place = settings.id_place.0;
         client.tls = tls;
+        client.proxies = path.proxies.clone();
+        client.roots = path.roots.clone();
         let mut session = Config::default();
         session.params.keep_s = settings.keep.0.as_secs();
         let mut ascent = AscentSettings {
@@ -115,7 +140,7 @@ impl Context {
             ..AscentSettings::default()
         };
         ascent.ladder.first_backoff = settings.carrier_retry.0;
-        Reach {
+        Ok(Reach {
             relay,
             relay_key,
             carriers: settings.carrier.0.clone(),
@@ -124,35 +149,26 @@ impl Context {
             session,
             patience: settings.patience.0,
             machine_name: machine_name(),
-        }
+        })
     }
 
     /// Attaches to a relay that is known, whether or not it still knows us.
-    pub async fn attach(&self, known: &KnownRelay) -> Result<(Standing, Identity), StandingError> {
-        let url: RelayUrl =
-            known
-                .url
-                .parse()
-                .map_err(|error| underpass_endpoint::AttachError::Unreachable {
-                    relay: known.url.clone(),
-                    tried: vec![format!("{error}")],
-                })?;
-        let identity = self
-            .home
-            .machine_key()
-            .map_err(|error| underpass_endpoint::AttachError::Ended(error.to_string()))?;
-        let reach = self.reach(url, Some(known.key), trust_of(known));
-        Standing::attach(&reach, Arc::new(identity)).await
+    pub async fn attach(&self, known: &KnownRelay) -> Result<(Standing, Identity), Failure> {
+        let url: RelayUrl = known
+            .url
+            .parse()
+            .map_err(|error| Failure::local(&NO_PATH, format!("{}: {error}", known.url)))?;
+        // A key that cannot be used is this machine's fault, and must not look like the relay's.
+        let identity = self.home.machine_key()?;
+        let reach = self.reach(url, Some(known.key), trust_of(known))?;
+        let attached = Standing::attach(&reach, Arc::new(identity)).await;
+        attached.map_err(|error| errors::of_standing(&error, &known.url))
     }
 
     /// Attaches to the relay that was asked for, which must know us.
     pub async fn enrolled(&self) -> Result<Enrolled, Failure> {
         let known = self.known_relay()?;
-        // A key that cannot be used is this machine's fault, and must not look like the relay's.
-        self.home.machine_key()?;
-        let attached = self.attach(&known).await;
-        let (standing, identity) =
-            attached.map_err(|error| errors::of_standing(&error, &known.url))?;
+        let (standing, identity) = self.attach(&known).await?;
         if identity.user.is_empty() {
             let trying = format!("cannot use {}", known.url);
             return Err(Failure::of_code(Code::NotEnrolled, &trying));

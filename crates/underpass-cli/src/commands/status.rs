@@ -7,7 +7,7 @@ use underpass_agent::home::KnownRelay;
 use underpass_agent::status::{AgentReport, CarrierReport, RelayReport, SessionReport, ask_all};
 use underpass_proto::control::Identity;
 
-use super::{Context, errors};
+use super::Context;
 use crate::commands::users::role_word;
 use crate::failure::Failure;
 use crate::output::{Rows, printable};
@@ -83,9 +83,7 @@ impl Status {
 async fn ask(context: &Context, relay: &KnownRelay) -> Result<Identity, Failure> {
     let limit = ANSWER_LIMIT.min(context.settings.patience.0);
     let asking = async {
-        let attached = context.attach(relay).await;
-        let (standing, identity) =
-            attached.map_err(|error| errors::of_standing(&error, &relay.url))?;
+        let (standing, identity) = context.attach(relay).await?;
         standing.attachment().detach().await;
         Ok(identity)
     };
@@ -248,7 +246,12 @@ fn relay_story(relay: &RelayReport) -> String {
                 .as_ref()
                 .map(|tls| format!(" over {tls}"))
                 .unwrap_or_default();
-            format!("carried by {carrier}{tls} for {since}")
+            let proxy = relay
+                .proxy
+                .as_ref()
+                .map(|proxy| format!(" through {proxy}"))
+                .unwrap_or_default();
+            format!("carried by {carrier}{tls}{proxy} for {since}")
         }
         (None, Some(reason)) => format!("no path for {since}: {reason}"),
         (None, None) => format!("no path for {since}"),
@@ -262,7 +265,14 @@ fn relay_story(relay: &RelayReport) -> String {
         .rtt_ms
         .map(|rtt| format!(", {rtt:.1} ms"))
         .unwrap_or_default();
-    let mut story = format!("  {carried}, {drops}{rtt}");
+    let opened = relay
+        .tls_opened_by
+        .as_ref()
+        .map(|issuer| {
+            format!("\n  outer TLS is opened on the way by {issuer}; what is inside stays sealed")
+        })
+        .unwrap_or_default();
+    let mut story = format!("  {carried}, {drops}{rtt}{opened}");
     for carrier in &relay.carriers {
         story.extend(why_not(carrier).map(|line| format!("\n    {line}")));
     }
@@ -321,6 +331,8 @@ mod tests {
             last_resume_s: None,
             waiting_for: None,
             carriers: Vec::new(),
+            proxy: None,
+            tls_opened_by: None,
             rtt_ms: Some(12.34),
         };
         assert_eq!(
@@ -349,6 +361,15 @@ mod tests {
              not upgrade: refused with HTTP status 403; next try in 1m 1s\n    trying posts"
         );
         relay.carriers.clear();
+        relay.proxy = Some("http://proxy:3128 (tunnel)".into());
+        relay.tls_opened_by = Some("Box of Acme".into());
+        assert_eq!(
+            relay_story(&relay),
+            "  carried by ws through http://proxy:3128 (tunnel) for 1m 1s, no drops, 12.3 ms\n  \
+             outer TLS is opened on the way by Box of Acme; what is inside stays sealed"
+        );
+        relay.proxy = None;
+        relay.tls_opened_by = None;
         relay.carrier = None;
         relay.waiting_for = Some("ws: refused".into());
         relay.drops = 3;

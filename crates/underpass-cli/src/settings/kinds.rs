@@ -4,8 +4,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::HeaderValue;
+use underpass_carrier::proxy::{ProxyUrl, ProxyUrlError};
 use underpass_carrier::{IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name};
 use underpass_proto::frame::Class;
+
+use crate::failure::Failure;
 
 /// A length of time: `90s`, `10m`, `1h 30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,57 @@ impl FromStr for Carriers {
             .map(kind)
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+}
+
+/// A text that means what it says: a path, an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl FromStr for Text {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Which proxy is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// What a PAC file or the environment says.
+    Auto,
+    /// None.
+    None,
+    /// This one.
+    Fixed(ProxyUrl),
+}
+
+/// The proxy to use. An address that is wrong is told later and without the text, which may hold a
+/// password; what is told when a setting is read shows all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxySetting(Result<ProxyMode, ProxyUrlError>);
+
+impl ProxySetting {
+    /// What it says.
+    pub fn mode(&self) -> Result<ProxyMode, Failure> {
+        let wrong = |error| {
+            let words = "it is auto, none or http://HOST:PORT";
+            Failure::usage(format!("the setting proxy: {error}; {words}"))
+        };
+        self.0.clone().map_err(wrong)
+    }
+}
+
+impl FromStr for ProxySetting {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(match text {
+            "" | "auto" => Ok(ProxyMode::Auto),
+            "none" => Ok(ProxyMode::None),
+            text => text.parse().map(ProxyMode::Fixed),
+        }))
     }
 }
 
@@ -171,6 +225,13 @@ mod tests {
         assert_eq!("bulk".parse::<Priority>().unwrap().0, Class::Bulk);
         let error = "fast".parse::<Priority>().unwrap_err();
         assert_eq!(error, "it is one of interactive, normal, bulk");
+        let proxy = |text: &str| text.parse::<ProxySetting>().unwrap().mode();
+        assert_eq!(proxy("auto"), Ok(ProxyMode::Auto));
+        assert_eq!(proxy("none"), Ok(ProxyMode::None));
+        assert!(matches!(proxy("proxy:3128"), Ok(ProxyMode::Fixed(_))));
+        let failure = proxy("http://anna:sesame@proxy:x").unwrap_err();
+        assert_eq!(failure.exit, 2);
+        assert!(!format!("{failure} {failure:?}").contains("sesame"));
         assert!("a/b".parse::<MediaType>().is_ok());
         for bad in ["a", "/b", "a/", "a/b\n"] {
             assert!(bad.parse::<MediaType>().is_err(), "{bad:?}");

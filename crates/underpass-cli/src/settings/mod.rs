@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 pub use flags::{Everywhere, Flags, OnLogin, OnPublish, OnSession, ToRelay};
-pub use kinds::{Span, TlsCheckMode};
+pub use kinds::{ProxyMode, Span, TlsCheckMode};
 pub use table::{Group, Settings, TABLE};
 
 /// A row of the table: everything about a setting but its type.

@@ -1,7 +1,8 @@
 //! The table.
 
 use super::kinds::{
-    CarrierIdPlace, Carriers, MediaType, Priority, RelayChoice, Span, Switch, TlsMode,
+    CarrierIdPlace, Carriers, MediaType, Priority, ProxySetting, RelayChoice, Span, Switch, Text,
+    TlsMode,
 };
 use super::{Layers, Row};
 use crate::failure::Failure;
@@ -81,6 +82,14 @@ settings! {
     media_type: MediaType = "binary/tcp", Path "TYPE";
     #[doc = "Where the id of a carrier stands that takes several requests: url or cookie"]
     id_place: CarrierIdPlace = "url", Path "PLACE";
+    #[doc = "The proxy on the way to the relay: http://HOST:PORT (also https:// and socks5://), none, or auto: as --pac, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say"]
+    proxy: ProxySetting = "auto", Path "URL";
+    #[doc = "A PAC file that says which proxy leads to the relay: a file, or an http:// or https:// address"]
+    pac: Text = "", Path "FILE";
+    #[doc = "A file with credentials for proxies, in lines `machine HOST login USER password SECRET`; if not given, `proxy-credentials` in the home, where there is one"]
+    proxy_credentials: Text = "", Path "FILE";
+    #[doc = "Root certificates to trust beside the system's, as of a company whose boxes open TLS on the way (PEM)"]
+    ca: Text = "", Path "FILE";
     #[doc = "How the relay's TLS certificate is checked at login: system, pinned, or auto to try them in this order"]
     tls: TlsMode = "auto", OnLogin "CHECK";
     #[doc = "How long a session is kept while no path leads to its peer"]

@@ -51,12 +51,14 @@ impl Attachment {
             let begun = attempt::begin(packets, &settings, &identity, pin).await?;
             attempt::finish(begun, &routes).await
         };
+        let unreachable = |reason| AttachError::Unreachable {
+            relay: settings.relay.to_string(),
+            tried: vec![reason],
+        };
         let NewHop { session, link, .. } = made.await.map_err(|failed| match failed {
             Failed::Final(error) | Failed::Stale(error) => error,
-            Failed::Path(_, reason) => AttachError::Unreachable {
-                relay: settings.relay.to_string(),
-                tried: vec![reason],
-            },
+            Failed::Path(reason) => unreachable(reason),
+            Failed::Carrier(error) => unreachable(error.to_string()),
         })?;
         let inner = Arc::new(Inner {
             settings,
