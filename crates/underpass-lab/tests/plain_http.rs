@@ -417,11 +417,9 @@ fn repeated_requests_do_no_harm() -> Result<()> {
     ensure!(first.body == again.body, "{first:?} {again:?}");
     let other = place.ask("/plain/open?service=own-echo&once=a2", Some(b""))?;
     ensure!(first.body != other.body);
-    ensure!(
-        place.echo.tally().connections() == 2,
-        "{:?}",
-        place.echo.tally()
-    );
+    // The relay has connected before the service's own thread takes notice.
+    let connected = || Ok((place.echo.tally().connections() >= 2).then_some(()));
+    exec::wait_until("the service has two connections", LIMIT, connected)?;
 
     // From here on by the cookie, in the way of a client that does not care what is in it.
     let cookie = first.header("Set-Cookie").context("no cookie")?;
@@ -472,6 +470,11 @@ fn repeated_requests_do_no_harm() -> Result<()> {
     // Acknowledged is forgotten, and the end can be asked for again.
     let end = ask("/plain/down?offset=700000", None)?;
     ensure!(end.header("Underpass-End") == Some("700000"), "{end:?}");
+    ensure!(
+        place.echo.tally().connections() == 2,
+        "{:?}",
+        place.echo.tally()
+    );
     let old = ask("/plain/down?offset=0", None)?;
     old.refused(409, "UP-OFFSET")?;
     ensure!(old.header("Underpass-Next") == Some("700000"), "{old:?}");
@@ -508,7 +511,8 @@ fn an_abort_is_told_from_an_end() -> Result<()> {
 
     // And the other way round: a client that closes early resets the service's connection.
     let session = place.open("own-echo")?;
-    ensure!(place.echo.open() == 1);
+    let connected = || Ok((place.echo.open() == 1).then_some(()));
+    exec::wait_until("the service is connected", LIMIT, connected)?;
     ensure!(
         place
             .ask(&format!("/plain/{session}/close"), Some(b""))?
@@ -747,7 +751,7 @@ fn what_a_session_takes_is_bounded() -> Result<()> {
         "--plain-hold",
         "300ms",
         "--plain-idle",
-        "3s",
+        "15s",
     ])?;
     let session = place.open("own-lazy")?;
     // What the relay and the systems on the way take up is some MiB, and then no more.
@@ -788,6 +792,6 @@ fn what_a_session_takes_is_bounded() -> Result<()> {
     };
     exec::wait_until("the session is forgotten", LIMIT, gone)?;
     place.open("own-count")?;
-    ensure!(place.count.tally().connections() == 1);
-    Ok(())
+    let connected = || Ok((place.count.tally().connections() == 1).then_some(()));
+    exec::wait_until("the service is connected", LIMIT, connected)
 }
