@@ -31,6 +31,7 @@ use underpass_proto::Time;
 
 pub use mark::{FIRST_BACKOFF, LONGEST_BACKOFF};
 pub use memory::{Memory, Network, Remembered};
+pub(crate) use probation::pattern;
 pub use probation::{Probation, Step};
 pub use round::{ATTEMPT_LIMIT, STAGGER};
 pub use words::{
