@@ -26,6 +26,7 @@ mod poll;
 mod portal;
 mod posting;
 mod posts;
+pub mod probe;
 pub mod proxy;
 pub mod request;
 mod server;
