@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail};
 use crate::harness::{self, Skip};
 use crate::process::Process;
 use crate::topology::TwoFirewalls;
-use crate::tunnel::{Agent, Entrance, Relay, RelayOptions};
+use crate::tunnel::{Agent, Entrance, Relay, RelayOptions, Told};
 
 /// Every carrier, by the name that `--carrier` takes.
 pub const CARRIERS: [&str; 5] = ["upgrade", "ws", "stream", "posts", "poll"];
@@ -40,6 +40,8 @@ pub struct Options {
     pub carrier: Option<String>,
     /// How the relay is started.
     pub relay: RelayOptions,
+    /// What the client's agent is told of its network.
+    pub client: Told,
 }
 
 impl Options {
@@ -47,7 +49,7 @@ impl Options {
     pub fn by(carrier: &str) -> Self {
         Self {
             carrier: Some(carrier.into()),
-            relay: RelayOptions::default(),
+            ..Self::default()
         }
     }
 
@@ -94,7 +96,7 @@ impl Scene {
     pub fn start(net: TwoFirewalls, options: &Options) -> Result<Self> {
         let relay = Relay::start_with(&net.relay, &options.relay)?;
         let mut publisher = Agent::unknown(&net.a)?;
-        let mut client = Agent::unknown(&net.b)?;
+        let mut client = Agent::unknown(&net.b)?.told(options.client.clone());
         if let Some(carrier) = &options.carrier {
             publisher = publisher.by(carrier);
             client = client.by(carrier);
