@@ -92,23 +92,8 @@ pub async fn connect(
     kind: &'static Kind,
     settings: &ClientSettings,
 ) -> Result<Carrier, CarrierError> {
-    let tls = match target.scheme() {
-        Scheme::Http => None,
-        Scheme::Https => {
-            let config = tls::client_config(&settings.tls, &settings.roots, Speech::Http1)?;
-            Some(Arc::new(config))
-        }
-    };
-    let client = Arc::new(Client {
-        url: target.clone(),
-        settings: settings.clone(),
-        kind: kind.name,
-        abilities: kind.abilities,
-        id: CarrierId::from_random(rand::random()),
-        tls,
-        idle: Mutex::new(Vec::new()),
-    });
-    (kind.connect)(client).await
+    let client = Client::new(target, kind.name, kind.abilities, settings)?;
+    (kind.connect)(Arc::new(client)).await
 }
 
 /// One carrier's client: where it goes, its id, its idle connections.
@@ -227,6 +212,39 @@ impl Drop for HttpConnection {
 }
 
 impl Client {
+    fn new(
+        target: &RelayUrl,
+        kind: &'static str,
+        abilities: Abilities,
+        settings: &ClientSettings,
+    ) -> Result<Self, CarrierError> {
+        let tls = match target.scheme() {
+            Scheme::Http => None,
+            Scheme::Https => {
+                let config = tls::client_config(&settings.tls, &settings.roots, Speech::Http1)?;
+                Some(Arc::new(config))
+            }
+        };
+        Ok(Self {
+            url: target.clone(),
+            settings: settings.clone(),
+            kind,
+            abilities,
+            id: CarrierId::from_random(rand::random()),
+            tls,
+            idle: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// A client of no carrier: it makes requests as the carrier does that asks least of the path.
+    pub(crate) fn for_probes(
+        target: &RelayUrl,
+        settings: &ClientSettings,
+    ) -> Result<Self, CarrierError> {
+        let abilities = crate::poll::KIND.abilities;
+        Self::new(target, "probe", abilities, settings)
+    }
+
     /// A new connection, kept for the first request; what is known about it.
     pub(crate) async fn open_idle(&self) -> Result<CarrierInfo, CarrierError> {
         let connection = self.open().await?;

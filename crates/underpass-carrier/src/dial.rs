@@ -126,7 +126,7 @@ pub(crate) enum Speech {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2, for carriers that need it; without TLS by prior knowledge (RFC 9113 section 3.3).
-    #[cfg_attr(not(test), allow(dead_code, reason = "for carriers over HTTP/2"))]
+    #[allow(dead_code, reason = "for carriers over HTTP/2")]
     Http2,
 }
 
@@ -216,9 +216,7 @@ pub(crate) async fn start_tls<S: Connection>(
     let stream = tokio_rustls::TlsConnector::from(Arc::clone(config))
         .connect(name, stream)
         .await
-        .map_err(|error| {
-            tls::untrusted(&error, host).unwrap_or_else(|| failed(error.to_string()))
-        })?;
+        .map_err(|error| tls::untrusted(&error).unwrap_or_else(|| failed(error.to_string())))?;
     let (_, session) = stream.get_ref();
     if config.alpn_protocols == [Speech::Http2.alpn()]
         && session.alpn_protocol() != Some(Speech::Http2.alpn())

@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -18,12 +18,14 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use underpass_proto::Time;
 
 use crate::body::{BodyError, FlowBody};
 use crate::client::DEFAULT_MEDIA_TYPE;
 use crate::dial::BoxedConnection;
 use crate::guard::Started;
 use crate::kind::kind_by_name;
+use crate::probe::{self, Allowance, Ask};
 use crate::request::{CarrierId, Part, parse_request};
 use crate::server::ServerSettings;
 use crate::stall::StallGuard;
@@ -31,6 +33,8 @@ use crate::tls::TlsInfo;
 use crate::url::Scheme;
 use crate::{Carrier, CarrierInfo};
 
+/// Probes that are answered at a time.
+const MOST_PROBES: usize = 64;
 /// The longest media type that is echoed to a client, in bytes.
 const MAX_MEDIA_TYPE_LEN: usize = 128;
 
@@ -106,6 +110,11 @@ pub(crate) struct Front {
     carriers: Arc<Semaphore>,
     /// Request bodies in memory, in KiB.
     pub(crate) budget: Arc<Semaphore>,
+    /// Probes that are being answered.
+    pub(crate) probes: Semaphore,
+    allowance: Mutex<Allowance>,
+    /// When the front was made: the origin of its times.
+    origin: Instant,
     pub(crate) tasks: TaskTracker,
     /// Ends everything at once.
     pub(crate) stop: CancellationToken,
@@ -127,6 +136,9 @@ impl Front {
                 settings.body_budget.max(settings.largest_body) / 1024 + 1,
             )),
             table: Mutex::new(HashMap::new()),
+            probes: Semaphore::new(MOST_PROBES),
+            allowance: Mutex::default(),
+            origin: Instant::now(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             settings,
@@ -142,6 +154,9 @@ impl Front {
         line: Line,
     ) -> Response<FlowBody> {
         let (path, query) = (request.uri().path(), request.uri().query());
+        if let Some(ask) = Ask::parse(&self.settings.prefix, request.method(), path) {
+            return self.answer_probe(ask, request, &line).await;
+        }
         let cookies = request.headers().get(header::COOKIE);
         let cookies = cookies.map(HeaderValue::as_bytes);
         let found = parse_request(&self.settings.prefix, path, query, cookies)
@@ -167,6 +182,27 @@ impl Front {
         }
     }
 
+    async fn answer_probe(
+        &self,
+        ask: Ask,
+        request: Request<Incoming>,
+        line: &Line,
+    ) -> Response<FlowBody> {
+        let (head, body) = request.into_parts();
+        let elapsed = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let source = line.peer.peer.map(|peer| peer.ip());
+        let allowed = self
+            .allowance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(Time::from_micros(elapsed), source);
+        let answered = match allowed {
+            true => probe::serve(self, ask, &head.headers, body).await,
+            false => Err(Refusal::Busy),
+        };
+        answered.unwrap_or_else(|refusal| refuse(refusal, media_type(&head.headers)))
+    }
+
     fn table(&self) -> MutexGuard<'_, HashMap<CarrierId, Entry>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,7 +219,7 @@ impl Front {
 }
 
 /// The media type that the client uses, so that one setting on its side decides for both ways.
-fn media_type(headers: &HeaderMap) -> HeaderValue {
+pub(crate) fn media_type(headers: &HeaderMap) -> HeaderValue {
     let theirs = headers
         .get(header::CONTENT_TYPE)
         .or_else(|| headers.get(header::ACCEPT));
@@ -213,7 +249,7 @@ fn refuse(refusal: Refusal, media_type: HeaderValue) -> Response<FlowBody> {
 }
 
 /// A response that no box on the way may keep, change or gather, as far as boxes can be told so.
-fn bare_response(status: StatusCode, media_type: HeaderValue) -> Response<FlowBody> {
+pub(crate) fn bare_response(status: StatusCode, media_type: HeaderValue) -> Response<FlowBody> {
     let mut response = Response::new(FlowBody::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();

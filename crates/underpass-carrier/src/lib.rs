@@ -26,6 +26,7 @@ mod poll;
 mod portal;
 mod posting;
 mod posts;
+pub mod probe;
 pub mod proxy;
 pub mod request;
 mod server;
@@ -57,7 +58,8 @@ pub use proxy::opening::ProxyUse;
 pub use request::IdPlace;
 pub use server::{Listen, Server, ServerError, ServerSettings};
 pub use tls::{
-    Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsRoots, TlsTrust, show_fingerprint,
+    Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsRoots, TlsTrust, UntrustedCertificate,
+    show_fingerprint,
 };
 pub use url::{RelayUrl, RelayUrlError, Scheme};
 

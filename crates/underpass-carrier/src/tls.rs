@@ -158,35 +158,36 @@ pub(crate) fn speaking(
     Arc::new(other)
 }
 
-/// A certificate that is neither pinned nor vouched for, on its way through the TLS library.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("nobody vouches for the certificate: {reason}")]
-struct Untrusted {
-    pinned: Option<Fingerprint>,
-    shown: Fingerprint,
-    issuer: Option<String>,
-    reason: String,
+/// A certificate that is neither pinned nor vouched for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{host} shows a certificate signed by {}, whom nobody vouches for here ({reason}); its fingerprint is \
+     {}{}",
+    .issuer.as_deref().unwrap_or("somebody unnamed"),
+    show_fingerprint(shown),
+    .pinned.as_ref().map(|it| format!(", the pinned one is {}", show_fingerprint(it))).unwrap_or_default()
+)]
+pub struct UntrustedCertificate {
+    /// Whose it should be.
+    pub host: String,
+    /// The certificate that is expected, where one is.
+    pub pinned: Option<Fingerprint>,
+    /// The one that was shown.
+    pub shown: Fingerprint,
+    /// Who signed it.
+    pub issuer: Option<String>,
+    /// Why it is not trusted.
+    pub reason: String,
 }
 
 /// The error that says which certificate was not accepted, if that was it.
-pub(crate) fn untrusted(error: &io::Error, host: &str) -> Option<CarrierError> {
+pub(crate) fn untrusted(error: &io::Error) -> Option<CarrierError> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) = error else {
         return None;
     };
-    let Untrusted {
-        pinned,
-        shown,
-        issuer,
-        reason,
-    } = other.0.downcast_ref::<Untrusted>()?.clone();
-    Some(CarrierError::Certificate {
-        address: host.to_owned(),
-        pinned,
-        shown,
-        issuer,
-        reason,
-    })
+    let untrusted = other.0.downcast_ref::<UntrustedCertificate>()?;
+    Some(CarrierError::Certificate(Box::new(untrusted.clone())))
 }
 
 /// Accepts one certificate, or any, or those that roots vouch for; checks that the other side holds
@@ -235,7 +236,8 @@ impl ServerCertVerifier for RelayVerifier {
             Err(error) => Err(error.clone()),
         };
         verified.map_err(|error| {
-            let untrusted = Untrusted {
+            let untrusted = UntrustedCertificate {
+                host: server_name.to_str().into_owned(),
                 pinned,
                 shown,
                 issuer: issuer(end_entity),

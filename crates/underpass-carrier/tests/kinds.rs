@@ -220,13 +220,16 @@ async fn a_pinned_certificate_must_be_the_one_and_any_is_reported() {
         let mut wrong = rig.client.clone();
         wrong.tls = TlsTrust::PinnedCertificate([7; 32]);
         let error = connect(&url, kind, &wrong).await.expect_err("not that one");
-        assert_eq!(error.code(), "tls", "{}: {error}", kind.name);
+        assert_eq!(error.code(), "certificate", "{}: {error}", kind.name);
 
         wrong.tls = TlsTrust::System;
         let error = connect(&url, kind, &wrong)
             .await
             .expect_err("no root signed it");
-        assert!(["tls", "setting"].contains(&error.code()), "{error}");
+        assert!(
+            ["certificate", "setting"].contains(&error.code()),
+            "{error}"
+        );
 
         rig.client.tls = TlsTrust::AcceptAndReport;
         let (client, server) = rig.pair(kind, SCHEMES[1]).await;

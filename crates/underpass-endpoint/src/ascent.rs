@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use underpass_carrier::CarrierError;
 use underpass_carrier::ladder::{
     Action, AttemptId, Event, Fault, Ladder, LadderSettings, Probation, Purpose, Remembered,
     RungStory, Tried, Wanted, rungs_of,
 };
+use underpass_carrier::probe::{self, Measurements, ProbeSettings};
 use underpass_seal::{Fingerprint, StaticKey};
 
 use crate::attachment::{AttachError, AttachSettings, barred_by};
@@ -78,6 +79,35 @@ pub(crate) struct Ascent {
     barred: Vec<CarrierError>,
     notebook: Notebook,
     network: String,
+    /// What measures the path, at most once on each network.
+    measuring: Measuring,
+}
+
+/// Whether the path is being measured.
+enum Measuring {
+    NotYet,
+    Now(JoinHandle<Result<Measurements, CarrierError>>),
+    Done,
+}
+
+impl Measuring {
+    /// What was found out; waits for ever where nothing is being measured. Cancel safe.
+    async fn found(&mut self) -> Option<Measurements> {
+        let Measuring::Now(task) = self else {
+            return std::future::pending().await;
+        };
+        let found = task.await;
+        *self = Measuring::Done;
+        found.ok()?.ok()
+    }
+}
+
+impl Drop for Measuring {
+    fn drop(&mut self) {
+        if let Measuring::Now(task) = self {
+            task.abort();
+        }
+    }
 }
 
 /// The ladder, for whoever asks for its state.
@@ -127,6 +157,7 @@ impl Ascent {
             barred: Vec::new(),
             notebook,
             network: String::new(),
+            measuring: Measuring::NotYet,
         };
         ascent.enter(network);
         ascent
@@ -148,6 +179,7 @@ impl Ascent {
     fn enter(&mut self, network: String) {
         let remembered = self.notebook.recall(&network);
         self.network = network;
+        self.measuring = Measuring::NotYet;
         let best = remembered.and_then(|known| {
             let carriers = &self.settings.carriers;
             carriers.iter().position(|kind| kind.name == known.best)
@@ -201,6 +233,10 @@ impl Ascent {
                 // Dropped; or it panicked, which has been reported, and runs into its time limit.
                 Err(_) => None,
             },
+            found = self.measuring.found() => {
+                self.found(&found.unwrap_or_default());
+                None
+            }
             Some(attempt) = self.reached.1.recv() => {
                 self.tell(Event::Reached { attempt });
                 None
@@ -231,6 +267,7 @@ impl Ascent {
                 self.tell(Event::Carries { attempt });
                 self.act();
                 self.remember(hop.link.info().carrier);
+                self.measure_path(hop.link.info().carrier);
                 return Some(Turn::Carries(hop));
             }
             Outcome::Passed(packets, round_trip) => {
@@ -273,6 +310,29 @@ impl Ascent {
             fault,
             reason,
         });
+    }
+
+    /// Where the first choice does not carry, finds out which others need not be tried.
+    fn measure_path(&mut self, carrier: &str) {
+        let first = self.settings.carriers.first();
+        let is_first = first.is_none_or(|first| first.name == carrier);
+        if is_first || !matches!(self.measuring, Measuring::NotYet) {
+            return;
+        }
+        let (relay, client) = (self.settings.relay.clone(), self.settings.client.clone());
+        self.measuring = Measuring::Now(tokio::spawn(async move {
+            probe::measure(&relay, &client, ProbeSettings::default()).await
+        }));
+    }
+
+    fn found(&mut self, known: &Measurements) {
+        tracing::debug!("the path: {known:?}");
+        for (rung, known_of) in rungs_of(&self.settings.carriers).iter().enumerate() {
+            if let Some(reason) = known.hopeless(known_of) {
+                let reason = reason.to_owned();
+                self.tell(Event::Hopeless { rung, reason });
+            }
+        }
     }
 
     fn remember(&self, carrier: &str) {

@@ -175,7 +175,7 @@ impl Probation {
 /// The bytes from `offset` of what is sent: all values of a byte, in an order that does not repeat
 /// itself soon, so that whatever is changed, left out or doubled shows.
 #[must_use]
-fn pattern(offset: usize, length: usize) -> Bytes {
+pub(crate) fn pattern(offset: usize, length: usize) -> Bytes {
     let mut bytes = BytesMut::with_capacity(length);
     for index in offset as u64..(offset + length) as u64 {
         let mixed = index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -73,6 +73,7 @@ impl Context {
             // What is no text is no valid value either, and is refused as such.
             variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
         })?;
+        settings.proxy.mode()?;
         logging::start(&settings.log, settings.quiet.0, cli.command.usual_log())?;
         let output = Output::new(settings.json.0, settings.quiet.0);
         Ok(Self {
