@@ -107,6 +107,8 @@ pub struct Enclosed {
     pub scene: Scene,
     /// The proxy, when it is the one that was written for the tests.
     pub stubborn: Option<Stubborn>,
+    /// What the client is told of its network.
+    pub told: Told,
     /// Dropped last: agents come before what they go through.
     _installed: Option<Installed>,
 }
@@ -146,6 +148,7 @@ impl Enclosed {
         if let Some(installed) = &installed {
             options.client = installed.told.clone();
         }
+        let told = options.client.clone();
         let net = TwoFirewalls {
             a: lab.private_host("a", &firewall_a)?,
             b: lab.private_host("b", &firewall_b)?,
@@ -156,6 +159,7 @@ impl Enclosed {
         };
         Ok(Self {
             scene: Scene::start(net, &options)?,
+            told,
             stubborn: installed.as_ref().and_then(|box_| box_.stubborn.clone()),
             _installed: installed,
         })

@@ -7,8 +7,9 @@ mod measure;
 mod rows;
 mod table;
 
+use std::collections::HashMap;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -23,17 +24,24 @@ fn main() -> ExitCode {
 
 /// What is the same in all rows: the round trip between the client's firewall and everything else.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
-/// Rows whose labs stand at a time; most of them wait.
+/// Rows that begin at a time; most of them wait.
 const AT_ONCE: usize = 6;
+/// Rows whose path is cut at a time.
+const CUT_AT_ONCE: usize = 12;
 /// The limit for the first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
 
-/// Whoever measures rates has the machine for himself.
-static MACHINE: RwLock<()> = RwLock::new(());
+/// Whoever measures rates does so alone.
+static MACHINE: Mutex<()> = Mutex::new(());
 /// The rows that have been measured, in whatever order.
 static MEASURED: Mutex<Vec<(&'static str, Figures)>> = Mutex::new(Vec::new());
 
-/// Each row in a lab of its own. `UNDERPASS_ROWS` restricts it to those whose name contains the given text.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Each row in a lab of its own: first all are measured, then the paths of all are cut, side by side.
+/// `UNDERPASS_ROWS` restricts it to those whose name contains the given text.
 fn every_box_is_passed() -> Result<()> {
     let wanted = std::env::var("UNDERPASS_ROWS").unwrap_or_default();
     let rows = rows();
@@ -42,55 +50,51 @@ fn every_box_is_passed() -> Result<()> {
         .map(|row| row.name)
         .filter(|name| name.contains(&wanted));
     let chosen: Vec<&'static str> = chosen.collect();
-    side_by_side(&chosen, AT_ONCE, |name| {
+    let subjects = Mutex::new(HashMap::new());
+    let measured = side_by_side(&chosen, AT_ONCE, |name| {
         let row = rows
             .iter()
             .find(|row| row.name == name)
             .context("it was chosen")?;
-        let figures = pass(row)?;
-        println!("{}", table::line(name, &figures));
-        let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
-        measured.push((name, figures));
+        let (subject, figures) = measure(row)?;
+        lock(&subjects).insert(name, (subject, figures));
         Ok(())
-    })
+    });
+    let names: Vec<&'static str> = lock(&subjects).keys().copied().collect();
+    let cut = side_by_side(&names, CUT_AT_ONCE, |name| {
+        let (subject, mut figures) = lock(&subjects).remove(name).context("it was measured")?;
+        figures.lost = subject.lost_over_cuts()?;
+        println!("{}", table::line(name, &figures));
+        lock(&MEASURED).push((name, figures));
+        Ok(())
+    });
+    measured.and(cut)
 }
 
-fn pass(row: &Row) -> Result<Figures> {
-    let t = std::time::Instant::now();
+fn measure(row: &Row) -> Result<(Subject, Figures)> {
     let subject = Subject::start(row, ROUND_TRIP)?;
-    eprintln!("{}: started {:?}", row.name, t.elapsed());
     let first_byte = subject.first_byte(FIRST_BYTE)?;
-    eprintln!("{}: first byte {:?}", row.name, t.elapsed());
     let carrier = subject.settled(row.settles)?;
-    eprintln!("{}: settled {:?}", row.name, t.elapsed());
-    let (round_trip, down, up) = {
-        let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-        (subject.round_trip()?, subject.down()?, subject.up()?)
+    let _alone = lock(&MACHINE);
+    let figures = Figures {
+        first_byte,
+        carrier,
+        round_trip: subject.round_trip()?,
+        down: subject.down()?,
+        up: subject.up()?,
+        lost: 0,
     };
-    let lost = {
-        let _beside = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-        eprintln!("{}: measured {:?}", row.name, t.elapsed());
-        subject.lost_over_cuts()?
-    };
-    eprintln!("{}: cut {:?}", row.name, t.elapsed());
     if let Some(least) = row.at_least {
-        for (way, rate) in [("down", down), ("up", up)] {
+        for (way, rate) in [("down", figures.down), ("up", figures.up)] {
             ensure!(rate >= least as f64, "only {:.1} MB/s {way}", rate / 1e6);
         }
     }
-    Ok(Figures {
-        first_byte,
-        carrier,
-        round_trip,
-        down,
-        up,
-        lost,
-    })
+    Ok((subject, figures))
 }
 
 /// The same rows with the same carriers as in the page; written anew when blessed.
 fn the_table_is_as_documented() -> Result<()> {
-    let measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let measured = lock(&MEASURED);
     let names: Vec<&str> = rows().iter().map(|row| row.name).collect();
     let ordered: Vec<_> = names
         .iter()

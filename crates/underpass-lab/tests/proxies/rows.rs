@@ -105,7 +105,7 @@ fn squids() -> Vec<Row> {
         Row {
             tls: true,
             ..squid(
-                "squid that allows CONNECT only to port 443, `https://` relay",
+                "squid that allows CONNECT only to port 443 (relay by HTTPS)",
                 |gate| {
                     let connects = Connects::Port443;
                     start_squid(
@@ -122,7 +122,7 @@ fn squids() -> Vec<Row> {
         Row {
             tls: true,
             ..squid(
-                "squid that opens TLS, `https://` relay",
+                "squid that opens TLS (relay by HTTPS)",
                 |gate| {
                     start_squid(
                         gate,
@@ -226,7 +226,7 @@ fn stubborn_ones() -> Vec<Row> {
             )
         },
         proxy(
-            "a proxy of HTTP/1.0",
+            "a proxy of HTTP 1.0",
             |gate| stubborn(gate, |it| it.only_http10 = true),
             &["posts"],
         ),
