@@ -10,7 +10,6 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
 use crate::Source;
-use crate::client::HttpConnection;
 use crate::error::CarrierError;
 use crate::pipe::{self, PipeBody};
 use crate::span::{Decoder, Event, SpanBuf};
@@ -86,7 +85,7 @@ pub(crate) struct BodySource {
     /// Told when the end was read, so that the request can be answered.
     finished: Option<oneshot::Sender<()>>,
     /// The connection that the body comes from; it ends with the source.
-    _connection: Option<HttpConnection>,
+    _connection: Option<Box<dyn Send>>,
 }
 
 impl BodySource {
@@ -100,9 +99,9 @@ impl BodySource {
     }
 
     /// The body of an answer that comes over `connection`.
-    pub(crate) fn of_answer(body: Incoming, connection: HttpConnection) -> Self {
+    pub(crate) fn of_answer(body: Incoming, connection: impl Send + 'static) -> Self {
         Self {
-            _connection: Some(connection),
+            _connection: Some(Box::new(connection)),
             ..Self::new(body)
         }
     }
@@ -179,6 +178,16 @@ pub(crate) enum ReadBodyError {
     TooLong,
     /// It broke off.
     Broken(CarrierError),
+}
+
+impl ReadBodyError {
+    /// The same of an answer.
+    pub(crate) fn into_error(self) -> CarrierError {
+        match self {
+            Self::TooLong => CarrierError::protocol("the answer is too long"),
+            Self::Broken(error) => error,
+        }
+    }
 }
 
 /// Reads a whole body of at most `limit` bytes, without a copy if it comes in one piece.

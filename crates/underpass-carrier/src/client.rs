@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::{FlowBody, ReadBodyError, read_whole};
 use crate::dial::{BoxedConnection, dial};
 use crate::error::CarrierError;
+use crate::http2;
 use crate::kind::Kind;
 use crate::memory::PathMemory;
 use crate::request::{Address, CarrierId, IdPlace, Part};
@@ -91,6 +92,9 @@ pub async fn connect(
         url: target.clone(),
         settings: settings.clone(),
         kind: kind.name,
+        // One connection for all of a carrier's requests, where there are several.
+        http2: (kind.abilities.needs_http2 && !kind.abilities.two_way_streaming)
+            .then(http2::Shared::default),
         id: CarrierId::from_random(rand::random()),
         tls,
         idle: Mutex::new(Vec::new()),
@@ -103,6 +107,7 @@ pub(crate) struct Client {
     pub(crate) url: RelayUrl,
     pub(crate) settings: ClientSettings,
     kind: &'static str,
+    http2: Option<http2::Shared>,
     id: CarrierId,
     tls: Option<Arc<rustls::ClientConfig>>,
     idle: Mutex<Vec<HttpConnection>>,
@@ -165,8 +170,25 @@ impl Client {
         Ok(HttpConnection { sender, stop, info })
     }
 
+    /// The name of the carrier's kind.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// What TLS offers and checks, for a protocol other than HTTP/1.1.
+    pub(crate) fn tls_for(&self, alpn: &[u8]) -> Option<Arc<rustls::ClientConfig>> {
+        self.tls.as_deref().map(|config| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![alpn.to_vec()];
+            Arc::new(config)
+        })
+    }
+
     /// A new connection, kept for the first request; what is known about it.
     pub(crate) async fn open_idle(&self) -> Result<CarrierInfo, CarrierError> {
+        if let Some(shared) = &self.http2 {
+            return shared.open(self).await;
+        }
         let connection = self.open().await?;
         let info = connection.info.clone();
         self.idle
@@ -245,6 +267,9 @@ impl Client {
         request: Request<FlowBody>,
         limit: usize,
     ) -> Result<(StatusCode, Bytes), CarrierError> {
+        if let Some(shared) = &self.http2 {
+            return shared.exchange(self, request, limit).await;
+        }
         let mut connection = match self.take_idle() {
             Some(connection) => connection,
             None => self.open().await?,
@@ -254,10 +279,7 @@ impl Client {
         let lasts = response.version() == Version::HTTP_11;
         let body = read_whole(response.into_body(), limit)
             .await
-            .map_err(|error| match error {
-                ReadBodyError::TooLong => CarrierError::protocol("the answer is too long"),
-                ReadBodyError::Broken(error) => error,
-            })?;
+            .map_err(ReadBodyError::into_error)?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if lasts && idle.len() < MAX_IDLE_CONNECTIONS && !connection.sender.is_closed() {
             idle.push(connection);
@@ -268,6 +290,9 @@ impl Client {
     /// Closes what is kept for the next request: one of them has failed, and what cut it may have cut
     /// all of them.
     pub(crate) fn forget_idle(&self) {
+        if let Some(shared) = &self.http2 {
+            shared.forget();
+        }
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

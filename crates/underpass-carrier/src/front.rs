@@ -171,6 +171,17 @@ impl Front {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Runs `work` beside the requests, until the server is stopped.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
     /// Carriers of several requests that the table knows.
     pub(crate) fn known(&self) -> usize {
         self.table().len()
@@ -287,13 +298,7 @@ impl Exchange {
 
     /// Runs `work` beside the request, until the server is stopped.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.front.stop.clone();
-        self.front.tasks.spawn(async move {
-            tokio::select! {
-                () = work => {}
-                () = stop.cancelled() => {}
-            }
-        });
+        self.front.spawn(work);
     }
 
     /// The connection itself, once the answer 101 was sent, and the bytes read from it too far.

@@ -15,6 +15,8 @@ mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod h2;
+mod http2;
 mod inbox;
 mod kind;
 mod listen;
@@ -29,6 +31,7 @@ mod sizing;
 pub mod span;
 mod stall;
 mod stream;
+mod streams;
 mod tls;
 mod upgrade;
 pub mod uplink;

@@ -45,14 +45,13 @@ const DEFAULT_HOLD: Duration = Duration::from_secs(25);
 pub(crate) const KIND: Kind = Kind {
     name: "poll",
     abilities: Abilities {
-        two_way_streaming: false,
-        needs_upgrade: false,
-        needs_response_streaming: false,
-        needs_request_streaming: false,
         survives_holding_proxy: true,
         survives_repeated_requests: true,
         largest_body: Some(1_000_000),
         connections: 12,
+        survives_cut_connections: true,
+        works_over_http10: true,
+        ..Abilities::NONE
     },
     connect: |client| Box::pin(connect(client)),
     serve: |exchange| Box::pin(serve(exchange)),

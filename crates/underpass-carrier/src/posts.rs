@@ -23,14 +23,11 @@ use crate::{Carrier, Source};
 pub(crate) const KIND: Kind = Kind {
     name: "posts",
     abilities: Abilities {
-        two_way_streaming: false,
-        needs_upgrade: false,
         needs_response_streaming: true,
-        needs_request_streaming: false,
-        survives_holding_proxy: false,
         survives_repeated_requests: true,
         largest_body: Some(1_000_000),
         connections: 9,
+        ..Abilities::NONE
     },
     connect: |client| Box::pin(connect(client)),
     serve: |exchange| Box::pin(serve(exchange)),

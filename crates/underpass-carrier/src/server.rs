@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::Carrier;
 use crate::dial::{BoxedConnection, tune};
 use crate::front::{ConnectedPeer, Fallback, Front, Line};
+use crate::http2;
 use crate::stall::StallGuard;
+use crate::streams;
 use crate::tls::{self, TlsIdentity, TlsInfo};
 use crate::url::Scheme;
 
@@ -204,6 +206,13 @@ impl Drop for Server {
     }
 }
 
+/// A connection of which is known what is spoken on it.
+struct Opened {
+    stream: BoxedConnection,
+    tls: Option<TlsInfo>,
+    http2: bool,
+}
+
 /// One listening address.
 #[derive(Clone)]
 pub(crate) struct Listening {
@@ -248,7 +257,7 @@ impl Listening {
         let local = stream.local_addr().ok();
         let limit = self.front.settings.header_timeout;
         let opened = tokio::time::timeout(limit, self.open(stream)).await;
-        let (stream, tls) = match opened {
+        let Opened { stream, tls, http2 } = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "no connection"),
             Err(_) => return tracing::debug!(%peer, "TLS took too long"),
@@ -266,20 +275,34 @@ impl Listening {
             },
             stop: CancellationToken::new(),
         };
-        self.speak_http(stream, line).await;
+        if http2 {
+            self.speak_http2(stream, line).await;
+        } else {
+            self.speak_http(stream, line).await;
+        }
     }
 
-    async fn open(&self, stream: TcpStream) -> io::Result<(BoxedConnection, Option<TlsInfo>)> {
+    async fn open(&self, stream: TcpStream) -> io::Result<Opened> {
         tune(&stream)?;
         let Some(identity) = &self.tls else {
-            return Ok((Box::new(stream), None));
+            let http2 = streams::begins_as_http2(&stream).await?;
+            return Ok(Opened {
+                stream: Box::new(stream),
+                tls: None,
+                http2,
+            });
         };
         let stream = identity.acceptor().accept(stream).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(http2::ALPN);
         let info = TlsInfo {
             version: tls::version_name(stream.get_ref().1.protocol_version()),
             certificate_sha256: None,
         };
-        Ok((Box::new(stream), Some(info)))
+        Ok(Opened {
+            stream: Box::new(stream),
+            tls: Some(info),
+            http2,
+        })
     }
 
     /// Answers the requests on one connection until it ends.

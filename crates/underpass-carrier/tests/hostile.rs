@@ -178,10 +178,15 @@ async fn half_open(kind: &str, port: u16, count: u32) -> (Vec<TcpStream>, Vec<u1
             "poll" => (format!("/poll/{index:032x}/down/0"), ""),
             _ => (format!("/{kind}/{index:032x}/down"), ""),
         };
+        // Answered over HTTP/1.1 as well, where a box on the way has changed the protocol.
+        let (method, path, headers) = match kind {
+            "h2" => ("POST", "/h2".to_owned(), "Transfer-Encoding: chunked\r\n"),
+            _ => ("GET", path, headers),
+        };
         let mut stream = TcpStream::connect(("127.0.0.1", port))
             .await
             .expect("connected");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut head = [0; 12];
         within(stream.read_exact(&mut head))
