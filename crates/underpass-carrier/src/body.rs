@@ -28,9 +28,14 @@ pub(crate) enum FlowBody {
 }
 
 impl FlowBody {
-    /// No bytes at all.
+    /// No body at all.
     pub(crate) fn empty() -> Self {
         Self::Whole(None)
+    }
+
+    /// A body of no bytes, with its length.
+    pub(crate) fn no_bytes() -> Self {
+        Self::Whole(Some(SpanBuf::default()))
     }
 }
 

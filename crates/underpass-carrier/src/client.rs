@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{FlowBody, ReadBodyError, read_whole};
+use crate::coding::Coding;
 use crate::dial::{BoxedConnection, dial};
 use crate::error::CarrierError;
 use crate::http2;
@@ -24,6 +25,8 @@ use crate::{Carrier, CarrierInfo};
 
 /// The media type of bodies where nothing else is set.
 pub const DEFAULT_MEDIA_TYPE: &str = "binary/tcp";
+/// The media type of bodies of text where nothing else is set.
+pub(crate) const DEFAULT_TEXT_TYPE: &str = "text/plain";
 /// Connections kept open for the next request of one carrier.
 const MAX_IDLE_CONNECTIONS: usize = 12;
 /// Bytes that HTTP keeps in memory per connection and direction.
@@ -42,6 +45,8 @@ pub struct ClientSettings {
     pub headers: HeaderMap,
     /// The media type of bodies, so that nothing on the way interprets them.
     pub media_type: HeaderValue,
+    /// The same where bodies are text.
+    pub text_type: HeaderValue,
     /// Where the id of a carrier of several requests stands.
     pub id_place: IdPlace,
     /// The largest request body, in bytes; halved by itself where the path answers 413. 1,000,000,
@@ -65,6 +70,7 @@ impl Default for ClientSettings {
             proving_timeout: Duration::from_secs(3),
             headers: HeaderMap::new(),
             media_type: HeaderValue::from_static(DEFAULT_MEDIA_TYPE),
+            text_type: HeaderValue::from_static(DEFAULT_TEXT_TYPE),
             id_place: IdPlace::default(),
             largest_body: 1_000_000,
             poll_hold: Duration::from_secs(25),
@@ -92,6 +98,10 @@ pub async fn connect(
         url: target.clone(),
         settings: settings.clone(),
         kind: kind.name,
+        coding: match kind.abilities.text_only {
+            true => Coding::Text,
+            false => Coding::Binary,
+        },
         // One connection for all of a carrier's requests, where there are several.
         http2: (kind.abilities.needs_http2 && !kind.abilities.two_way_streaming)
             .then(http2::Shared::default),
@@ -107,6 +117,7 @@ pub(crate) struct Client {
     pub(crate) url: RelayUrl,
     pub(crate) settings: ClientSettings,
     kind: &'static str,
+    pub(crate) coding: Coding,
     http2: Option<http2::Shared>,
     id: CarrierId,
     tls: Option<Arc<rustls::ClientConfig>>,
@@ -223,7 +234,12 @@ impl Client {
             part,
             hold,
         };
-        let place = self.settings.id_place;
+        let text = self.coding == Coding::Text;
+        // A cookie is a header, which may get lost.
+        let place = match text {
+            true => IdPlace::Url,
+            false => self.settings.id_place,
+        };
         let carries_body = method == Method::POST;
         let mut request = Request::builder()
             .method(method)
@@ -238,7 +254,15 @@ impl Client {
         } else {
             header::ACCEPT
         };
-        headers.insert(name, self.settings.media_type.clone());
+        let media_type = match text {
+            true => &self.settings.text_type,
+            false => &self.settings.media_type,
+        };
+        headers.insert(name, media_type.clone());
+        if text {
+            // For caches of HTTP/1.0 (RFC 1945 section 10.12).
+            headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        }
         for (name, value) in &self.settings.headers {
             headers.insert(name, value.clone());
         }

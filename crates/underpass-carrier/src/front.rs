@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::{BodyError, FlowBody};
-use crate::client::DEFAULT_MEDIA_TYPE;
+use crate::client::{DEFAULT_MEDIA_TYPE, DEFAULT_TEXT_TYPE};
 use crate::dial::BoxedConnection;
 use crate::guard::Started;
 use crate::kind::kind_by_name;
@@ -151,7 +151,7 @@ impl Front {
             request.extensions_mut().insert(line.peer);
             return self.fallback.answer(request).await.map(FlowBody::Other);
         };
-        let media_type = media_type(request.headers());
+        let media_type = media_type(request.headers(), kind.abilities.text_only);
         let exchange = Exchange {
             front: self,
             request,
@@ -194,7 +194,7 @@ impl Front {
 }
 
 /// The media type that the client uses, so that one setting on its side decides for both ways.
-fn media_type(headers: &HeaderMap) -> HeaderValue {
+fn media_type(headers: &HeaderMap, text: bool) -> HeaderValue {
     let theirs = headers
         .get(header::CONTENT_TYPE)
         .or_else(|| headers.get(header::ACCEPT));
@@ -202,8 +202,12 @@ fn media_type(headers: &HeaderMap) -> HeaderValue {
     theirs
         .filter(|value| value.len() <= MAX_MEDIA_TYPE_LEN && value.as_bytes().contains(&b'/'))
         .filter(|value| value.as_bytes().iter().copied().all(plain))
+        .filter(|value| !text || value.as_bytes().starts_with(b"text/"))
         .cloned()
-        .unwrap_or(HeaderValue::from_static(DEFAULT_MEDIA_TYPE))
+        .unwrap_or(HeaderValue::from_static(match text {
+            true => DEFAULT_TEXT_TYPE,
+            false => DEFAULT_MEDIA_TYPE,
+        }))
 }
 
 fn refuse(refusal: Refusal, media_type: HeaderValue) -> Response<FlowBody> {

@@ -96,7 +96,9 @@ pub static KINDS: &[Kind] = &[
     crate::ws::KIND,
     crate::stream::KIND,
     crate::posts::KIND,
+    crate::h2posts::KIND,
     crate::poll::KIND,
+    crate::text::KIND,
 ];
 
 /// The kind of this name.

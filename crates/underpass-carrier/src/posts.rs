@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::{BodySource, FlowBody};
 use crate::client::{Client, refused};
+use crate::coding::Coding;
 use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply};
 use crate::guard::Guarded;
@@ -101,7 +102,7 @@ async fn serve(exchange: Exchange) -> Reply {
             let entry = exchange.find::<Entry>()?;
             let _present = entry.presence.enter()?;
             let (inbox, gone) = (Arc::clone(&entry.inbox), entry.gone.clone());
-            take_post(exchange, inbox, gone, (offset, end)).await
+            take_post(exchange, inbox, gone, Coding::Binary, (offset, end)).await
         }
         (&Method::DELETE, Part::Whole) => {
             let entry = exchange.find::<Entry>()?;

@@ -147,7 +147,9 @@ async fn nginx_as_it_comes() {
         ("ws", false),
         ("stream", false),
         ("posts", true),
+        ("h2posts", false),
         ("poll", true),
+        ("text", true),
     ];
     through_nginx("", &expected).await;
 }
@@ -160,7 +162,9 @@ async fn nginx_that_holds_every_response() {
         ("ws", false),
         ("stream", false),
         ("posts", false),
+        ("h2posts", false),
         ("poll", true),
+        ("text", true),
     ];
     through_nginx("proxy_ignore_headers X-Accel-Buffering;", &expected).await;
 }
@@ -173,7 +177,9 @@ async fn nginx_with_small_bodies_only() {
         ("ws", false),
         ("stream", false),
         ("posts", true),
+        ("h2posts", false),
         ("poll", true),
+        ("text", true),
     ];
     through_nginx("client_max_body_size 20k;", &expected).await;
 }
@@ -186,7 +192,9 @@ async fn nginx_that_passes_websocket_and_bodies_on() {
         ("ws", true),
         ("stream", true),
         ("posts", true),
+        ("h2posts", false),
         ("poll", true),
+        ("text", true),
     ];
     let extra = "proxy_http_version 1.1; proxy_request_buffering off; client_max_body_size 0;\n\
                  proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection;";
@@ -249,21 +257,30 @@ async fn cutting_path(upstream: u16) -> u16 {
 }
 
 #[tokio::test]
-async fn polling_survives_a_path_that_cuts_connections() {
-    let mut settings = ServerSettings::default();
-    settings.largest_answer = 32 * 1024;
-    let mut rig = Rig::with(settings).await;
-    rig.client.largest_body = 32 * 1024;
-    let port = cutting_path(rig.port(SCHEMES[0])).await;
-    let url: RelayUrl = format!("http://127.0.0.1:{port}").parse().expect("valid");
-    let kind = kind_by_name("poll").expect("known");
-    let (mut client, mut server) = rig.pair_to(kind, &url).await;
-    let (up, down, (), ()) = tokio::join!(
-        send_stream(&mut *client.sink, Stream::new(1, 8_000_000)),
-        send_stream(&mut *server.sink, Stream::new(2, 8_000_000)),
-        check_stream(&mut *server.source, Stream::new(1, 8_000_000)),
-        check_stream(&mut *client.source, Stream::new(2, 8_000_000)),
-    );
-    up.expect("sent again until it passed");
-    down.expect("fetched again until it passed");
+async fn numbered_requests_survive_a_path_that_cuts_connections() {
+    for kind in KINDS
+        .iter()
+        .filter(|kind| kind.abilities.survives_cut_connections)
+    {
+        // Where all requests share a connection, each of them meets every cut.
+        let body = match kind.abilities.needs_http2 {
+            true => 4 * 1024,
+            false => 32 * 1024,
+        };
+        let mut settings = ServerSettings::default();
+        settings.largest_answer = body;
+        let mut rig = Rig::with(settings).await;
+        rig.client.largest_body = body;
+        let port = cutting_path(rig.port(SCHEMES[0])).await;
+        let url: RelayUrl = format!("http://127.0.0.1:{port}").parse().expect("valid");
+        let (mut client, mut server) = rig.pair_to(kind, &url).await;
+        let (up, down, (), ()) = tokio::join!(
+            send_stream(&mut *client.sink, Stream::new(1, 4_000_000)),
+            send_stream(&mut *server.sink, Stream::new(2, 4_000_000)),
+            check_stream(&mut *server.source, Stream::new(1, 4_000_000)),
+            check_stream(&mut *client.source, Stream::new(2, 4_000_000)),
+        );
+        up.unwrap_or_else(|error| panic!("{} up: {error}", kind.name));
+        down.unwrap_or_else(|error| panic!("{} down: {error}", kind.name));
+    }
 }

@@ -153,6 +153,12 @@ async fn an_id_opens_nothing_under_another_kind() {
     assert_eq!(answer.status, 404);
     let answer = http.ask("POST", &format!("/stream/{id}/up"), b"x").await;
     assert_eq!(answer.status, 404);
+    for kind in ["h2posts", "text"] {
+        let answer = http.ask("POST", &format!("/{kind}/{id}/up/0"), b"").await;
+        assert_eq!(answer.status, 404, "{kind}");
+        let answer = http.ask("GET", &format!("/{kind}/{id}/down/1"), b"").await;
+        assert_eq!(answer.status, 404, "{kind}");
+    }
     for kind in ["stream", "posts"] {
         let path = format!("/{kind}/{id}/down");
         let answer = http.ask("GET", &path, b"").await;
@@ -175,7 +181,7 @@ async fn half_open(kind: &str, port: u16, count: u32) -> (Vec<TcpStream>, Vec<u1
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
             ),
-            "poll" => (format!("/poll/{index:032x}/down/0"), ""),
+            "poll" | "h2posts" | "text" => (format!("/{kind}/{index:032x}/down/0"), ""),
             _ => (format!("/{kind}/{index:032x}/down"), ""),
         };
         // Answered over HTTP/1.1 as well, where a box on the way has changed the protocol.

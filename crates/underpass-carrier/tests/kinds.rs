@@ -286,6 +286,11 @@ async fn shutdown_ends_carriers_that_are_left() {
 #[test]
 fn the_table_has_the_kinds_in_the_order_of_preference() {
     let names: Vec<&str> = KINDS.iter().map(|kind: &Kind| kind.name).collect();
-    assert_eq!(names, ["upgrade", "h2", "ws", "stream", "posts", "poll"]);
+    assert_eq!(
+        names,
+        [
+            "upgrade", "h2", "ws", "stream", "posts", "h2posts", "poll", "text"
+        ]
+    );
     assert!(kind_by_name("ws").is_some());
 }

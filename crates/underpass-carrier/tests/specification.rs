@@ -381,7 +381,12 @@ async fn the_server_speaks_http2_as_the_page_says() {
                 (name, value) => request.header(name, value),
             };
         }
-        let (mut sending, body) = channel_body();
+        let (sending, mut pieces) = tokio::sync::mpsc::channel::<Bytes>(1);
+        let body = futures_util::stream::poll_fn(move |cx| {
+            let frame = |bytes| Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(bytes));
+            pieces.poll_recv(cx).map(|bytes| bytes.map(frame))
+        });
+        let body = http_body_util::StreamBody::new(body);
         let request = request.body(body).expect("a request");
         let mut answer = None;
         let mut answering = Some(tokio::spawn(sender.send_request(request)));
@@ -401,8 +406,13 @@ async fn the_server_speaks_http2_as_the_page_says() {
                 assert_eq!(found, wanted);
             } else if let Some(action) = line.strip_prefix("= ") {
                 act(&mut rig, &mut carrier, action).await;
-            } else if let (true, Some(answering)) = (line.starts_with("< "), answering.take()) {
-                let response = within(answering).await.expect("no panic").expect("answered");
+            } else if line.starts_with("< ")
+                && let Some(answering) = answering.take()
+            {
+                let response = within(answering)
+                    .await
+                    .expect("no panic")
+                    .expect("answered");
                 let (head, body) = response.into_parts();
                 let mut fields = vec![format!(":status {}", head.status.as_u16())];
                 fields.extend(lines_of(&head.headers));
@@ -411,14 +421,6 @@ async fn the_server_speaks_http2_as_the_page_says() {
             }
         }
     }
-}
-
-/// A body that is sent piece by piece.
-fn channel_body() -> (
-    futures_util::sink::Buffer<tokio_util::sync::PollSender<Bytes>, Bytes>,
-    String,
-) {
-    unreachable!()
 }
 
 #[test]
