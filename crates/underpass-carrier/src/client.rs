@@ -18,6 +18,7 @@ use crate::error::CarrierError;
 use crate::http2;
 use crate::kind::Kind;
 use crate::memory::PathMemory;
+use crate::quic;
 use crate::request::{Address, CarrierId, IdPlace, Part};
 use crate::tls::{self, TlsTrust};
 use crate::url::{RelayUrl, Scheme};
@@ -57,6 +58,10 @@ pub struct ClientSettings {
     pub poll_hold: Duration,
     /// Polls are POSTs, for paths where GETs are answered from a cache or not let through.
     pub poll_by_post: bool,
+    /// The UDP port at which the relay speaks QUIC. 443.
+    pub quic_port: u16,
+    /// How long connecting over QUIC may take: where UDP does not pass, nothing tells. 1.5 s.
+    pub quic_timeout: Duration,
     /// What carriers have learned about the path; shared by clones of these settings.
     pub path: Arc<PathMemory>,
     /// Which certificate is accepted for `https`.
@@ -75,6 +80,8 @@ impl Default for ClientSettings {
             largest_body: 1_000_000,
             poll_hold: Duration::from_secs(25),
             poll_by_post: false,
+            quic_port: quic::DEFAULT_PORT,
+            quic_timeout: Duration::from_millis(1500),
             path: Arc::default(),
             tls: TlsTrust::default(),
         }

@@ -182,6 +182,19 @@ impl Front {
         });
     }
 
+    /// Counts a carrier as half made, unless there are too many.
+    pub(crate) fn begin(self: &Arc<Self>) -> Result<HalfMade, Refusal> {
+        let take = |of: &Arc<Semaphore>| {
+            let permit = Arc::clone(of).try_acquire_owned();
+            permit.map_err(|_| Refusal::Busy)
+        };
+        Ok(HalfMade {
+            counted_half: take(&self.half_made)?,
+            counted: take(&self.carriers)?,
+            front: Arc::clone(self),
+        })
+    }
+
     /// Carriers of several requests that the table knows.
     pub(crate) fn known(&self) -> usize {
         self.table().len()
@@ -256,15 +269,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Counts a carrier as half made, unless there are too many.
     pub(crate) fn begin(&self) -> Result<HalfMade, Refusal> {
-        let take = |of: &Arc<Semaphore>| {
-            let permit = Arc::clone(of).try_acquire_owned();
-            permit.map_err(|_| Refusal::Busy)
-        };
-        Ok(HalfMade {
-            counted_half: take(&self.front.half_made)?,
-            counted: take(&self.front.carriers)?,
-            front: Arc::clone(&self.front),
-        })
+        self.front.begin()
     }
 
     /// What is known about a carrier that began with this request.

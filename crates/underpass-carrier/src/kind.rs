@@ -91,6 +91,7 @@ impl std::fmt::Debug for Kind {
 
 /// Every kind of carrier, the one to prefer first.
 pub static KINDS: &[Kind] = &[
+    crate::quic::KIND,
     crate::upgrade::KIND,
     crate::h2::KIND,
     crate::ws::KIND,
@@ -100,6 +101,14 @@ pub static KINDS: &[Kind] = &[
     crate::poll::KIND,
     crate::text::KIND,
 ];
+
+/// The kinds in an order in which one may try them one after the other: those stand last whose
+/// failure takes time, because nothing tells that UDP does not pass.
+#[must_use]
+pub fn order_to_try() -> Vec<&'static Kind> {
+    let (late, soon): (Vec<_>, Vec<_>) = KINDS.iter().partition(|kind| kind.abilities.needs_udp);
+    [soon, late].concat()
+}
 
 /// The kind of this name.
 #[must_use]

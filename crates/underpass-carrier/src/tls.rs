@@ -255,6 +255,11 @@ impl TlsIdentity {
         self.fingerprint
     }
 
+    /// What a server offers.
+    pub(crate) fn config(&self) -> rustls::ServerConfig {
+        (*self.config).clone()
+    }
+
     pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
         Arc::clone(&self.config).into()
     }
