@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use underpass_agent::connect::PinnedTrust;
 use underpass_agent::{Reach, Standing};
-use underpass_carrier::{ClientSettings, KINDS};
+use underpass_carrier::{ClientSettings, order_to_try};
 use underpass_endpoint::{Channel, ChannelError, OpenOptions, Session};
 use underpass_proto::Code;
 use underpass_proto::session::Config;
@@ -190,7 +190,7 @@ async fn session_to(home: &Home, service: &str) -> (Standing, Session) {
     let reach = Reach {
         relay: known.url.parse().unwrap(),
         relay_key: Some(known.key),
-        carriers: KINDS.iter().collect(),
+        carriers: order_to_try(),
         client: ClientSettings::default(),
         session: Config::default(),
         patience: Duration::from_secs(20),

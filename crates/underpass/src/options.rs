@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use underpass_carrier::{ClientSettings, KINDS, Kind, RelayUrl, TlsTrust, kind_by_name};
+use underpass_carrier::{ClientSettings, Kind, RelayUrl, TlsTrust, kind_by_name, order_to_try};
 use underpass_endpoint::AttachSettings;
 use underpass_proto::session::Config;
 use underpass_seal::{Fingerprint, StaticKey};
@@ -68,7 +68,7 @@ impl Options {
             attach: AttachSettings {
                 relay_key: relay_key.map_err(|error| wrong(format!("{error}")))?,
                 relay,
-                carriers: KINDS.iter().collect(),
+                carriers: order_to_try(),
                 client: ClientSettings::default(),
                 session: Config::default(),
             },

@@ -4,7 +4,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::HeaderValue;
-use underpass_carrier::{IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name};
+use underpass_carrier::{
+    IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name, order_to_try,
+};
 use underpass_proto::frame::Class;
 
 /// A length of time: `90s`, `10m`, `1h 30m`.
@@ -67,7 +69,7 @@ impl FromStr for Carriers {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.is_empty() {
-            return Ok(Self(KINDS.iter().collect()));
+            return Ok(Self(order_to_try()));
         }
         let kind = |name: &str| {
             kind_by_name(name.trim()).ok_or_else(|| {
@@ -132,6 +134,24 @@ pub enum TlsCheckMode {
 words! {
     /// Where the id of a carrier of several requests stands.
     CarrierIdPlace(IdPlace): "url" => IdPlace::Url, "cookie" => IdPlace::Cookie
+}
+
+words! {
+    /// Whether polls are POSTs.
+    PollMethod(bool): "get" => false, "post" => true
+}
+
+/// A port, which is not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port(pub std::num::NonZeroU16);
+
+impl FromStr for Port {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = text.parse().map(Self);
+        port.map_err(|_| "a port is a number from 1 to 65535")
+    }
 }
 
 words! {

@@ -73,7 +73,9 @@ type MakeWay = Box<dyn Fn(&Host) -> Result<Way>>;
 
 fn ways() -> Vec<MakeWay> {
     let mut ways: Vec<MakeWay> = vec![Box::new(raw)];
-    for carrier in ["ws", "upgrade", "stream", "posts", "poll"] {
+    for carrier in [
+        "ws", "upgrade", "h2", "stream", "posts", "h2posts", "poll", "text",
+    ] {
         ways.push(Box::new(move |host| underpass(host, carrier)));
     }
     if let Some(rathole) = std::env::var_os("RATHOLE_BIN").map(PathBuf::from) {
