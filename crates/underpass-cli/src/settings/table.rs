@@ -1,7 +1,8 @@
 //! The table.
 
 use super::kinds::{
-    CarrierIdPlace, Carriers, MediaType, Priority, RelayChoice, Span, Switch, TlsMode,
+    CarrierIdPlace, Carriers, MediaType, PollMethod, Port, Priority, RelayChoice, Span, Switch,
+    TlsMode,
 };
 use super::{Layers, Row};
 use crate::failure::Failure;
