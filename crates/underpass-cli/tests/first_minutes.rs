@@ -274,8 +274,9 @@ fn https_with_a_certificate_of_its_own() {
 
 #[test]
 fn every_carrier_carries() {
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let udp = udp.local_addr().unwrap();
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp = free.local_addr().unwrap();
+    drop(free);
     let relay = Relay::with(&["--quic-listen", &udp.to_string()]);
     let alice = relay.administrator();
     let target = counting_service().to_string();

@@ -1,8 +1,8 @@
 //! The table.
 
 use super::kinds::{
-    CarrierIdPlace, Carriers, MediaType, Priority, ProxySetting, RelayChoice, Span, Switch, Text,
-    TlsMode,
+    CarrierIdPlace, Carriers, MediaType, PollMethod, Port, Priority, ProxySetting, RelayChoice,
+    Span, Switch, Text, TlsMode,
 };
 use super::{Layers, Row};
 use crate::failure::Failure;
