@@ -226,7 +226,10 @@ async fn a_pinned_certificate_must_be_the_one_and_any_is_reported() {
         let error = connect(&url, kind, &wrong)
             .await
             .expect_err("no root signed it");
-        assert!(["certificate", "setting"].contains(&error.code()), "{error}");
+        assert!(
+            ["certificate", "setting"].contains(&error.code()),
+            "{error}"
+        );
 
         rig.client.tls = TlsTrust::AcceptAndReport;
         let (client, server) = rig.pair(kind, SCHEMES[1]).await;
