@@ -87,6 +87,17 @@ pub struct TlsInfo {
     pub issuer: Option<String>,
 }
 
+impl TlsInfo {
+    /// What is told of a version and of the certificate that the other side showed.
+    pub(crate) fn new(version: &'static str, certificate: Option<&CertificateDer<'_>>) -> Self {
+        Self {
+            version,
+            certificate_sha256: certificate.map(fingerprint_of),
+            issuer: certificate.and_then(|it| issuer(it)),
+        }
+    }
+}
+
 /// A fingerprint as people compare it: hexadecimal pairs with colons between.
 #[must_use]
 pub fn show_fingerprint(fingerprint: &Fingerprint) -> String {
@@ -338,7 +349,7 @@ impl TlsIdentity {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, private)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![crate::http2::ALPN.to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
             fingerprint,
@@ -365,6 +376,11 @@ impl TlsIdentity {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// What a server offers.
+    pub(crate) fn config(&self) -> rustls::ServerConfig {
+        (*self.config).clone()
     }
 
     pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {

@@ -28,8 +28,10 @@ use crate::process::Process;
 use crate::topology::TwoFirewalls;
 use crate::tunnel::{Agent, Entrance, Relay, RelayOptions, Told};
 
-/// Every carrier, by the name that `--carrier` takes.
-pub const CARRIERS: [&str; 5] = ["upgrade", "ws", "stream", "posts", "poll"];
+/// Every carrier over HTTP, by the name that `--carrier` takes; the firewalls let no UDP out.
+pub const CARRIERS: [&str; 8] = [
+    "upgrade", "h2", "ws", "stream", "posts", "h2posts", "poll", "text",
+];
 
 /// The user that the client's machine belongs to. The publisher's is the first administrator.
 pub const CLIENT: &str = "client";

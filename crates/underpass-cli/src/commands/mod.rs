@@ -130,6 +130,9 @@ impl Context {
         let path = self.path()?;
         let mut client = ClientSettings::default();
         client.media_type = settings.media_type.0.clone();
+        client.text_type = settings.text_type.0.clone();
+        client.poll_by_post = settings.poll_method.0;
+        client.quic_port = settings.quic_port.0.get();
         client.id_place = settings.id_place.0;
         client.tls = tls;
         client.proxies = path.proxies.clone();
