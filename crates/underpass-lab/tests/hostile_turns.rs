@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use underpass_lab::boxes::{Connects, Enclosed, Installed, Manners, Place, Stubborn};
 use underpass_lab::traffic::{self, Service};
-use underpass_lab::{Host, Options, Policy, Way, tests, wait_until};
+use underpass_lab::{Host, Options, Policy, RelayOptions, Way, tests, wait_until};
 
 fn main() -> ExitCode {
     tests!(
@@ -219,7 +219,14 @@ fn a_proxy_that_becomes_old_fashioned_is_survived() -> Result<()> {
 /// No box: the firewall lets UDP out, then no longer, then again.
 fn a_firewall_that_drops_udp_is_survived() -> Result<()> {
     let place = Place::Nowhere(Policy::web_and_quic());
-    let stage = Stage::new(&place, Options::default())?;
+    let options = Options {
+        relay: RelayOptions {
+            arguments: ["--quic-listen", "0.0.0.0:443"].map(str::to_owned).into(),
+            ..RelayOptions::default()
+        },
+        ..Options::default()
+    };
+    let stage = Stage::new(&place, options)?;
     let firewall = stage.enclosed.scene.net.firewall_b.clone();
     stage.uses("QUIC", |it| it == "quic")?;
     stage.endures(|stage| {

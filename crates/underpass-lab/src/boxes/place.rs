@@ -107,6 +107,8 @@ pub struct Enclosed {
     pub scene: Scene,
     /// The proxy, when it is the one that was written for the tests.
     pub stubborn: Option<Stubborn>,
+    /// The reverse proxy's machine.
+    pub front: Option<Host>,
     /// What the client is told of its network.
     pub told: Told,
     /// Dropped last: agents come before what they go through.
@@ -122,13 +124,13 @@ impl Enclosed {
         let mut lab = Lab::new()?;
         let relay = lab.public_host("relay", Cable::Plain)?;
         let onward = SocketAddr::from((relay.address(), options.relay.port));
-        let (policy, front) = match place {
-            Place::Nowhere(policy) => (policy.clone(), None),
-            Place::Gateway(_) => (Policy::nothing(), None),
+        let (policy, front, installed) = match place {
+            Place::Nowhere(policy) => (policy.clone(), None, None),
+            Place::Gateway(_) => (Policy::nothing(), None, None),
             Place::Front(start) => {
                 let host = lab.public_host("front", Cable::Plain)?;
-                let front = start(&host, onward)?;
-                (Policy::only_to(host.address()), Some(front))
+                let installed = start(&host, onward)?;
+                (Policy::only_to(host.address()), Some(host), Some(installed))
             }
         };
         let firewall_a = lab.firewall("fwa", &Policy::web(), Cable::Plain)?;
@@ -143,7 +145,7 @@ impl Enclosed {
         }
         let installed = match place {
             Place::Gateway(start) => Some(start(&lab.gateway(&firewall_b))?),
-            _ => front,
+            _ => installed,
         };
         if let Some(installed) = &installed {
             options.client = installed.told.clone();
@@ -160,6 +162,7 @@ impl Enclosed {
         Ok(Self {
             scene: Scene::start(net, &options)?,
             told,
+            front,
             stubborn: installed.as_ref().and_then(|box_| box_.stubborn.clone()),
             _installed: installed,
         })

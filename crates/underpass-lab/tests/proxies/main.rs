@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use underpass_lab::{Skip, side_by_side, tests};
 
 use measure::{Figures, Subject};
@@ -68,7 +68,12 @@ fn every_box_is_passed() -> Result<()> {
         lock(&MEASURED).push((name, figures));
         Ok(())
     });
-    measured.and(cut)
+    match (measured, cut) {
+        (Err(one), Err(two)) if !one.is::<Skip>() && !two.is::<Skip>() => {
+            bail!("{one:#}\nand {two:#}")
+        }
+        (one, two) => one.and(two),
+    }
 }
 
 fn measure(row: &Row) -> Result<(Subject, Figures)> {

@@ -58,6 +58,7 @@ impl Subject {
         let options = Options {
             relay: RelayOptions {
                 tls: row.tls,
+                arguments: ["--quic-listen", "0.0.0.0:443"].map(str::to_owned).into(),
                 ..RelayOptions::default()
             },
             ..Options::default()

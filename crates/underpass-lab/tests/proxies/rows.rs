@@ -29,7 +29,6 @@ const PORT: u16 = 3128;
 const USER: &str = "clerk";
 const PASSWORD: &str = "Tr0ub4dor&3";
 
-const TWO_WAY: &[&str] = &["quic", "upgrade"];
 const HOLDING: &[&str] = &["poll"];
 
 /// Every row, in the order of the table.
@@ -43,7 +42,7 @@ pub(crate) fn rows() -> Vec<Row> {
         row(
             "nothing; UDP to port 443 passes",
             Place::Nowhere(Policy::web_and_quic()),
-            TWO_WAY,
+            &["quic"],
         ),
     ];
     rows.extend(squids());
