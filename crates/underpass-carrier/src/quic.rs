@@ -16,11 +16,12 @@ use quinn::{
 };
 use rustls::pki_types::CertificateDer;
 
-use crate::client::Client;
+use crate::client::{Client, ClientSettings};
 use crate::dial::Speech;
 use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply};
 use crate::kind::{Abilities, Kind};
+use crate::proxy::Route;
 use crate::quic_stream::halves;
 use crate::span::{SpanBuf, empty_fill};
 use crate::tls::{self, TlsIdentity, TlsInfo, TlsTrust};
@@ -65,6 +66,13 @@ async fn serve(_: Exchange) -> Reply {
 }
 
 async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
+    let ClientSettings { proxies, roots, .. } = &client.settings;
+    let routes = proxies.routes(&client.url, roots).await?;
+    if routes.first() != Some(&Route::Direct) {
+        // Whoever set a proxy does not want packets that go past it.
+        let reason = "a proxy is set, and none for HTTP passes QUIC on";
+        return Err(CarrierError::setting(reason));
+    }
     let (host, port) = (client.url.host(), client.settings.quic_port);
     let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, port)).await {
         Ok(addresses) => addresses.collect(),

@@ -14,6 +14,7 @@ use rig::{
 };
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
+use underpass_carrier::proxy::{Proxies, ProxyChoice, ProxySettings};
 use underpass_carrier::{Kind, ServerSettings, TlsTrust, connect, kind_by_name};
 
 async fn rig(change: impl FnOnce(&mut ServerSettings)) -> Rig {
@@ -102,6 +103,21 @@ async fn where_udp_does_not_pass_the_attempt_ends_in_good_time() {
     let error = error.expect_err("nobody answers");
     assert_eq!(error.code(), "timed-out", "{error}");
     assert!(!error.is_about_the_host(), "another carrier may do better");
+}
+
+#[tokio::test]
+async fn no_packet_goes_past_a_proxy() {
+    let mut rig = rig(|_| ()).await;
+    let relay = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+    rig.client.quic_port = relay.local_addr().expect("address").port();
+    let mut settings = ProxySettings::default();
+    settings.choice = ProxyChoice::Fixed("http://127.0.0.1:9".parse().expect("valid"));
+    rig.client.proxies = Proxies::new(settings);
+    let url = rig.url(SCHEMES[0]);
+    let error = connect(&url, quic(), &rig.client).await;
+    assert_eq!(error.expect_err("a proxy is set").code(), "setting");
+    let sent = relay.try_recv(&mut [0; 1]);
+    assert!(sent.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
 }
 
 #[tokio::test]
