@@ -79,6 +79,8 @@ pub(crate) struct Ascent {
     barred: Vec<CarrierError>,
     notebook: Notebook,
     network: String,
+    /// What the settings say, before anything was learnt about the path.
+    largest_body: usize,
     /// What measures the path, at most once on each network.
     measuring: Measuring,
 }
@@ -143,6 +145,7 @@ impl Ascent {
         let network = network::key(&settings.relay, None);
         let rungs = rungs_of(&settings.carriers);
         let mut ascent = Ascent {
+            largest_body: settings.client.largest_body,
             ladder: SharedLadder(Arc::new(Mutex::new(Ladder::new(rungs, None, choice)))),
             settings,
             identity,
@@ -180,6 +183,9 @@ impl Ascent {
         let remembered = self.notebook.recall(&network);
         self.network = network;
         self.measuring = Measuring::NotYet;
+        let limit = remembered.as_ref().and_then(|known| known.largest_body);
+        self.settings.client.largest_body =
+            limit.map_or(self.largest_body, |limit| limit.min(self.largest_body));
         let best = remembered.and_then(|known| {
             let carriers = &self.settings.carriers;
             carriers.iter().position(|kind| kind.name == known.best)
@@ -327,6 +333,18 @@ impl Ascent {
 
     fn found(&mut self, known: &Measurements) {
         tracing::debug!("the path: {known:?}");
+        if let Some(limit) = known.largest_body {
+            let old = self.notebook.recall(&self.network).unwrap_or_default();
+            let largest_body = Some(limit);
+            if !old.best.is_empty() {
+                let learnt = Remembered {
+                    largest_body,
+                    ..old
+                };
+                self.notebook.note(&self.network, learnt);
+            }
+            self.settings.client.largest_body = limit.min(self.largest_body);
+        }
         for (rung, known_of) in rungs_of(&self.settings.carriers).iter().enumerate() {
             if let Some(reason) = known.hopeless(known_of) {
                 let reason = reason.to_owned();
