@@ -2,9 +2,11 @@
 
 use underpass_proto::control::{
     Allow, CodeKind, Control as Message, Deny, Enrol, Identity, Invite, Invited, MachineRow,
-    Machines, Publish, Published, Resolve, Resolved, Revoke, ServiceRow, Services, UserRow, Users,
-    WhoAmI, Withdraw,
+    Machines, MakeToken, Publish, Published, Resolve, Resolved, Revoke, ServiceRow, Services,
+    UserRow, Users, WhoAmI, Withdraw,
 };
+
+use underpass_seal::PublicKey;
 
 use crate::standing::{RequestError, Standing};
 
@@ -86,6 +88,7 @@ impl Standing {
         name: &str,
         description: &str,
         compression: bool,
+        plain_http: bool,
     ) -> Result<Published, RequestError> {
         let (name, description) = (name.to_owned(), description.to_owned());
         let make = |request| {
@@ -94,6 +97,7 @@ impl Standing {
                 name,
                 description,
                 compression,
+                plain_http,
             }
             .into()
         };
@@ -164,6 +168,29 @@ impl Standing {
             self.request(|request| Machines { request }.into()).await?,
             MachineRows
         )
+    }
+
+    /// Makes a token for a bare HTTP client: of `user`, or of this one where that is empty. It stands
+    /// for the key pair of `key`, and is good for `lifetime_s` seconds, or until it is revoked for 0.
+    pub async fn make_token(
+        &self,
+        user: &str,
+        name: &str,
+        key: PublicKey,
+        lifetime_s: u64,
+    ) -> Result<(), RequestError> {
+        let (user, name) = (user.to_owned(), name.to_owned());
+        let make = |request| {
+            MakeToken {
+                request,
+                user,
+                name,
+                key: key.0,
+                lifetime_s,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
     }
 
     /// Shuts a machine out, named `MACHINE` or `MACHINE.USER`.

@@ -30,8 +30,9 @@ use crate::{Carrier, Sink, Source};
 const TOKEN: &str = "websocket";
 /// The only version there is (RFC 6455 section 4.1).
 const VERSION: &str = "13";
-/// The most bytes that queued chunks are joined to.
-const MESSAGE: usize = 64 * 1024;
+/// The most bytes that queued chunks are joined to. A message is taken when it has arrived whole: on a slow path nothing of it,
+/// and no acknowledgement, gets anywhere before.
+const MESSAGE: usize = 16 * 1024;
 /// The largest message that is taken; a box on the way may join ours.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
 /// Read buffer per carrier; it is allocated at once, so an idle carrier pays for it too.

@@ -85,6 +85,12 @@ pub(crate) struct Ascent {
 pub(crate) struct SharedLadder(Arc<Mutex<Ladder>>);
 
 impl SharedLadder {
+    /// For an attachment that stays on the carrier it has.
+    pub(crate) fn without_rungs() -> Self {
+        let ladder = Ladder::new(Vec::new(), None, LadderSettings::default());
+        SharedLadder(Arc::new(Mutex::new(ladder)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Ladder> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

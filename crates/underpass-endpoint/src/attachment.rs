@@ -1,6 +1,8 @@
 //! An agent's standing with one relay: a hop session that outlives its carriers, and is made anew
 //! when the relay has forgotten it.
 
+mod inside;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

@@ -228,9 +228,14 @@ impl Routes {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The sessions in either direction that are not over.
+    pub(crate) fn living_sessions(&self) -> Vec<Session> {
+        self.living().values().cloned().collect()
+    }
+
     /// Ends all sessions, those of others included, and waits until their peers know.
     pub(crate) async fn part(&self, code: Code, reason: &str) {
-        let sessions: Vec<Session> = self.living().values().cloned().collect();
+        let sessions = self.living_sessions();
         for session in &sessions {
             session.close(code, reason);
         }

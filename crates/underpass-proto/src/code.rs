@@ -224,6 +224,18 @@ codes! {
         "nobody vouches for the certificate that is shown for the relay",
         "a box on the way opens TLS with a certificate of its own, or the relay has a new one",
         "if it is your company's box: --ca FILE with its root certificate; if the relay has a new one: underpass login RELAY";
+    0x25 InvalidToken INVALID_TOKEN "UP-TOKEN", PermissionDenied, retry false, exit 3:
+        "the token is not valid",
+        "it is missing, misspelt, revoked or expired, or its user is shut out",
+        "make a new one with: underpass users token NAME";
+    0x26 WrongOffset WRONG_OFFSET "UP-OFFSET", InvalidInput, retry false, exit 1:
+        "the bytes do not stand where they should in the stream",
+        "some before them are missing, or were acknowledged and forgotten",
+        "go on from the offset that the answer names";
+    0x27 TooLarge TOO_LARGE "UP-TOO-LARGE", InvalidInput, retry false, exit 1:
+        "the request's body is too large",
+        "the client sends more at once than the relay takes",
+        "send it in several requests";
 }
 
 impl Code {

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use underpass_endpoint::Session;
 use underpass_proto::control::{Control, Going, Notice};
 
+use crate::desk::Origin;
 use crate::hub::AttachmentId;
 use crate::refusal::Refusal;
 
@@ -25,6 +26,8 @@ pub(crate) struct Attached {
     pub(crate) id: AttachmentId,
     /// The key of its machine, proven.
     pub(crate) key: [u8; 32],
+    /// Who attached it.
+    pub(crate) origin: Origin,
     /// Its hop session.
     pub(crate) session: Session,
     /// Where it came from first.
@@ -41,12 +44,14 @@ impl Attached {
     pub(crate) fn new(
         id: AttachmentId,
         key: [u8; 32],
+        origin: Origin,
         session: Session,
         address: Option<SocketAddr>,
     ) -> Self {
         Self {
             id,
             key,
+            origin,
             session,
             address,
             controls: Mutex::default(),

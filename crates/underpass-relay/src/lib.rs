@@ -11,6 +11,7 @@
 //! | `desk` | answers to control requests, on the store |
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
+//! | [`plain`] | TCP for clients that are nothing but an HTTP library |
 //! | [`target`] | services that the relay dials itself |
 //! | [`settings`] | one table of settings |
 //! | [`Relay`] | start and stop |
@@ -25,6 +26,7 @@ mod gate;
 pub mod hub;
 mod lane;
 mod log;
+pub mod plain;
 mod policy;
 pub mod queue;
 mod reception;

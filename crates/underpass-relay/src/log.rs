@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     Access,
     /// A machine was shut out.
     Revoke,
+    /// A token for a bare HTTP client was made.
+    Token,
     /// A user was connected to a service.
     Connect,
     /// A user was not connected to a service, or no longer.
@@ -67,6 +69,7 @@ impl Kind {
             Kind::Withdraw => "withdraw",
             Kind::Access => "access",
             Kind::Revoke => "revoke",
+            Kind::Token => "token",
             Kind::Connect => "connect",
             Kind::Refuse => "refuse",
             Kind::Lost => "lost",

@@ -49,6 +49,7 @@ const TABLE: &[Row] = &[
     (ControlType::Users, [Nothing, Own, All, All]),
     (ControlType::Machines, [Nothing, Own, All, All]),
     (ControlType::Revoke, [Nothing, Own, Lesser, All]),
+    (ControlType::MakeToken, [Nothing, Own, Lesser, All]),
 ];
 
 /// How far a request may reach.
@@ -90,7 +91,8 @@ pub(crate) fn extends_to(reach: Reach, caller: &Enrolled, owner: &underpass_stor
 pub(crate) mod tests {
     use underpass_proto::Speaker;
     use underpass_store::{
-        Machine, MachineId, MachineKey, MachineState, Name, UnixMillis, User, UserId, UserState,
+        Machine, MachineId, MachineKey, MachineKind, MachineState, Name, UnixMillis, User, UserId,
+        UserState,
     };
 
     use super::*;
@@ -114,6 +116,8 @@ pub(crate) mod tests {
                 state: MachineState::Active,
                 enrolled: UnixMillis(0),
                 last_seen: None,
+                kind: MachineKind::Agent,
+                expires: None,
             },
         }
     }

@@ -21,7 +21,7 @@ use underpass_store::Name;
 
 use crate::attachment::Attached;
 use crate::clock;
-use crate::desk::{Caller, Desk, hub_member};
+use crate::desk::{Caller, Desk, Origin, hub_member};
 use crate::hub::{AttachmentId, Check, Source};
 use crate::log::{Kind, Log, Note};
 use crate::policy::Standing;
@@ -87,28 +87,36 @@ impl Reception {
                 return server;
             };
             let this = Arc::clone(&self);
-            self.tasks.spawn(this.receive(carrier));
+            self.tasks.spawn(this.receive(carrier, Origin::Agent));
         }
     }
 
-    async fn receive(self: Arc<Self>, carrier: Carrier) {
+    /// Takes in a carrier and serves what is on it to its end.
+    pub(crate) async fn receive(self: Arc<Self>, carrier: Carrier, origin: Origin) {
         let peer = carrier.info.peer;
         match self.acceptor.accept(carrier).await {
             Ok(Accepted::New {
                 link,
                 session,
                 peer,
-            }) => self.welcome(link, session, peer).await,
+            }) => self.welcome(link, session, peer, origin).await,
             Ok(Accepted::Resumed { link, session }) => self.welcome_back(link, session).await,
             Err(error) => tracing::debug!(?peer, "carrier refused: {error}"),
         }
     }
 
     /// A new hop session: finds out whose it is, then serves it to its end.
-    async fn welcome(self: Arc<Self>, link: Arc<Link>, session: Session, peer: PublicKey) {
+    async fn welcome(
+        self: Arc<Self>,
+        link: Arc<Link>,
+        session: Session,
+        peer: PublicKey,
+        origin: Origin,
+    ) {
         let id = AttachmentId(self.next.fetch_add(1, Ordering::Relaxed));
         let address = link.info().peer;
-        let attached = Arc::new(Attached::new(id, peer.0, session.clone(), address));
+        let attached = Attached::new(id, peer.0, origin, session.clone(), address);
+        let attached = Arc::new(attached);
         lock(&self.by_session).insert(session.id(), Arc::clone(&attached));
         match self.admit(&attached).await {
             Ok(user) => {
@@ -125,7 +133,8 @@ impl Reception {
 
     /// Asks the store who it is, and the hub whether there is room. The user, if it is enrolled.
     async fn admit(&self, attached: &Arc<Attached>) -> Result<Option<Name>, Refusal> {
-        let (member, user) = match self.desk.standing(attached.key).await? {
+        let standing = self.standing(attached).await?;
+        let (member, user) = match standing {
             Standing::Stranger => (None, None),
             Standing::Member(member) => (Some(hub_member(&member)), Some(member.user.name)),
         };
@@ -139,6 +148,20 @@ impl Reception {
         }
         self.note(Kind::Attach, attached, user.as_ref());
         Ok(user)
+    }
+
+    /// Whom the key of a token stands for now.
+    ///
+    /// # Errors
+    /// The store cannot be asked.
+    pub(crate) async fn token_holder(&self, key: [u8; 32]) -> Result<Standing, Refusal> {
+        let origin = Origin::PlainHttp;
+        self.desk.standing(key, origin, clock::calendar()).await
+    }
+
+    async fn standing(&self, attached: &Attached) -> Result<Standing, Refusal> {
+        let Attached { key, origin, .. } = *attached;
+        self.desk.standing(key, origin, clock::calendar()).await
     }
 
     fn note(&self, kind: Kind, attached: &Attached, user: Option<&Name>) {
@@ -197,6 +220,7 @@ impl Reception {
         let caller = Caller {
             attachment: attached.id,
             key: attached.key,
+            origin: attached.origin,
             address: attached.address.map(|address| address.to_string()),
         };
         let (mut reader, mut writer) = channel.into_split();
@@ -256,7 +280,7 @@ impl Reception {
 
     /// A service of the relay's own that the user of an attachment may use at this moment.
     async fn find_target(&self, attached: &Attached, name: &str) -> Result<RelayService, Code> {
-        let user = match self.desk.standing(attached.key).await {
+        let user = match self.standing(attached).await {
             Ok(Standing::Member(member)) => member.user.name,
             Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
             Err(why) => return Err(why.code),
@@ -274,7 +298,7 @@ impl Reception {
 
     async fn examine(self: Arc<Self>, check: Check) {
         let verdict = match self.checks.acquire().await {
-            Ok(_turn) => self.desk.examine(&check).await,
+            Ok(_turn) => self.desk.examine(&check, clock::calendar()).await,
             Err(_) => Err(Refusal::of(Code::GoingAway)),
         };
         self.switch

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use underpass_carrier::{
-    Fingerprint as TlsFingerprint, IdentityError, Listen, NotFound, Scheme, Server, ServerError,
+    Fingerprint as TlsFingerprint, IdentityError, Listen, Scheme, Server, ServerError,
     ServerSettings, TlsIdentity,
 };
 use underpass_endpoint::Acceptor;
@@ -29,6 +29,7 @@ use crate::code::OneTimeCode;
 use crate::desk::{Desk, Rules};
 use crate::hub::Load;
 use crate::log::{Keep, Kind, Log, Note};
+use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
 use crate::settings::{SettingError, Settings};
 use crate::switch::Switch;
@@ -116,7 +117,9 @@ impl Relay {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.database_file()).await?);
         let setup_code = prepare_setup(store.as_ref(), settings.setup_file.as_deref()).await?;
         let (listen, tls_fingerprint) = listeners(&settings, &folder)?;
-        let server = Server::bind(&listen, server_settings(&settings), Arc::new(NotFound)).await?;
+        let plain = Plain::new(&settings);
+        let pages = Arc::new(PlainFront(Arc::clone(&plain)));
+        let server = Server::bind(&listen, server_settings(&settings), pages).await?;
         let addresses = server.addresses().to_vec();
 
         let (log, writer) = Log::new();
@@ -135,11 +138,12 @@ impl Relay {
         };
         let desk = Desk::new(Arc::clone(&store), Arc::clone(&switch), log.clone(), rules);
         let config = session_config(&settings, tls_fingerprint);
-        let acceptor = Acceptor::new(Arc::clone(&identity), config, switch.clone());
+        let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
         let desk = Arc::new(desk);
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
         let reception = Reception::new(acceptor, to_switch, desk, to_log, stop.clone());
+        plain.begin(&reception, identity.public(), config, stop.clone());
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);
         let running = tokio::spawn(Arc::clone(&reception).run(server));

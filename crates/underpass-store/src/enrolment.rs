@@ -38,11 +38,18 @@ pub struct Enrolled {
 }
 
 impl Enrolled {
-    /// Whether this machine is let in: its key not revoked, its user not disabled.
+    /// Whether this machine is let in: its key not revoked, its user not disabled. Ask
+    /// [`Enrolled::is_admitted_at`] where its key may have expired.
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         self.machine.state == crate::MachineState::Active
             && self.user.state == crate::UserState::Active
+    }
+
+    /// Whether this machine is let in at `at`: as [`Enrolled::is_admitted`], and not expired.
+    #[must_use]
+    pub fn is_admitted_at(&self, at: UnixMillis) -> bool {
+        self.is_admitted() && self.machine.expires.is_none_or(|expires| at < expires)
     }
 }
 

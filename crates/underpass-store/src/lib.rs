@@ -41,7 +41,10 @@ pub use events::{
     MAX_EVENT_DETAILS, MAX_EVENT_KIND, MAX_EVENT_NAME, NewEvent,
 };
 pub use fault::{Cause, Fault, FaultKind};
-pub use machines::{MACHINE_KEY_LEN, Machine, MachineId, MachineKey, MachineState, RevokeError};
+pub use machines::{
+    MACHINE_KEY_LEN, Machine, MachineId, MachineKey, MachineKind, MachineState, RevokeError,
+    TokenError,
+};
 pub use name::{MAX_NAME_LEN, Name, NameError, ServiceRef, ServiceRefError};
 pub use services::{
     Access, AccessEntry, AccessError, MAX_SERVICE_KEY_LEN, MIN_SERVICE_KEY_LEN, NewService,

@@ -31,6 +31,20 @@ words!(MachineState {
     MachineState::Revoked => "revoked",
 } "active, revoked");
 
+/// What holds a machine's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MachineKind {
+    /// An agent.
+    Agent,
+    /// A token of a bare HTTP client, which the relay turns into the key while it serves that client.
+    Token,
+}
+
+words!(MachineKind {
+    MachineKind::Agent => "agent",
+    MachineKind::Token => "token",
+} "agent, token");
+
 /// A machine enrolled under a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -48,6 +62,30 @@ pub struct Machine {
     pub enrolled: UnixMillis,
     /// When it was last seen, if ever.
     pub last_seen: Option<UnixMillis>,
+    /// What holds its key.
+    pub kind: MachineKind,
+    /// From when on its key is refused; `None` for never.
+    pub expires: Option<UnixMillis>,
+}
+
+/// Why no token was made.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// There is no such user.
+    #[error("no such user")]
+    NoSuchUser,
+    /// The user is disabled.
+    #[error("this user is disabled; enable them first")]
+    UserDisabled,
+    /// Another active machine or token of this user has the name.
+    #[error("a machine or token of this name exists; choose another one, or revoke the old one")]
+    NameTaken,
+    /// The key is known already, and not as this token.
+    #[error("this key is known already; draw another token")]
+    KeyKnown,
+    /// The store failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
 }
 
 /// Why a machine was not revoked.

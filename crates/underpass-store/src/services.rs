@@ -65,6 +65,8 @@ pub struct NewService {
     pub key: ServiceKey,
     /// Whether its channels may be compressed.
     pub compression: bool,
+    /// Whether bare HTTP clients may use it through the relay.
+    pub plain_http: bool,
     /// When it is published.
     pub at: UnixMillis,
 }
@@ -86,6 +88,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// Whether its channels may be compressed.
     pub compression: bool,
+    /// Whether bare HTTP clients may use it through the relay, which then reads what passes.
+    pub plain_http: bool,
     /// When it was first published.
     pub created: UnixMillis,
 }
@@ -282,6 +286,7 @@ mod tests {
             machine: MachineId(owner),
             key: ServiceKey::new(&[0; 16]).unwrap(),
             compression: true,
+            plain_http: false,
             created: UnixMillis(0),
         }
     }

@@ -25,7 +25,7 @@ use crate::{
     EventRetention, Fault, Invitation, InvitationId, InviteError, Machine, MachineId, MachineKey,
     Name, NewEvent, NewInvitation, NewMachine, NewService, PublishError, Published, RedeemError,
     ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, Store,
-    StoreFuture, UnixMillis, User, UserChangeError, UserId, UserState, Who,
+    StoreFuture, TokenError, UnixMillis, User, UserChangeError, UserId, UserState, Who,
 };
 use faults::OrFault;
 pub use open::OpenError;
@@ -152,6 +152,16 @@ impl Store for SqliteStore {
 
     fn machines(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<Machine>> {
         Box::pin(self.0.machines(user))
+    }
+
+    fn make_token<'a>(
+        &'a self,
+        user: UserId,
+        token: &'a NewMachine,
+        expires: Option<UnixMillis>,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, TokenError> {
+        Box::pin(self.0.make_token(user, token, expires, at))
     }
 
     fn revoke_machine(&self, id: MachineId) -> StoreFuture<'_, Machine, RevokeError> {

@@ -7,8 +7,8 @@ use crate::{
     Access, AccessEntry, AccessError, AppendError, CodeDigest, Enrolled, Event, EventFilter,
     EventRetention, Fault, Invitation, InvitationId, InviteError, Machine, MachineId, MachineKey,
     Name, NewEvent, NewInvitation, NewMachine, NewService, PublishError, Published, RedeemError,
-    ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, UnixMillis,
-    User, UserChangeError, UserId, UserState, Who,
+    ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, TokenError,
+    UnixMillis, User, UserChangeError, UserId, UserState, Who,
 };
 
 /// What every method of [`Store`] returns: boxed, so that a relay can hold an `Arc<dyn Store>`
@@ -129,6 +129,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// The machines of one user, or of all, revoked ones too.
     fn machines(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<Machine>>;
+
+    /// Makes a token of `user` for a bare HTTP client: a machine whose key is refused from `expires` on.
+    ///
+    /// The same key with the same name gets the same answer again, so that a lost answer does no harm.
+    ///
+    /// # Errors
+    /// Every case of [`TokenError`].
+    fn make_token<'a>(
+        &'a self,
+        user: UserId,
+        token: &'a NewMachine,
+        expires: Option<UnixMillis>,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, TokenError>;
 
     /// Refuses a machine's key from now on, for good. Returns the machine as it is now.
     ///

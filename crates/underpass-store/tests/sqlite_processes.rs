@@ -246,6 +246,7 @@ async fn enrol_without_end(file: &Path) {
             machine: made.machine.id,
             key: ServiceKey::new(&new.key.0).unwrap(),
             compression: true,
+            plain_http: false,
             at: START,
         };
         store.publish_service(&service).await.unwrap();

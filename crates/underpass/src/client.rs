@@ -187,12 +187,13 @@ impl Client {
     async fn publish(&self, name: &str) -> Result<String, Error> {
         let name = name.to_owned();
         let answer = self.request(|request| {
-            let (description, compression) = (String::new(), true);
+            let (description, compression, plain_http) = (String::new(), true, false);
             Publish {
                 request,
                 name,
                 description,
                 compression,
+                plain_http,
             }
             .into()
         });

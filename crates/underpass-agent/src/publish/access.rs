@@ -69,6 +69,7 @@ mod tests {
             present: true,
             mine,
             publisher: [0; 32],
+            plain_http: false,
             allowed: allowed.iter().map(|who| (*who).to_owned()).collect(),
         }
     }

@@ -28,6 +28,8 @@ pub struct Offer {
     pub description: String,
     /// Whether channels to it may be compressed.
     pub compression: bool,
+    /// Whether bare HTTP clients may use it, for whom the relay is the endpoint and reads what passes.
+    pub plain_http: bool,
 }
 
 /// A service as the relay knows it now.
@@ -133,8 +135,12 @@ impl Publisher {
                 target,
                 description,
                 compression,
+                plain_http,
             } = offer;
-            let answer = self.standing.publish(name, description, *compression).await;
+            let publishing = self
+                .standing
+                .publish(name, description, *compression, *plain_http);
+            let answer = publishing.await;
             let published = answer.map_err(|error| PublishError {
                 name: name.clone(),
                 error,

@@ -12,10 +12,10 @@ use crate::failure::Failure;
 use crate::output::Rows;
 use crate::settings::{Flags, ToRelay};
 
-/// List your machines (all, for a manager), and shut one out
+/// List your machines and tokens (all, for a manager), and shut one out
 ///
 /// Columns in a pipe: name, user, active or disabled, present or away, last seen (RFC 3339),
-/// fingerprint.
+/// fingerprint, agent or token, expiry (RFC 3339).
 #[derive(Debug, Args)]
 pub struct Machines {
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Machines {
 enum Action {
     /// Shut a machine out for good: its key is not accepted any more
     Revoke {
-        /// The machine, as MACHINE or MACHINE.USER
+        /// The machine or token, as MACHINE or MACHINE.USER
         machine: String,
     },
 }
@@ -62,7 +62,7 @@ impl Machines {
 const END_OF_TIME: u64 = 253_402_300_800;
 
 /// A moment in seconds since 1970 as text; empty for never, and for what is no date.
-fn moment(seconds: u64) -> String {
+pub fn moment(seconds: u64) -> String {
     match seconds {
         0 | END_OF_TIME.. => String::new(),
         seconds => {
@@ -70,6 +70,10 @@ fn moment(seconds: u64) -> String {
             humantime::format_rfc3339_seconds(time).to_string()
         }
     }
+}
+
+fn kind_word(row: &MachineRow) -> &'static str {
+    if row.token { "token" } else { "agent" }
 }
 
 fn as_rows(machines: &[MachineRow]) -> Rows {
@@ -82,6 +86,8 @@ fn as_rows(machines: &[MachineRow]) -> Rows {
             if row.present { "present" } else { "away" }.to_owned(),
             moment(row.last_seen_s),
             key(row),
+            kind_word(row).to_owned(),
+            moment(row.expires_s),
         ]
     });
     let json = machines.iter().map(|row| {
@@ -92,10 +98,21 @@ fn as_rows(machines: &[MachineRow]) -> Rows {
             "present": row.present,
             "last_seen": moment(row.last_seen_s),
             "key": key(row),
+            "kind": kind_word(row),
+            "expires": moment(row.expires_s),
         })
     });
     Rows {
-        columns: &["name", "user", "state", "presence", "last seen", "key"],
+        columns: &[
+            "name",
+            "user",
+            "state",
+            "presence",
+            "last seen",
+            "key",
+            "kind",
+            "expires",
+        ],
         cells: cells.collect(),
         json: json.collect(),
     }

@@ -27,6 +27,9 @@ pub struct Publish {
     /// Do not compress: for services where an attacker can mix its own text with secrets
     #[arg(long)]
     no_compression: bool,
+    /// Let programs without an agent use it by plain HTTP; the relay can read what those send and receive
+    #[arg(long)]
+    plain_http: bool,
     /// Write a newline to this file descriptor when ready
     #[arg(long, value_name = "N")]
     ready_fd: Option<u32>,
@@ -82,6 +85,7 @@ impl Publish {
                 target: target.clone(),
                 description: self.description.clone(),
                 compression: !self.no_compression,
+                plain_http: self.plain_http,
             })
         });
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;

@@ -12,7 +12,8 @@ use crate::settings::{Flags, ToRelay};
 /// List the services you may use, and say who may use yours
 ///
 /// Columns in a pipe: name, owner, present or away, allowed users, description, full name,
-/// fingerprint of the publisher.
+/// fingerprint of the publisher, sealed or readable (whether the relay can read what clients without an
+/// agent exchange with it).
 #[derive(Debug, Args)]
 pub struct Services {
     #[command(flatten)]
@@ -72,6 +73,11 @@ impl Services {
     }
 }
 
+/// Whether the relay can read anything that is exchanged with a service.
+fn secrecy(row: &ServiceRow) -> &'static str {
+    if row.plain_http { "readable" } else { "sealed" }
+}
+
 fn as_rows(services: &[ServiceRow]) -> Rows {
     let state = |row: &ServiceRow| if row.present { "present" } else { "away" };
     let publisher = |row: &ServiceRow| Fingerprint::from_bytes(row.publisher).to_string();
@@ -84,6 +90,7 @@ fn as_rows(services: &[ServiceRow]) -> Rows {
             row.description.clone(),
             row.full_name.clone(),
             publisher(row),
+            secrecy(row).to_owned(),
         ]
     });
     let json = services.iter().map(|row| {
@@ -96,6 +103,7 @@ fn as_rows(services: &[ServiceRow]) -> Rows {
             "description": row.description,
             "full_name": row.full_name,
             "publisher": publisher(row),
+            "plain_http": row.plain_http,
         })
     });
     Rows {
@@ -107,6 +115,7 @@ fn as_rows(services: &[ServiceRow]) -> Rows {
             "description",
             "full name",
             "publisher",
+            "relay",
         ],
         cells: cells.collect(),
         json: json.collect(),

@@ -1,14 +1,18 @@
 //! `underpass users`
 
 use clap::{Args, Subcommand};
-use underpass_proto::control::{Standing as Enrolment, UserRole, UserRow};
+use underpass_agent::Standing;
+use underpass_proto::Code;
+use underpass_proto::control::{MachineRow, Standing as Enrolment, UserRole, UserRow};
+use underpass_relay::plain;
 
-use super::{Context, errors};
+use super::machines::moment;
+use super::{Context, Enrolled, errors};
 use crate::failure::Failure;
 use crate::output::Rows;
 use crate::settings::{Flags, Span, ToRelay};
 
-/// List users, and invite further machines and users
+/// List users, invite further machines and users, and make tokens for programs without an agent
 ///
 /// Columns in a pipe: name, role, state, number of machines.
 #[derive(Debug, Args)]
@@ -29,6 +33,122 @@ enum Action {
         #[arg(long, value_name = "TIME")]
         lifetime: Option<Span>,
     },
+    Token(Token),
+}
+
+/// Make a token, with which a program without an agent can use services by plain HTTP
+///
+/// The token is printed once and kept nowhere. Whoever has it can use what its user may use, as far as
+/// the owners of services let the relay read what passes. Columns of --list in a pipe: name, user,
+/// active or disabled, expiry (RFC 3339, empty for none).
+#[derive(Debug, Args)]
+struct Token {
+    /// The token's name, which no machine of the user has
+    #[arg(required_unless_present_any = ["list", "revoke"])]
+    name: Option<String>,
+    /// Whose token it is; if not given, your own
+    #[arg(long, value_name = "USER", requires = "name")]
+    user: Option<String>,
+    /// How long it is good for, such as 12h or 30d; if not given, until it is revoked
+    #[arg(long, value_name = "TIME", requires = "name")]
+    expires: Option<Span>,
+    /// List tokens instead
+    #[arg(long, conflicts_with_all = ["name", "revoke"])]
+    list: bool,
+    /// Revoke a token instead, given as NAME or NAME.USER
+    #[arg(long, value_name = "NAME", conflicts_with = "name")]
+    revoke: Option<String>,
+}
+
+impl Token {
+    async fn run(&self, context: &Context, enrolled: &Enrolled) -> Result<(), Failure> {
+        match (&self.name, &self.revoke) {
+            (Some(name), _) => self.make(context, enrolled, name).await,
+            (None, Some(name)) => revoke(context, &enrolled.standing, name).await,
+            (None, None) => {
+                let rows = tokens(&enrolled.standing).await?;
+                context.output.rows(&token_rows(&rows))
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        context: &Context,
+        enrolled: &Enrolled,
+        name: &str,
+    ) -> Result<(), Failure> {
+        let token = plain::Token::draw();
+        let lifetime_s = self.expires.map_or(0, |span| span.0.as_secs().max(1));
+        let user = self.user.as_deref().unwrap_or("");
+        let key = token.key().public();
+        let made = enrolled.standing.make_token(user, name, key, lifetime_s);
+        made.await.map_err(|error| {
+            errors::of_request(&error, &format!("cannot make the token {name}"))
+        })?;
+        let url = &enrolled.known.url;
+        context.output.message(&format!(
+            "try it with: curl -d '' -H 'Authorization: Bearer TOKEN' '{url}/plain/open?service=NAME'"
+        ));
+        let token = token.to_string();
+        let json = serde_json::json!({
+            "name": name, "token": token, "expires_s": lifetime_s, "relay": url,
+        });
+        context.output.result(&token, &json)
+    }
+}
+
+async fn tokens(standing: &Standing) -> Result<Vec<MachineRow>, Failure> {
+    let rows = standing.machines().await;
+    let mut rows = rows.map_err(|error| errors::of_request(&error, "cannot list tokens"))?;
+    rows.retain(|row| row.token);
+    Ok(rows)
+}
+
+async fn revoke(context: &Context, standing: &Standing, name: &str) -> Result<(), Failure> {
+    let trying = format!("cannot revoke {name}");
+    let failed = |error| errors::of_request(&error, &trying);
+    let full = match name.split_once('.') {
+        Some(_) => name.to_owned(),
+        None => format!("{name}.{}", standing.who_am_i().await.map_err(failed)?.user),
+    };
+    // Said of tokens, it must not shut a machine out that has the name.
+    let is_meant = |row: &MachineRow| {
+        row.state == Enrolment::Active && format!("{}.{}", row.name, row.user) == full
+    };
+    if !tokens(standing).await?.iter().any(is_meant) {
+        let failure = Failure::of_code(Code::NoMachine, &trying);
+        return Err(failure
+            .with_what(format!("there is no token {full}"))
+            .with_next("list tokens with: underpass users token --list"));
+    }
+    standing.revoke(&full).await.map_err(failed)?;
+    context.output.message(&format!("{name} is revoked"));
+    Ok(())
+}
+
+fn token_rows(tokens: &[MachineRow]) -> Rows {
+    let cells = tokens.iter().map(|row| {
+        vec![
+            row.name.clone(),
+            row.user.clone(),
+            state_word(row.state).to_owned(),
+            moment(row.expires_s),
+        ]
+    });
+    let json = tokens.iter().map(|row| {
+        serde_json::json!({
+            "name": row.name,
+            "user": row.user,
+            "state": state_word(row.state),
+            "expires": moment(row.expires_s),
+        })
+    });
+    Rows {
+        columns: &["name", "user", "state", "expires"],
+        cells: cells.collect(),
+        json: json.collect(),
+    }
 }
 
 impl Users {
@@ -59,6 +179,7 @@ impl Users {
                 });
                 context.output.result(&invited.code, &json)
             }
+            Some(Action::Token(token)) => token.run(&context, &enrolled).await,
         };
         standing.attachment().detach().await;
         outcome

@@ -20,8 +20,8 @@ pub use services::{
     ServiceRows, Services, Withdraw,
 };
 pub use users::{
-    Invite, Invited, MachineRow, MachineRows, Machines, Revoke, Standing, UserRole, UserRow,
-    UserRows, Users,
+    Invite, Invited, MachineRow, MachineRows, Machines, MakeToken, Revoke, Standing, UserRole,
+    UserRow, UserRows, Users,
 };
 
 use crate::Speaker;
@@ -63,6 +63,8 @@ messages! {
     0x0c Machines in [Agent];
     /// Shuts a machine out.
     0x0d Revoke in [Agent];
+    /// Makes a token for a bare HTTP client.
+    0x0e MakeToken in [Agent];
 
     /// Carried out.
     0x20 Done in [Relay];
@@ -104,7 +106,7 @@ impl Control {
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
-            Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows
+            MakeToken             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows
         }
     }
 
@@ -175,6 +177,7 @@ mod tests {
             mine: true,
             publisher: [n as u8; 32],
             allowed: vec!["u".repeat(63); allowed],
+            plain_http: false,
         }
     }
 
@@ -235,6 +238,7 @@ mod tests {
             mine: false,
             publisher: [0; 32],
             allowed: vec![String::new(); MAX_ALLOWED],
+            plain_http: false,
         };
         let count = (MAX_CONTROL - 16) / empty.fields_len();
         let message = Control::from(ServiceRows {

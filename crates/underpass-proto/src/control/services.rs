@@ -17,6 +17,8 @@ body! {
         pub description: String as Text<255>,
         /// Whether channels to it may be compressed.
         pub compression: bool,
+        /// Whether bare HTTP clients may use it, for whom the relay is the endpoint and so reads what passes.
+        pub plain_http: bool,
     }
 }
 
@@ -94,6 +96,8 @@ body! {
         /// Who may use it beside its owner; only told to the owner and managers; of more than
         /// 256 only the first.
         pub allowed: Vec<String> as List<Label<63>, MAX_ALLOWED>,
+        /// Whether the relay can read what bare HTTP clients exchange with it.
+        pub plain_http: bool,
     }
 }
 
@@ -161,8 +165,9 @@ mod samples {
                     name: "db".into(),
                     description: "127.0.0.1:5432".into(),
                     compression: true,
+                    plain_http: false,
                 },
-                "05 04 02 6462 0e 3132372e302e302e313a35343332 01",
+                "05 04 02 6462 0e 3132372e302e302e313a35343332 01 00",
             )]
         }
     }
@@ -240,12 +245,13 @@ mod samples {
                             mine: false,
                             publisher: [0x77; 32],
                             allowed: vec!["alice".into(), "*".into()],
+                            plain_http: true,
                         }],
                         more: false,
                     },
                     "25 08 01 02 6462 03 626f62 0f 64622e626f622e696e7465726e616c 00 01 00 \
                      7777777777777777777777777777777777777777777777777777777777777777 \
-                     02 05 616c696365 01 2a 00",
+                     02 05 616c696365 01 2a 01 00",
                 ),
                 (
                     ServiceRows {

@@ -107,6 +107,10 @@ body! {
         pub present: bool,
         /// When it was last attached, in seconds since 1970; 0 for never.
         pub last_seen_s: u64,
+        /// Whether it is no machine but a token of a bare HTTP client.
+        pub token: bool,
+        /// When it expires, in seconds since 1970; 0 for never.
+        pub expires_s: u64,
     }
 }
 
@@ -129,6 +133,23 @@ body! {
         pub request: u64,
         /// The machine, at most 127 bytes: its name, or `MACHINE.USER`.
         pub machine: String as Label<127>,
+    }
+}
+
+body! {
+    /// Makes a token for a bare HTTP client, which is listed and revoked as a machine is; answered by
+    /// `Done`. The token itself is not told: the sender has drawn it.
+    pub struct MakeToken {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The user whose token it is; empty for the sender's own; at most 63 bytes.
+        pub user: String as Label<63>,
+        /// The token's name, which must be free among the user's machines; at most 63 bytes.
+        pub name: String as Label<63>,
+        /// The public key of the key pair that the token stands for.
+        pub key: [u8; 32],
+        /// How long it is good for, in seconds; 0 until it is revoked.
+        pub lifetime_s: u64,
     }
 }
 
@@ -205,12 +226,30 @@ mod samples {
                         state: Standing::Disabled,
                         present: false,
                         last_seen_s: 1_700_000_000,
+                        token: true,
+                        expires_s: 0,
                     }],
                     more: false,
                 },
                 "28 0c 01 06 6c6170746f70 03 626f62 \
                  5555555555555555555555555555555555555555555555555555555555555555 \
-                 01 00 c00000006553f100 00",
+                 01 00 c00000006553f100 01 00 00",
+            )]
+        }
+    }
+
+    impl Sampled for MakeToken {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                MakeToken {
+                    request: 14,
+                    user: "bob".into(),
+                    name: "meter".into(),
+                    key: [0x44; 32],
+                    lifetime_s: 86_400,
+                },
+                "0e 0e 03 626f62 05 6d65746572 \
+                 4444444444444444444444444444444444444444444444444444444444444444 80015180",
             )]
         }
     }

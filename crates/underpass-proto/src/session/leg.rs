@@ -32,7 +32,7 @@ const MAX_ASKED: usize = 8;
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// The wait for a suspect is doubled at most so many times: a path that needs 32 seconds for one
 /// record still gets it through.
-const MAX_PATIENCE: u32 = 4;
+pub(super) const MAX_PATIENCE: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LegState {
@@ -131,10 +131,10 @@ impl Leg {
             .is_some_and(|since| now.since(since) < SUSPECT_AFTER)
     }
 
-    /// The peer acknowledged something new that was sent here.
-    pub(crate) fn answered(&mut self, now: Time) {
+    /// The peer acknowledged something new that was sent here. True where that had been in doubt.
+    pub(crate) fn answered(&mut self, now: Time) -> bool {
         self.last_answer = now;
-        self.suspect_since = None;
+        self.suspect_since.take().is_some()
     }
 
     pub(crate) fn sent(&mut self, now: Time) {

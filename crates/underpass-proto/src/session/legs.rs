@@ -206,11 +206,12 @@ impl Session {
         let others: SmallVec<[LegId; 4]> =
             self.legs.keys().copied().filter(|id| *id != leg).collect();
         // The peer answered on another leg in less time than an answer had been missing here: the
-        // doubt was right, and nothing speaks for waiting longer the next time.
+        // doubt was right, and nothing speaks for waiting longer the next time. Where a record was
+        // under way, its acknowledgement tells: it may be large, and the path slow.
         let right = |id: &LegId| {
-            self.legs
-                .get(id)
-                .is_some_and(|leg| leg.rightly_suspected(now))
+            let leg = self.legs.get(id);
+            leg.is_some_and(|leg| leg.rightly_suspected(now))
+                && self.replay.oldest_under_way(*id).is_none()
         };
         if others.iter().any(right) {
             self.patience = self.patience.saturating_sub(1);

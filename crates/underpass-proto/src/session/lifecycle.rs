@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
-use super::leg::Verdict;
+use super::leg::{MAX_PATIENCE, Verdict};
 use super::{Closed, ClosedBy, Event, LINGER, LegId, Session, State};
 use crate::code;
 use crate::frame::{Close, Frame};
@@ -66,7 +66,7 @@ impl Session {
             match leg.handle_timeout(now, oldest, idle, patience) {
                 Verdict::Fine => {}
                 Verdict::Suspect => {
-                    self.patience = self.patience.saturating_add(1);
+                    self.patience = (self.patience + 1).min(MAX_PATIENCE);
                     self.events.push_back(Event::LegSuspect { leg: *id });
                 }
                 Verdict::Hopeless => hopeless.push(*id),

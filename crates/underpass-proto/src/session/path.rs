@@ -7,32 +7,45 @@
 //! A long round trip alone does not show a queue: boxes that cork, poll or wait for company delay
 //! what they carry, and only while they carry much. So the window is changed, and the rate tells:
 //! where it follows the window, nothing queues and the time that a window takes is the path's own
-//! delay (`base`); where it does not, the difference is queue. The window is somewhat more than what
-//! the path holds without a queue, and less than that is tried now and then to see whether it is still
-//! so.
+//! delay (`base`); where it does not, the difference is queue.
+//!
+//! 1. It starts small and grows by what is acknowledged, as TCP does, but only until the first round
+//!    trip is late: what is in front of a keystroke then is some milliseconds' worth.
+//! 2. Half the window shows whether that was queue. If not, the search goes on by doubling.
+//! 3. From then on the window is the rate times what `allowance` says. It does not feed itself: a
+//!    `base` above the shortest round trip is checked by trying less, and it grows only when more was
+//!    tried and carried more.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::received::MAX_ACK_DELAY;
 use crate::packet::MAX_PLAINTEXT;
 use crate::time::Time;
 
-/// Under way before anything was measured.
-const INITIAL_WINDOW: u64 = 128 * 1024;
+/// Under way before anything was measured: 13 ms at 20 Mbit/s.
+const INITIAL_WINDOW: u64 = 32 * 1024;
+/// The window grows with each acknowledgement until a round trip takes so much longer than the
+/// shortest, or an eighth of that: how RFC 9406 §4.2 leaves slow start, somewhat above its 4 ms
+/// because acknowledgements wait for company.
+const LATE: Duration = Duration::from_millis(5);
 /// Under way at least, however slow the path: a few of the smallest records and their headers.
 const MIN_WINDOW: u64 = 16 * 1024;
 /// Under way at most.
 const MAX_WINDOW: u64 = 64 << 20;
-/// How much delay a full window may build on top of the path's own and one shortest round trip.
-const QUEUE: Duration = Duration::from_millis(10);
+/// How much delay a full window may build on top of the path's own, one shortest round trip and the
+/// wait of acknowledgements for company.
+const QUEUE: Duration = Duration::from_millis(7);
 /// One sample covers at least this, so that a token bucket's burst is not taken for the rate.
 const SAMPLE: Duration = Duration::from_millis(40);
 /// The same while the window is still searched for.
-const SEARCH_SAMPLE: Duration = Duration::from_millis(5);
+const SEARCH_SAMPLE: Duration = Duration::from_millis(20);
 /// The rate is the highest of so many samples.
 const SAMPLES: usize = 10;
-/// Half the window is tried this often, or once in ten round trips.
+/// Less or more is tried this often, or once in ten round trips.
 const TRIAL_AFTER: Duration = Duration::from_secs(1);
+/// The same, or once in three, where the window comes from a search or was just found too large.
+const TRIAL_SOON: Duration = Duration::from_millis(100);
 /// A record should take about this long to send, so that nothing waits long behind one.
 const RECORD_TIME: Duration = Duration::from_millis(10);
 /// Smallest and largest target for a record's payload.
@@ -40,22 +53,38 @@ const RECORD_MIN: u64 = 1024;
 const RECORD_MAX: u64 = MAX_PLAINTEXT as u64 - KEY_UPDATE_LEN;
 /// Room for KEY_UPDATE, which is added to a record that is full.
 const KEY_UPDATE_LEN: u64 = 16;
+/// A window that is full holds so many at least: what is under way falls short of it by up to one.
+const RECORDS: u64 = 8;
 /// The target before anything was measured.
 const RECORD_INITIAL: u64 = 16 * 1024;
 
 /// What the window is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// Nothing is known.
-    New,
+    /// Grows by whatever is acknowledged until a round trip is late.
+    Start,
+    /// A round trip was late: is it a queue?
+    Late,
     /// Doubles until the rate does not follow.
     Up,
     /// Halves until the rate follows, as it has done so many times.
     Down(u8),
-    /// Follows rate and delay; half of it is tried at this time.
+    /// Follows the rate; at this time less is tried, or more.
     Steady(Time),
-    /// Half the window is tried.
+    /// Half of what `base` takes is tried: it may be queue.
     Trial,
+    /// More is tried: the path may have become longer.
+    Probe,
+}
+
+impl Mode {
+    /// How long a sample takes at least.
+    fn sample(self) -> Duration {
+        match self {
+            Mode::Steady(_) | Mode::Trial | Mode::Probe => SAMPLE,
+            _ => SEARCH_SAMPLE,
+        }
+    }
 }
 
 /// Round trip, delivery rate and window of one leg.
@@ -65,6 +94,8 @@ pub(crate) struct Path {
     min_rtt: Duration,
     /// Delivered bytes per second, the newest last.
     rates: VecDeque<u64>,
+    /// Some of them are short samples of a search.
+    searched: bool,
     window: u64,
     /// The path's own delay with traffic on it, as far as it is known.
     base: Duration,
@@ -97,9 +128,10 @@ impl Path {
             smoothed_rtt: None,
             min_rtt: Duration::ZERO,
             rates: VecDeque::with_capacity(SAMPLES),
+            searched: true,
             window: INITIAL_WINDOW,
             base: Duration::ZERO,
-            mode: Mode::New,
+            mode: Mode::Start,
             last: (0, 0),
             sample: Sample {
                 start: now,
@@ -135,6 +167,11 @@ impl Path {
         };
         self.min_rtt = min;
         self.smoothed_rtt = Some(smoothed);
+        if self.mode == Mode::Start && self.limited && rtt > min + LATE.max(min / 8) {
+            self.mode = Mode::Late;
+            // The window stands still from now on: what is measured begins anew.
+            self.limited = false;
+        }
     }
 
     /// The window is full with so many bytes under way. The next packet is number `next`.
@@ -182,6 +219,9 @@ impl Path {
     /// Takes bytes that the peer newly acknowledged, up to the packet `newest`, when the next one is
     /// number `next`.
     pub(crate) fn on_delivered(&mut self, now: Time, bytes: u64, newest: u64, next: u64) {
+        if self.mode == Mode::Start && self.limited {
+            self.window = (self.window + bytes).min(MAX_WINDOW);
+        }
         if let Some(settles) = self.settles {
             if newest >= settles {
                 self.settles = None;
@@ -190,10 +230,7 @@ impl Path {
             return;
         }
         self.sample.bytes += bytes;
-        let least = match self.mode {
-            Mode::Steady(_) | Mode::Trial => SAMPLE,
-            _ => SEARCH_SAMPLE,
-        };
+        let least = self.mode.sample();
         let span = now.since(self.sample.start);
         if newest >= self.sample.until && span >= least {
             let sample = self.sample.clone();
@@ -210,6 +247,11 @@ impl Path {
         self.note_idle(now);
         let limited = self.limited && sample.under_way > 0;
         let counts = limited && self.mode != Mode::Trial;
+        if limited && self.searched && self.mode.sample() == SAMPLE {
+            // Those of the search are short, and the highest counts: it may be far too high.
+            self.searched = false;
+            self.rates.clear();
+        }
         if counts || rate > self.rate() {
             if self.rates.len() == SAMPLES {
                 self.rates.pop_front();
@@ -223,8 +265,8 @@ impl Path {
                 self.settles = Some(self.sample.until);
             }
             self.last = (sample.under_way, rate);
-        } else if self.mode == Mode::Trial {
-            self.steady(now);
+        } else if matches!(self.mode, Mode::Trial | Mode::Probe) {
+            self.steady(now, self.base, TRIAL_AFTER);
         }
     }
 
@@ -236,58 +278,72 @@ impl Path {
         let followed = followed(self.last, (under_way, rate));
         let follows = followed > 0.5;
         match self.mode {
-            Mode::New if short => self.search_up(spent),
-            Mode::New => {
+            Mode::Start => {}
+            Mode::Late if short => self.steady(now, self.min_rtt, TRIAL_AFTER),
+            Mode::Late => {
                 self.mode = Mode::Down(0);
-                self.window /= 2;
+                self.window = (self.window / 2).max(MIN_WINDOW);
             }
             Mode::Up if follows && self.window < MAX_WINDOW => self.search_up(spent),
-            Mode::Up => self.steady(now),
+            Mode::Up => self.steady(now, self.base, TRIAL_SOON),
             // The rate followed at once and in full: it is a slow path and no queue.
             Mode::Down(0) if followed > 0.8 => self.search_up(spent),
-            Mode::Down(_) if follows || short || self.window <= MIN_WINDOW => {
-                self.base = spent;
-                self.steady(now);
+            Mode::Down(_) if follows => self.steady(now, spent, TRIAL_SOON),
+            // What is under way now is enough, and a window that allows for no delay holds that.
+            Mode::Down(_) if short || self.window <= MIN_WINDOW => {
+                self.steady(now, self.min_rtt, TRIAL_AFTER);
             }
             Mode::Down(times) => {
                 self.mode = Mode::Down(times.saturating_add(1));
                 self.window = (self.window / 2).max(MIN_WINDOW);
             }
             Mode::Steady(trial) => {
-                if follows {
-                    self.base = self.base.max(spent);
-                }
-                self.base = self.base.min(self.rtt()).max(self.min_rtt);
-                self.window = self.target();
-                // The shortest round trip seen is no queue: nothing to find out.
-                let trial_window = product(self.rate(), self.base * 3 / 5).max(MIN_WINDOW);
-                if now >= trial && self.base > self.min_rtt * 5 / 4 && trial_window < self.window {
-                    self.mode = Mode::Trial;
-                    self.window = trial_window;
-                }
+                let starved = spent > self.allowance(self.base) && (follows || now >= trial);
+                self.keep(now, trial, starved);
             }
-            Mode::Trial => {
-                self.base = if follows { spent } else { self.base.min(spent) };
-                self.steady(now);
-            }
+            Mode::Trial if follows => self.steady(now, spent, TRIAL_AFTER),
+            Mode::Trial => self.steady(now, self.base.min(spent), TRIAL_SOON),
+            Mode::Probe if follows => self.steady(now, spent, TRIAL_SOON),
+            Mode::Probe => self.steady(now, self.base, TRIAL_AFTER),
+        }
+    }
+
+    /// Follows the rate. `starved` says that the window seems to be what limits it.
+    fn keep(&mut self, now: Time, trial: Time, starved: bool) {
+        self.base = self.base.min(self.rtt()).max(self.min_rtt);
+        self.window = self.target();
+        let smaller = product(self.rate(), self.base / 2).max(MIN_WINDOW);
+        // The shortest round trip seen is no queue: nothing to find out.
+        let doubtful = self.base > self.min_rtt * 5 / 4 && smaller < self.window;
+        if now >= trial && doubtful {
+            self.mode = Mode::Trial;
+            self.window = smaller;
+        } else if starved {
+            // It may be mere noise, and a window that is too large feeds itself: ask before believing.
+            self.mode = Mode::Probe;
+            self.window = (self.window * 3 / 2).min(MAX_WINDOW);
         }
     }
 
     fn search_up(&mut self, spent: Duration) {
         self.base = spent;
+        self.searched = true;
         self.mode = Mode::Up;
         self.window = (self.window * 2).min(MAX_WINDOW);
     }
 
-    fn steady(&mut self, now: Time) {
-        self.base = self.base.max(self.min_rtt);
+    /// The path's own delay was found: the window is kept, and looked at again after a time.
+    fn steady(&mut self, now: Time, base: Duration, again: Duration) {
+        self.base = base.max(self.min_rtt);
         self.window = self.target();
-        self.mode = Mode::Steady(now + TRIAL_AFTER.max(self.rtt() * 10));
+        let trips = if again == TRIAL_SOON { 3 } else { 10 };
+        self.mode = Mode::Steady(now + again.max(self.rtt() * trips));
     }
 
-    /// How long a window may take where the path's own delay is `base`.
+    /// How long a window may take where the path's own delay is `base`. What has arrived counts as
+    /// under way until its acknowledgement has had company.
     fn allowance(&self, base: Duration) -> Duration {
-        base + self.min_rtt + QUEUE
+        base + self.min_rtt + MAX_ACK_DELAY + QUEUE
     }
 
     fn target(&self) -> u64 {
@@ -302,10 +358,11 @@ impl Path {
     /// How large the next record's payload should be, in bytes. A window holds several, or the path
     /// would run dry between them.
     pub(crate) fn record_target(&self) -> usize {
+        let most = self.window / if self.limited { RECORDS } else { 2 };
         let bytes = match self.rate() {
-            0 => RECORD_INITIAL,
+            0 => RECORD_INITIAL.min(most),
             rate => product(rate, RECORD_TIME)
-                .min(self.window / 4)
+                .min(most)
                 .clamp(RECORD_MIN, RECORD_MAX),
         };
         usize::try_from(bytes).unwrap_or(usize::MAX)

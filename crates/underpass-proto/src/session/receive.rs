@@ -287,8 +287,11 @@ impl Session {
                 if let Some(state) = self.legs.get_mut(&on) {
                     let newest = self.replay.newest_acknowledged(on);
                     state.path.on_delivered(now, bytes, newest, state.packets);
-                    state.answered(now);
-                    self.patience = 0;
+                    // Step by step: one record that got through does not make a slow path fast. And an answer
+                    // of a leg in doubt shows that the wait was too short, not that it is long enough.
+                    if !state.answered(now) {
+                        self.patience = self.patience.saturating_sub(1);
+                    }
                 }
             }
         }

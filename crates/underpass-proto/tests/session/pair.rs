@@ -27,6 +27,8 @@ pub(crate) struct Link {
     pub(crate) delay: Duration,
     /// What large packets take longer than that, as where a box waits for company.
     pub(crate) cork: Duration,
+    /// What arrives waits for so long out of every 71 ms, as where a process does not get its turn.
+    pub(crate) nap: Duration,
     /// Bytes that a sender may have queued before the leg takes no more.
     pub(crate) backlog: u64,
 }
@@ -37,6 +39,7 @@ impl Link {
             rate,
             delay,
             cork: Duration::ZERO,
+            nap: Duration::ZERO,
             backlog: 1 << 40,
         }
     }
@@ -44,6 +47,12 @@ impl Link {
     /// So quick that it does not matter.
     pub(crate) fn quick() -> Self {
         Link::new(0, Duration::from_millis(1))
+    }
+
+    /// When something that came in at `at` is looked at.
+    fn after_nap(&self, at: Time) -> Time {
+        let into = Duration::from_micros(at.as_micros() % 71_000);
+        at + self.nap.saturating_sub(into)
     }
 
     fn time_for(&self, bytes: u64) -> Duration {
@@ -565,7 +574,9 @@ impl Pair {
         } else {
             Duration::ZERO
         };
-        let mut at = (pipe.free_at + link.delay + cork).max(pipe.last_arrival);
+        let mut at = link
+            .after_nap(pipe.free_at + link.delay + cork)
+            .max(pipe.last_arrival);
         if leg.lost || pipe.silent {
             return;
         }

@@ -380,6 +380,22 @@ fn a_silent_leg_is_replaced_within_seconds_and_an_outage_of_minutes_is_survived(
 }
 
 #[test]
+fn large_records_get_through_a_path_that_became_slow() {
+    let mut world = world(Link::new(20_000_000, Duration::from_millis(5)));
+    world.add(ChannelPlan::exchange(A, 1 << 40, 0));
+    world.run(Duration::from_secs(1));
+    // The records under way were cut for a path a thousand times as fast.
+    world.pair.link = Link::new(16_000, Duration::from_millis(200));
+    let leg = active(&world);
+    world.pair.cut(leg, Cut::Reset);
+    world.run(Duration::from_secs(120));
+    let before = world.delivered;
+    world.run(Duration::from_secs(60));
+    let got = world.delivered - before;
+    assert!(got > 60 * 16_000 * 7 / 10, "{got} bytes in a minute");
+}
+
+#[test]
 fn redial_splits_the_stream_at_its_offset() {
     for cut in [false, true] {
         let mut world = world(slow());

@@ -84,7 +84,9 @@ fn exchanges(pair: &mut Pair, key: ChannelId, bulk: Option<ChannelId>, time: Dur
                             pair.settle(B);
                         } else if let Some(at) = asked.take() {
                             times.push(pair.now.since(at).as_micros() as u64);
-                            next = pair.now + Duration::from_millis(37);
+                            // Between 20 and 50 ms later.
+                            next =
+                                pair.now + Duration::from_millis(20 + times.len() as u64 * 7 % 31);
                         }
                     }
                     _ => {}
@@ -122,6 +124,52 @@ fn keystroke_beside_bulk(link: Link) {
     assert!(p99 <= bound, "p99 {p99} us, bound {bound} us");
     assert!(times[times.len() - 1] <= bound * 2);
     assert!(times.len() > 100);
+}
+
+/// The same from the first byte of the bulk on, up or down, while both ends get their turn late now
+/// and then. The leg hands everything to its slow part at once, as a relay does whose link to the
+/// other end is the narrow one.
+#[test]
+fn a_keystroke_does_not_wait_behind_the_start_of_a_bulk_transfer() {
+    let from_the_start = |link: Link, from: usize, seconds: u64| {
+        let mut idle = on(link);
+        let key = open(&mut idle, Class::Normal, "key");
+        let alone = exchanges(&mut idle, key, None, Duration::from_secs(5));
+        let mut busy = on(link);
+        let key = open(&mut busy, Class::Normal, "key");
+        // As in life: the path's delay is known, its rate is not.
+        exchanges(&mut busy, key, None, Duration::from_secs(1));
+        let bulk = open(&mut busy, Class::Normal, "bulk");
+        busy.run(Duration::from_millis(100));
+        fill(&mut busy, from, bulk);
+        let before = busy.counts.bytes;
+        let times = exchanges(&mut busy, key, Some(bulk), Duration::from_secs(seconds));
+        let rate = (busy.counts.bytes - before) / seconds;
+        let p99 = |times: &[u64]| times[times.len() * 99 / 100];
+        let bound = p99(&alone) * 3 + 30_000;
+        println!(
+            "{link:?} from {from} for {seconds} s: alone p99 {}, median {} p99 {} worst {} bound {bound}, rate {rate}",
+            p99(&alone),
+            times[times.len() / 2],
+            p99(&times),
+            times[times.len() - 1],
+        );
+        assert!(p99(&times) <= bound, "{} us, bound {bound} us", p99(&times));
+        assert!(rate >= link.rate * 8 / 10, "{rate} bytes per second");
+    };
+    for micros in [100, 2000, 10_000] {
+        for nap in [0, 3, 8] {
+            for from in [A, B] {
+                for seconds in [2, 20] {
+                    let link = Link {
+                        nap: Duration::from_millis(nap),
+                        ..Link::new(2_500_000, Duration::from_micros(micros))
+                    };
+                    from_the_start(link, from, seconds);
+                }
+            }
+        }
+    }
 }
 
 #[test]

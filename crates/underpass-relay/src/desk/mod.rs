@@ -17,7 +17,7 @@ use std::time::Duration;
 use underpass_proto::control::{self, Control, Done, Failed};
 use underpass_proto::{Code, names};
 use underpass_seal::PublicKey;
-use underpass_store::{Enrolled, MachineKey, Name, Store, UnixMillis};
+use underpass_store::{Enrolled, MachineKey, MachineKind, Name, Store, UnixMillis};
 
 use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
@@ -38,8 +38,19 @@ pub(crate) struct Caller {
     pub(crate) attachment: AttachmentId,
     /// The key of the machine, proven by its session.
     pub(crate) key: [u8; 32],
+    /// Who attached it.
+    pub(crate) origin: Origin,
     /// For the log.
     pub(crate) address: Option<String>,
+}
+
+/// Who attached a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// An agent, which holds the machine's key.
+    Agent,
+    /// The relay itself, for a bare HTTP client whose token is the key.
+    PlainHttp,
 }
 
 /// What the desk goes by.
@@ -87,13 +98,24 @@ impl Desk {
         &self.rules.services
     }
 
-    /// Whom a key stands for now.
+    /// Whom a key stands for now. The key of a token is nobody's unless the relay itself uses it: a
+    /// token opens the plain HTTP interface and nothing else.
     ///
     /// # Errors
     /// The store cannot be asked.
-    pub(crate) async fn standing(&self, key: [u8; 32]) -> Result<Standing, Refusal> {
+    pub(crate) async fn standing(
+        &self,
+        key: [u8; 32],
+        origin: Origin,
+        at: UnixMillis,
+    ) -> Result<Standing, Refusal> {
+        let kind = match origin {
+            Origin::Agent => MachineKind::Agent,
+            Origin::PlainHttp => MachineKind::Token,
+        };
         let known = self.store.machine_by_key(&MachineKey(key)).await?;
-        Ok(match known.filter(Enrolled::is_admitted) {
+        let admitted = |it: &Enrolled| it.is_admitted_at(at) && it.machine.kind == kind;
+        Ok(match known.filter(admitted) {
             Some(member) => Standing::Member(member),
             None => Standing::Stranger,
         })
@@ -131,7 +153,7 @@ impl Desk {
         at: UnixMillis,
         draw: &Draw,
     ) -> Result<Vec<Control>, Refusal> {
-        let standing = self.current_standing(caller).await?;
+        let standing = self.current_standing(caller, at).await?;
         let reach = policy::reach(&standing, request.kind())?;
         let asked = Asked {
             caller,
@@ -182,6 +204,7 @@ impl Desk {
             Control::Users(it) => self.list_users(asked, &me, it.request).await,
             Control::Machines(it) => self.list_machines(asked, &me, it.request).await,
             Control::Revoke(it) => self.revoke(asked, &me, it).await,
+            Control::MakeToken(it) => self.make_token(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))
@@ -190,8 +213,8 @@ impl Desk {
     }
 
     /// Asks the store who the caller is, and ends attachments of machines that were shut out.
-    async fn current_standing(&self, caller: &Caller) -> Result<Standing, Refusal> {
-        let standing = self.standing(caller.key).await?;
+    async fn current_standing(&self, caller: &Caller, at: UnixMillis) -> Result<Standing, Refusal> {
+        let standing = self.standing(caller.key, caller.origin, at).await?;
         let was_member = self
             .switch
             .with_hub(|hub, _| hub.member(caller.attachment).is_some());

@@ -1,13 +1,17 @@
 //! Users and their machines.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use underpass_proto::Code;
-use underpass_proto::control::{Control, MachineRow, Revoke, Standing, UserRow};
-use underpass_store::{Enrolled, Machine, MachineState, Name, User, UserId, UserState};
+use underpass_proto::control::{Control, MachineRow, MakeToken, Revoke, Standing, UserRow};
+use underpass_store::{
+    Enrolled, Machine, MachineKey, MachineKind, MachineState, Name, NewMachine, User, UserId,
+    UserState,
+};
 
 use super::enrol::wire_role;
-use super::{Asked, Desk, done};
+use super::{Asked, Desk, done, new_name};
 use crate::log::{Kind, Note};
 use crate::policy::{Reach, extends_to};
 use crate::refusal::Refusal;
@@ -27,7 +31,7 @@ impl Desk {
         let mut counts: HashMap<UserId, u64> = HashMap::new();
         for machine in machines
             .iter()
-            .filter(|it| it.state == MachineState::Active)
+            .filter(|it| it.state == MachineState::Active && it.kind == MachineKind::Agent)
         {
             *counts.entry(machine.user).or_default() += 1;
         }
@@ -66,6 +70,7 @@ impl Desk {
                 .switch
                 .with_hub(|hub, _| hub.is_machine_attached(machine.id));
             let seen = machine.last_seen.map_or(0, |at| at.0 / 1000);
+            let expires = machine.expires.map_or(0, |at| at.0 / 1000);
             MachineRow {
                 name: machine.name.to_string(),
                 user: names
@@ -78,6 +83,8 @@ impl Desk {
                 },
                 present,
                 last_seen_s: u64::try_from(seen).unwrap_or(0),
+                token: machine.kind == MachineKind::Token,
+                expires_s: u64::try_from(expires).unwrap_or(0),
             }
         };
         Ok(Control::of_machines(
@@ -96,7 +103,8 @@ impl Desk {
             None => (Name::new(&revoke.machine)?, me.user.clone()),
             Some((machine, owner)) => (
                 Name::new(machine)?,
-                self.user_in_reach(asked.reach, me, owner).await?,
+                self.user_in_reach(asked.reach, me, owner, "revoke machines")
+                    .await?,
             ),
         };
         let machines = self.store.machines(Some(owner.id)).await?;
@@ -125,16 +133,49 @@ impl Desk {
         Ok(done(revoke.request))
     }
 
+    pub(super) async fn make_token(
+        &self,
+        asked: &Asked<'_>,
+        me: &Enrolled,
+        make: MakeToken,
+    ) -> Result<Vec<Control>, Refusal> {
+        let owner = match make.user.as_str() {
+            "" => me.user.clone(),
+            user => {
+                self.user_in_reach(asked.reach, me, user, "make tokens")
+                    .await?
+            }
+        };
+        let token = NewMachine {
+            name: new_name(&make.name)?,
+            key: MachineKey(make.key),
+        };
+        let lifetime = Duration::from_secs(make.lifetime_s);
+        let expires = (make.lifetime_s != 0).then(|| asked.at.saturating_add(lifetime));
+        self.store
+            .make_token(owner.id, &token, expires, asked.at)
+            .await?;
+        self.log.write(
+            Note::new(Kind::Token)
+                .by(me.user.name.as_str())
+                .to(owner.name.as_str())
+                .from(asked.caller.address.as_deref())
+                .with("token", token.name.as_str()),
+        );
+        Ok(done(make.request))
+    }
+
     /// A user whose machines the caller may manage. Who may not is told nothing about who exists.
     async fn user_in_reach(
         &self,
         reach: Reach,
         me: &Enrolled,
         name: &str,
+        what: &str,
     ) -> Result<User, Refusal> {
         let name = Name::new(name)?;
         let denied = || {
-            let text = "you may only revoke machines of your own, or of users with a lesser role";
+            let text = format!("you may only {what} of your own, or of users with a lesser role");
             Refusal::new(Code::Denied, text)
         };
         if reach == Reach::Own && name != me.user.name {

@@ -5,7 +5,7 @@
 use underpass_proto::Code;
 use underpass_store::{
     AccessError, Fault, InviteError, NameError, PublishError, RedeemError, ResolveError,
-    RevokeError, ServiceRefError,
+    RevokeError, ServiceRefError, TokenError,
 };
 
 use crate::refusal::Refusal;
@@ -101,6 +101,18 @@ impl From<ResolveError> for Refusal {
                 Refusal::new(Code::NameAmbiguous, text)
             }
             ResolveError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        let text = error.to_string();
+        match error {
+            TokenError::NoSuchUser => Refusal::of(Code::NoUser),
+            TokenError::UserDisabled => Refusal::new(Code::Denied, text),
+            TokenError::NameTaken | TokenError::KeyKnown => Refusal::new(Code::Exists, text),
+            TokenError::Fault(fault) => fault.into(),
         }
     }
 }

@@ -8,7 +8,8 @@ use underpass_proto::control::{
 };
 use underpass_seal::PublicKey;
 use underpass_store::{
-    Access, Enrolled, MachineId, Name, NewService, Service, ServiceKey, ServiceRef, Who,
+    Access, Enrolled, Machine, MachineId, MachineKind, Name, NewService, Service, ServiceKey,
+    ServiceRef, UnixMillis, Who,
 };
 
 use super::{Asked, Desk, done, new_name};
@@ -32,6 +33,7 @@ impl Desk {
             machine: me.machine.id,
             key: key.map_err(|_| Refusal::of(Code::Internal))?,
             compression: publish.compression,
+            plain_http: publish.plain_http,
             at: asked.at,
         };
         let published = self.store.publish_service(&service).await?;
@@ -45,6 +47,10 @@ impl Desk {
         let attachment = asked.caller.attachment;
         self.switch
             .with_hub(|hub, now| hub.publish(attachment, service.id, publication, now))?;
+        if !service.plain_http {
+            // Bare HTTP clients may have been let in before.
+            self.switch.with_hub(|hub, _| hub.recheck(service.id));
+        }
         self.log.write(
             Note::new(Kind::Publish)
                 .by(me.user.name.as_str())
@@ -210,6 +216,7 @@ impl Desk {
             mine: service.owner == me.user.id,
             publisher: *key.fingerprint().as_bytes(),
             allowed,
+            plain_http: service.plain_http,
         }
     }
 
@@ -224,6 +231,8 @@ impl Desk {
             mine: false,
             publisher: *self.rules.relay_key.fingerprint().as_bytes(),
             allowed: allowed.map(ToString::to_string).take(MAX_ALLOWED).collect(),
+            // The relay is the endpoint of these for everybody.
+            plain_http: true,
         }
     }
 
@@ -245,6 +254,7 @@ impl Desk {
             return self.resolve_at_relay(me, request, service);
         }
         let service = published?;
+        check_plain_http(&me.machine, &service)?;
         let machine = self.store.machine(service.machine).await?;
         let machine = machine.ok_or_else(|| Refusal::of(Code::NoService))?;
         let present = self.switch.with_hub(|hub, _| hub.is_present(service.id));
@@ -300,14 +310,14 @@ impl Desk {
     ///
     /// # Errors
     /// The user may not use the service, or it cannot be found out.
-    pub(crate) async fn examine(&self, check: &Check) -> Result<Grant, Refusal> {
+    pub(crate) async fn examine(&self, check: &Check, at: UnixMillis) -> Result<Grant, Refusal> {
         let machine = self.store.machine(check.machine).await?;
-        let admitted = machine.is_some_and(|it| {
-            it.user == check.user && it.state == underpass_store::MachineState::Active
+        let admitted = machine.filter(|it| {
+            it.user == check.user
+                && it.state == underpass_store::MachineState::Active
+                && it.expires.is_none_or(|expires| at < expires)
         });
-        if !admitted {
-            return Err(Refusal::of(Code::NotEnrolled));
-        }
+        let machine = admitted.ok_or_else(|| Refusal::of(Code::NotEnrolled))?;
         let service = match &check.service {
             AskedFor::Name(text) => {
                 let reference = self.without_suffix(text).parse()?;
@@ -322,10 +332,22 @@ impl Desk {
                 service
             }
         };
+        check_plain_http(&machine, &service)?;
         Ok(Grant {
             service: service.id,
             name: service.name.to_string(),
             owner: service.owner_name.to_string(),
         })
     }
+}
+
+/// Whether a machine may use a service: where it is a token, the relay would read what passes, which
+/// the service's owner must have permitted.
+fn check_plain_http(machine: &Machine, service: &Service) -> Result<(), Refusal> {
+    if machine.kind == MachineKind::Agent || service.plain_http {
+        return Ok(());
+    }
+    let text = "the owner of the service does not let clients without an agent use it, because the relay \
+                can read what they exchange; ask for: underpass publish --plain-http";
+    Err(Refusal::new(Code::Denied, text))
 }

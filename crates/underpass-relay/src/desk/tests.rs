@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tempfile::TempDir;
 use underpass_proto::control::{
-    Allow, Attach, CodeKind, Deny, Enrol, Invite, Machines, Publish, Resolve, Revoke, Services,
-    Users, WhoAmI, Withdraw,
+    Allow, Attach, CodeKind, Deny, Enrol, Invite, Machines, MakeToken, Publish, Resolve, Revoke,
+    Services, Users, WhoAmI, Withdraw,
 };
 use underpass_seal::StaticKey;
 use underpass_store::{Role, SqliteStore, UserState};
@@ -90,6 +90,7 @@ impl Office {
         let caller = Caller {
             attachment: AttachmentId(u64::from(key)),
             key: [key; 32],
+            origin: Origin::Agent,
             address: None,
         };
         if self.attached.lock().unwrap().insert(key) {
@@ -139,6 +140,7 @@ fn publish(name: &str) -> Control {
         name: name.to_owned(),
         description: String::new(),
         compression: false,
+        plain_http: false,
     }
     .into()
 }
@@ -378,7 +380,7 @@ async fn a_store_that_fails_lets_nobody_in() {
         machine: underpass_store::MachineId(1),
         service: crate::hub::Asked::Name("of-admin".into()),
     };
-    let refused = office.desk.examine(&check).await.unwrap_err();
+    let refused = office.desk.examine(&check, NOW).await.unwrap_err();
     assert_eq!(refused.code, Code::StoreUnavailable);
     assert!(
         !refused.text.contains("db"),
@@ -444,4 +446,126 @@ async fn the_office_is_as_it_says() {
         ..Load::default()
     };
     assert_eq!(load, expected);
+}
+
+fn make_token(user: &str, name: &str, key: u8, lifetime_s: u64) -> Control {
+    MakeToken {
+        request: 14,
+        user: user.to_owned(),
+        name: name.to_owned(),
+        key: [key; 32],
+        lifetime_s,
+    }
+    .into()
+}
+
+#[tokio::test]
+async fn tokens_are_made_for_oneself_and_for_those_below() {
+    let office = Office::new().await;
+    // Keys 1 to 4: admin, mia the manager, bob, alice.
+    for (number, (by, user, expected)) in [
+        (3, "", Ok(())),
+        (3, "bob", Ok(())),
+        (3, "alice", Err(Code::Denied)),
+        (3, "nobody", Err(Code::Denied)),
+        (2, "alice", Ok(())),
+        (2, "admin", Err(Code::Denied)),
+        (1, "mia", Ok(())),
+        (1, "nobody", Err(Code::NoUser)),
+        (99, "", Err(Code::NotEnrolled)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (name, key) = (format!("t-{number}"), 100 + number as u8);
+        let made = office.ask(by, make_token(user, &name, key, 0)).await;
+        assert_eq!(made.map(drop), expected, "{by} for {user:?}");
+    }
+    let again = office.ask(3, make_token("", "t-0", 100, 0)).await;
+    assert!(again.is_ok(), "the first answer may have been lost");
+    let taken = office.ask(3, make_token("", "machine-3", 120, 0)).await;
+    assert_eq!(taken, Err(Code::Exists));
+    let wrong = office.ask(3, make_token("", "No Name", 120, 0)).await;
+    assert_eq!(wrong, Err(Code::NameInvalid));
+}
+
+#[tokio::test]
+async fn a_token_opens_plain_http_and_nothing_else() {
+    let office = Office::new().await;
+    office
+        .ask(3, make_token("", "meter", 50, 60))
+        .await
+        .unwrap();
+    let standing = async |key: u8, origin, seconds: u64| {
+        let at = NOW.saturating_add(Duration::from_secs(seconds));
+        office.desk.standing([key; 32], origin, at).await.unwrap()
+    };
+    let is_member = |standing: Standing| matches!(standing, Standing::Member(_));
+    assert!(is_member(standing(50, Origin::PlainHttp, 59).await));
+    assert!(
+        !is_member(standing(50, Origin::PlainHttp, 60).await),
+        "expired"
+    );
+    assert!(!is_member(standing(50, Origin::Agent, 0).await));
+    assert!(!is_member(standing(3, Origin::PlainHttp, 0).await));
+    assert!(is_member(standing(3, Origin::Agent, 1_000_000).await));
+    // Whoever attaches an agent with a token's key is nobody.
+    let who = office.ask(50, WhoAmI { request: 1 }.into()).await;
+    assert_eq!(who, Err(Code::NotEnrolled));
+    let revoke = Revoke {
+        request: 1,
+        machine: "meter".into(),
+    };
+    office.ask(3, revoke.into()).await.unwrap();
+    assert!(!is_member(standing(50, Origin::PlainHttp, 0).await));
+}
+
+#[tokio::test]
+async fn the_relay_reads_only_what_its_owner_lets_it() {
+    let office = Office::new().await;
+    office
+        .ask(3, make_token("", "meter", 50, 60))
+        .await
+        .unwrap();
+    let key = MachineKey([50; 32]);
+    let token = office.store.machine_by_key(&key).await.unwrap().unwrap();
+    let caller = Caller {
+        attachment: AttachmentId(50),
+        key: [50; 32],
+        origin: Origin::PlainHttp,
+        address: None,
+    };
+    let check = crate::hub::Check {
+        check: crate::hub::CheckId(1),
+        user: token.user.id,
+        machine: token.machine.id,
+        service: crate::hub::Asked::Name("of-bob".into()),
+    };
+    for plain_http in [false, true, false] {
+        let publish = Publish {
+            request: 2,
+            name: "of-bob".into(),
+            description: String::new(),
+            compression: false,
+            plain_http,
+        };
+        office.ask(3, publish.into()).await.unwrap();
+        let examined = office.desk.examine(&check, NOW).await;
+        let examined = examined.map(drop).map_err(|why| why.code);
+        let expected = if plain_http {
+            Ok(())
+        } else {
+            Err(Code::Denied)
+        };
+        assert_eq!(examined, expected, "{plain_http}");
+        let draw: Box<Draw> = Box::new(|| [0; 16]);
+        let answer = office.desk.answer(&caller, resolve("of-bob"), NOW, &draw);
+        let resolved = matches!(answer.await[..], [Control::Resolved(_)]);
+        assert_eq!(resolved, plain_http);
+        // His machine may use it in any case.
+        office.ask(3, resolve("of-bob")).await.unwrap();
+    }
+    let later = NOW.saturating_add(Duration::from_secs(60));
+    let expired = office.desk.examine(&check, later).await.unwrap_err();
+    assert_eq!(expired.code, Code::NotEnrolled);
 }

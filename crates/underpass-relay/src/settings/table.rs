@@ -121,6 +121,16 @@ settings! {
     waiting_per_attachment: Count = Limits::default().waiting_per_attachment;
     /// The most connections at a time; carriers of several requests use several.
     connections: Count = 10_000;
+    /// The most plain HTTP sessions altogether: those of clients without an agent.
+    plain_sessions: Count = 500;
+    /// The most plain HTTP sessions of one user.
+    plain_sessions_per_user: Count = 50;
+    /// What a plain HTTP session may keep in each direction.
+    plain_buffer: ByteSize = ByteSize(1024 * 1024);
+    /// The longest time for which a plain HTTP request is held until there is something to answer.
+    plain_hold: Span = Span(Duration::from_secs(25));
+    /// A plain HTTP session ends when no request came for this long.
+    plain_idle: Span = Span(Duration::from_secs(120));
     /// At or below so many bytes in its queue the sender of a route is told to go on.
     route_low: ByteSize = ByteSize(Marks::default().low);
     /// Above so many bytes in its queue the sender of a route is told to wait.

@@ -36,6 +36,7 @@ async fn lazy_publisher(stage: &Stage, admin: &Agent) -> RawHop {
         name: "db".into(),
         description: String::new(),
         compression: false,
+        plain_http: false,
     };
     let published = publisher.ask(publish.into()).await;
     assert!(matches!(published, Control::Published(_)), "{published:?}");

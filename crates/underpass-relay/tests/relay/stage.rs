@@ -258,6 +258,7 @@ impl Agent {
                 name,
                 description: "127.0.0.1:1".into(),
                 compression: true,
+                plain_http: false,
             }
             .into()
         };

@@ -5,12 +5,22 @@ use sqlx::{SqliteConnection, query, query_as};
 use super::Database;
 use super::faults::OrFault;
 use crate::{
-    Enrolled, Fault, Machine, MachineId, MachineKey, MachineState, NewMachine, RevokeError,
-    UnixMillis, UserId,
+    Enrolled, Fault, Machine, MachineId, MachineKey, MachineKind, MachineState, NewMachine,
+    RevokeError, TokenError, UnixMillis, UserId, UserState,
 };
 
-/// A row of `machines`: id, public_key, name, user_id, state, enrolled_at, last_seen_at.
-type MachineRow = (i64, Vec<u8>, String, i64, String, i64, Option<i64>);
+/// A row of `machines`: id, public_key, name, user_id, state, enrolled_at, last_seen_at, kind, expires_at.
+type MachineRow = (
+    i64,
+    Vec<u8>,
+    String,
+    i64,
+    String,
+    i64,
+    Option<i64>,
+    String,
+    Option<i64>,
+);
 
 /// The columns of a [`MachineRow`], then those of a user's row.
 type EnrolledRow = (
@@ -21,6 +31,8 @@ type EnrolledRow = (
     String,
     i64,
     Option<i64>,
+    String,
+    Option<i64>,
     i64,
     String,
     String,
@@ -30,7 +42,7 @@ type EnrolledRow = (
 
 impl Database {
     fn read_machine(&self, row: MachineRow) -> Result<Machine, Fault> {
-        let (id, key, name, user, state, enrolled, last_seen) = row;
+        let (id, key, name, user, state, enrolled, last_seen, kind, expires) = row;
         let key = key
             .try_into()
             .map_err(|_| self.unreadable("a machine key is not 32 bytes long"))?;
@@ -42,12 +54,15 @@ impl Database {
             state: state.parse().map_err(|error| self.unreadable(error))?,
             enrolled: UnixMillis(enrolled),
             last_seen: last_seen.map(UnixMillis),
+            kind: kind.parse().map_err(|error| self.unreadable(error))?,
+            expires: expires.map(UnixMillis),
         })
     }
 
     pub(super) async fn machine(&self, id: MachineId) -> Result<Option<Machine>, Fault> {
         let row = query_as(
-            "SELECT id, public_key, name, user_id, state, enrolled_at, last_seen_at \
+            "SELECT id, public_key, name, user_id, state, enrolled_at, last_seen_at, \
+             kind, expires_at \
              FROM machines WHERE id = $1",
         )
         .bind(id.0)
@@ -69,6 +84,7 @@ impl Database {
     ) -> Result<Option<Enrolled>, Fault> {
         let row: Option<EnrolledRow> = query_as(
             "SELECT m.id, m.public_key, m.name, m.user_id, m.state, m.enrolled_at, m.last_seen_at, \
+                    m.kind, m.expires_at, \
                     u.id, u.name, u.role, u.state, u.created_at \
              FROM machines m JOIN users u ON u.id = m.user_id WHERE m.public_key = $1",
         )
@@ -76,10 +92,10 @@ impl Database {
         .fetch_optional(connection)
         .await
         .or_fault(self)?;
-        row.map(|(a, b, c, d, e, f, g, h, i, j, k, l)| {
+        row.map(|(a, b, c, d, e, f, g, h, i, j, k, l, m, n)| {
             Ok(Enrolled {
-                machine: self.read_machine((a, b, c, d, e, f, g))?,
-                user: self.read_user((h, i, j, k, l))?,
+                machine: self.read_machine((a, b, c, d, e, f, g, h, i))?,
+                user: self.read_user((j, k, l, m, n))?,
             })
         })
         .transpose()
@@ -87,7 +103,8 @@ impl Database {
 
     pub(super) async fn machines(&self, user: Option<UserId>) -> Result<Vec<Machine>, Fault> {
         let rows = query_as(
-            "SELECT id, public_key, name, user_id, state, enrolled_at, last_seen_at \
+            "SELECT id, public_key, name, user_id, state, enrolled_at, last_seen_at, \
+             kind, expires_at \
              FROM machines WHERE $1 IS NULL OR user_id = $1 ORDER BY name, id",
         )
         .bind(user.map(|user| user.0))
@@ -125,7 +142,8 @@ impl Database {
         let row = query_as(
             "INSERT INTO machines (public_key, name, user_id, state, enrolled_at) \
              VALUES ($1, $2, $3, $4, $5) \
-             RETURNING id, public_key, name, user_id, state, enrolled_at, last_seen_at",
+             RETURNING id, public_key, name, user_id, state, enrolled_at, last_seen_at, \
+             kind, expires_at",
         )
         .bind(machine.key.0.as_slice())
         .bind(machine.name.as_str())
@@ -138,13 +156,59 @@ impl Database {
         self.read_machine(row)
     }
 
+    pub(super) async fn make_token(
+        &self,
+        user: UserId,
+        token: &NewMachine,
+        expires: Option<UnixMillis>,
+        at: UnixMillis,
+    ) -> Result<Enrolled, TokenError> {
+        let mut transaction = self.begin_write().await?;
+        let owner = self.user_in(&mut transaction, user).await?;
+        let owner = owner.ok_or(TokenError::NoSuchUser)?;
+        if owner.state != UserState::Active {
+            return Err(TokenError::UserDisabled);
+        }
+        if let Some(known) = self.find_enrolled(&mut transaction, &token.key).await? {
+            let again = known.is_admitted()
+                && known.user.id == user
+                && known.machine.kind == MachineKind::Token
+                && known.machine.name == token.name;
+            return if again {
+                Ok(known)
+            } else {
+                Err(TokenError::KeyKnown)
+            };
+        }
+        if self
+            .machine_name_taken(&mut transaction, user, token)
+            .await?
+        {
+            return Err(TokenError::NameTaken);
+        }
+        self.insert_machine(&mut transaction, user, token, at)
+            .await?;
+        query("UPDATE machines SET kind = 'token', expires_at = $2 WHERE public_key = $1")
+            .bind(token.key.0.as_slice())
+            .bind(expires.map(|expires| expires.0))
+            .execute(&mut *transaction)
+            .await
+            .or_fault(self)?;
+        let made = self.find_enrolled(&mut transaction, &token.key).await?;
+        let missing = || self.unreadable("a token just written cannot be read");
+        let made = made.ok_or_else(missing)?;
+        self.commit(transaction).await?;
+        Ok(made)
+    }
+
     pub(super) async fn revoke_machine(&self, id: MachineId) -> Result<Machine, RevokeError> {
         // A transaction, because a single statement that returns rows is committed only after it
         // has returned the last one, and nobody would hear that this failed.
         let mut transaction = self.begin_write().await?;
         let row = query_as(
             "UPDATE machines SET state = 'revoked' WHERE id = $1 \
-             RETURNING id, public_key, name, user_id, state, enrolled_at, last_seen_at",
+             RETURNING id, public_key, name, user_id, state, enrolled_at, last_seen_at, \
+             kind, expires_at",
         )
         .bind(id.0)
         .fetch_optional(&mut *transaction)

@@ -10,8 +10,9 @@ use crate::{
     ResolveError, Service, ServiceId, ServiceKey, ServiceRef, UnixMillis, UserId, Who,
 };
 
-/// A service: id, name, owner_id, owner's name, machine_id, service_key, compression, created_at.
-type ServiceRow = (i64, String, i64, String, i64, Vec<u8>, bool, i64);
+/// A service: id, name, owner_id, owner's name, machine_id, service_key, compression, created_at,
+/// plain_http.
+type ServiceRow = (i64, String, i64, String, i64, Vec<u8>, bool, i64, bool);
 
 /// Selects services as [`ServiceRow`]; what follows may speak of `s`, the service, `o`, its
 /// owner, and `m`, its machine. The second form adds whether the user $1 may use the service.
@@ -19,14 +20,14 @@ macro_rules! select_services {
     ($rest:literal) => {
         concat!(
             "SELECT s.id, s.name, s.owner_id, o.name, s.machine_id, s.service_key, s.compression, ",
-            "s.created_at FROM services s JOIN users o ON o.id = s.owner_id ",
+            "s.created_at, s.plain_http FROM services s JOIN users o ON o.id = s.owner_id ",
             $rest
         )
     };
     (with $allowed:expr, $rest:literal) => {
         concat!(
             "SELECT s.id, s.name, s.owner_id, o.name, s.machine_id, s.service_key, s.compression, ",
-            "s.created_at, ",
+            "s.created_at, s.plain_http, ",
             $allowed,
             " FROM services s JOIN users o ON o.id = s.owner_id ",
             "JOIN machines m ON m.id = s.machine_id ",
@@ -48,11 +49,22 @@ macro_rules! allowed {
 }
 
 /// A [`ServiceRow`] and whether a certain user may use it.
-type JudgedRow = (i64, String, i64, String, i64, Vec<u8>, bool, i64, bool);
+type JudgedRow = (
+    i64,
+    String,
+    i64,
+    String,
+    i64,
+    Vec<u8>,
+    bool,
+    i64,
+    bool,
+    bool,
+);
 
 impl Database {
     fn read_service(&self, row: ServiceRow) -> Result<Service, Fault> {
-        let (id, name, owner, owner_name, machine, key, compression, created) = row;
+        let (id, name, owner, owner_name, machine, key, compression, created, plain_http) = row;
         Ok(Service {
             id: ServiceId(id),
             name: self.read_name(&name)?,
@@ -61,13 +73,14 @@ impl Database {
             machine: MachineId(machine),
             key: ServiceKey::new(&key).map_err(|error| self.unreadable(error))?,
             compression,
+            plain_http,
             created: UnixMillis(created),
         })
     }
 
     fn read_judged(&self, row: JudgedRow) -> Result<(Service, bool), Fault> {
-        let (a, b, c, d, e, f, g, h, allowed) = row;
-        Ok((self.read_service((a, b, c, d, e, f, g, h))?, allowed))
+        let (a, b, c, d, e, f, g, h, i, allowed) = row;
+        Ok((self.read_service((a, b, c, d, e, f, g, h, i))?, allowed))
     }
 
     pub(super) async fn publish_service(
@@ -79,16 +92,21 @@ impl Database {
         let published = match self.service_named(&mut transaction, new).await? {
             Some(old) => {
                 self.check_moves(&mut transaction, &old, new).await?;
-                query("UPDATE services SET machine_id = $2, compression = $3 WHERE id = $1")
-                    .bind(old.id.0)
-                    .bind(new.machine.0)
-                    .bind(new.compression)
-                    .execute(&mut *transaction)
-                    .await
-                    .or_fault(self)?;
+                query(
+                    "UPDATE services SET machine_id = $2, compression = $3, plain_http = $4 \
+                     WHERE id = $1",
+                )
+                .bind(old.id.0)
+                .bind(new.machine.0)
+                .bind(new.compression)
+                .bind(new.plain_http)
+                .execute(&mut *transaction)
+                .await
+                .or_fault(self)?;
                 Published::Again(Service {
                     machine: new.machine,
                     compression: new.compression,
+                    plain_http: new.plain_http,
                     ..old
                 })
             }
@@ -111,7 +129,8 @@ impl Database {
     ) -> Result<(), PublishError> {
         let admitted = query(
             "SELECT 1 FROM machines m JOIN users u ON u.id = m.user_id \
-             WHERE m.id = $1 AND u.id = $2 AND m.state = 'active' AND u.state = 'active'",
+             WHERE m.id = $1 AND u.id = $2 AND m.state = 'active' AND m.kind = 'agent' \
+             AND u.state = 'active'",
         )
         .bind(new.machine.0)
         .bind(new.owner.0)
@@ -151,14 +170,15 @@ impl Database {
         new: &NewService,
     ) -> Result<(), PublishError> {
         let done = query(
-            "INSERT INTO services (name, owner_id, machine_id, service_key, compression, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (service_key) DO NOTHING",
+            "INSERT INTO services (name, owner_id, machine_id, service_key, compression, plain_http, \
+             created_at) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (service_key) DO NOTHING",
         )
         .bind(new.name.as_str())
         .bind(new.owner.0)
         .bind(new.machine.0)
         .bind(new.key.as_bytes())
         .bind(new.compression)
+        .bind(new.plain_http)
         .bind(new.at.0)
         .execute(connection)
         .await
@@ -251,7 +271,7 @@ impl Database {
             .fetch_optional(&self.read)
             .await
             .or_fault(self)?;
-        Ok(row.is_some_and(|row| row.8))
+        Ok(row.is_some_and(|row| row.9))
     }
 
     pub(super) async fn set_access(

@@ -47,9 +47,18 @@ impl Database {
     }
 
     pub(super) async fn user(&self, id: UserId) -> Result<Option<User>, Fault> {
+        let mut connection = self.read.acquire().await.or_fault(self)?;
+        self.user_in(&mut connection, id).await
+    }
+
+    pub(super) async fn user_in(
+        &self,
+        connection: &mut SqliteConnection,
+        id: UserId,
+    ) -> Result<Option<User>, Fault> {
         let row = query_as("SELECT id, name, role, state, created_at FROM users WHERE id = $1")
             .bind(id.0)
-            .fetch_optional(&self.read)
+            .fetch_optional(connection)
             .await
             .or_fault(self)?;
         row.map(|row| self.read_user(row)).transpose()

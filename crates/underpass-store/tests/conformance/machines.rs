@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use underpass_store::{MachineId, MachineState, RedeemError, RevokeError, UserState};
+use underpass_store::{
+    MachineId, MachineKind, MachineState, PublishError, RedeemError, RevokeError, TokenError,
+    UserId, UserState,
+};
 
-use super::{Place, START, administrator, code, enrolled, invitation, key, machine, name};
+use super::{
+    DAY, Place, START, administrator, code, enrolled, invitation, key, machine, name, new_service,
+};
 
 pub(crate) async fn machines_are_found_and_listed(place: &mut impl Place) {
     let store = place.store().await;
@@ -82,4 +87,86 @@ pub(crate) async fn last_seen_only_moves_forward(place: &mut impl Place) {
         assert_eq!(machine.last_seen, Some(expected));
     }
     store.note_machine_seen(MachineId(99), later).await.unwrap();
+}
+
+pub(crate) async fn a_token_is_a_machine_that_publishes_nothing(place: &mut impl Place) {
+    let store = place.store().await;
+    let root = administrator(&*store).await;
+    assert_eq!(root.machine.kind, MachineKind::Agent);
+    let end = START.saturating_add(DAY);
+    let token = machine("meter", 5);
+    let made = store
+        .make_token(root.user.id, &token, Some(end), START)
+        .await
+        .unwrap();
+    assert_eq!(
+        (made.machine.kind, made.machine.expires),
+        (MachineKind::Token, Some(end))
+    );
+    // The answer may have been lost.
+    let again = store
+        .make_token(root.user.id, &token, Some(end), START)
+        .await
+        .unwrap();
+    assert_eq!(again, made);
+
+    let store = place.store().await;
+    let found = store.machine_by_key(&key(5)).await.unwrap().unwrap();
+    assert_eq!(found, made);
+    assert!(found.is_admitted_at(START));
+    assert!(!found.is_admitted_at(end));
+    assert!(root.is_admitted_at(end), "an agent's key does not expire");
+    let publishing = store.publish_service(&new_service(&made, "db", 1)).await;
+    assert!(
+        matches!(publishing, Err(PublishError::MachineNotAdmitted)),
+        "{publishing:?}"
+    );
+    let listed = store.machines(Some(root.user.id)).await.unwrap();
+    assert_eq!(listed, [root.machine, made.machine.clone()]);
+
+    store.revoke_machine(made.machine.id).await.unwrap();
+    let found = store.machine_by_key(&key(5)).await.unwrap().unwrap();
+    assert!(!found.is_admitted_at(START));
+}
+
+pub(crate) async fn tokens_are_refused_for_their_own_reasons(place: &mut impl Place) {
+    let store = place.store().await;
+    let root = administrator(&*store).await;
+    let bob = enrolled(&*store, &root, "bob", 1).await;
+    let make = async |user, name, number| {
+        store
+            .make_token(user, &machine(name, number), None, START)
+            .await
+    };
+    let unknown = make(UserId(99), "meter", 5).await;
+    assert!(
+        matches!(unknown, Err(TokenError::NoSuchUser)),
+        "{unknown:?}"
+    );
+    let taken = make(bob.user.id, "m-1", 5).await;
+    assert!(matches!(taken, Err(TokenError::NameTaken)), "{taken:?}");
+    let of_a_machine = make(bob.user.id, "meter", 1).await;
+    assert!(
+        matches!(of_a_machine, Err(TokenError::KeyKnown)),
+        "{of_a_machine:?}"
+    );
+    let made = make(bob.user.id, "meter", 5).await.unwrap();
+    assert_eq!(made.machine.expires, None);
+    let of_another = make(root.user.id, "meter", 5).await;
+    assert!(
+        matches!(of_another, Err(TokenError::KeyKnown)),
+        "{of_another:?}"
+    );
+    store.revoke_machine(made.machine.id).await.unwrap();
+    let revoked = make(bob.user.id, "meter", 5).await;
+    assert!(matches!(revoked, Err(TokenError::KeyKnown)), "{revoked:?}");
+    store
+        .set_user_state(bob.user.id, UserState::Disabled)
+        .await
+        .unwrap();
+    let disabled = make(bob.user.id, "meter", 6).await;
+    assert!(
+        matches!(disabled, Err(TokenError::UserDisabled)),
+        "{disabled:?}"
+    );
 }

@@ -106,6 +106,7 @@ pub(crate) fn new_service(who: &Enrolled, service: &str, number: u32) -> NewServ
         machine: who.machine.id,
         key: service_key(number),
         compression: true,
+        plain_http: false,
         at: START,
     }
 }
@@ -139,7 +140,8 @@ macro_rules! conformance_suite {
                 disabled_people_neither_invite_nor_enter, a_revoked_machine_gets_no_second_answer,
                 invitations_are_listed_cancelled_and_pruned, an_invitation_is_won_once }
             machines { machines_are_found_and_listed, a_revoked_key_never_comes_back,
-                last_seen_only_moves_forward }
+                last_seen_only_moves_forward, a_token_is_a_machine_that_publishes_nothing,
+                tokens_are_refused_for_their_own_reasons }
             services { a_service_keeps_its_key_when_published_again, publishing_needs_an_admitted_machine,
                 a_service_stays_on_its_machine_until_that_is_revoked, two_machines_publish_at_once,
                 withdrawing_forgets_the_access_list, access_follows_one_table,

@@ -43,7 +43,9 @@ pub(crate) async fn a_service_keeps_its_key_when_published_again(place: &mut imp
 
     let store = place.store().await;
     let mut again = new_service(&root, "db", 2);
+    assert!(!first.plain_http, "closed by default");
     again.compression = false;
+    again.plain_http = true;
     again.at = START.saturating_add(Duration::from_secs(1));
     let second = match store.publish_service(&again).await.unwrap() {
         Published::Again(service) => service,
@@ -51,6 +53,7 @@ pub(crate) async fn a_service_keeps_its_key_when_published_again(place: &mut imp
     };
     let expected = Service {
         compression: false,
+        plain_http: true,
         ..first
     };
     assert_eq!(second, expected);
