@@ -334,6 +334,8 @@ pub struct Greeting {
     pub is_relay: bool,
     /// The time of day at the relay when it answered, to the second (RFC 9110 section 6.6.1).
     pub date: Option<SystemTime>,
+    /// The time of day here when that was heard.
+    pub heard_at: SystemTime,
 }
 
 /// Makes one connection to the relay, and asks for one answer.
@@ -350,6 +352,7 @@ pub async fn greet(relay: &RelayUrl, client: &ClientSettings) -> Result<Greeting
     let asking = connection.send(request);
     let response = client.within_limit("the first answer", asking).await?;
     let answered_in = begin.elapsed() - opened_in;
+    let heard_at = SystemTime::now();
     let date = response.headers().get(header::DATE);
     let date = date.and_then(|it| httpdate::parse_http_date(it.to_str().ok()?).ok());
     let status = response.status();
@@ -363,5 +366,6 @@ pub async fn greet(relay: &RelayUrl, client: &ClientSettings) -> Result<Greeting
         status: status.as_u16(),
         is_relay: status == StatusCode::OK && length == INTACT,
         date,
+        heard_at,
     })
 }
