@@ -17,30 +17,21 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(super) fn rows(found: &Findings) -> Vec<Row> {
     let mut rows = match &found.measured {
         Step::Done(known) => measured(known),
-        Step::Failed(error) => {
-            let row = |check| {
-                Row::new(
-                    check,
-                    "",
-                    Verdict::Skipped,
-                    format!("not measured: {error}"),
-                )
-            };
-            MEASURED.map(row).into()
-        }
-        step => MEASURED.map(|check| Row::open(check, "", step)).into(),
+        Step::Failed(error) => not_measured(&format!("not measured: {error}")),
+        step => not_measured(&Row::open(Check::Streaming, "", step).reason),
     };
     rows.push(idle(&found.silences));
     rows
 }
 
-const MEASURED: [Check; 5] = [
-    Check::Streaming,
-    Check::HoldTime,
-    Check::Buffer,
-    Check::LargestBody,
-    Check::BytesIntact,
-];
+/// The same rows, all of them without an answer.
+fn not_measured(reason: &str) -> Vec<Row> {
+    let mut rows = measured(&Measurements::default());
+    for row in &mut rows {
+        row.reason = reason.to_owned();
+    }
+    rows
+}
 
 fn measured(known: &Measurements) -> Vec<Row> {
     vec![

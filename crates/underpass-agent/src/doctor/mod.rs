@@ -10,6 +10,8 @@ mod examine;
 mod findings;
 mod measured;
 mod row;
+#[cfg(test)]
+mod tests;
 mod way;
 
 pub use conclusion::{Report, Trouble};

@@ -22,12 +22,7 @@ const SLOW_ANSWER: Duration = Duration::from_secs(2);
 pub(super) fn rows(found: &Findings) -> Vec<Row> {
     let mut rows = vec![settings(found)];
     match &found.hosts {
-        Step::Done(hosts) => {
-            for host in hosts {
-                rows.push(names(host));
-                rows.extend(host.connected.iter().map(|(at, step)| tcp(host, at, step)));
-            }
-        }
+        Step::Done(hosts) => rows.extend(hosts.iter().flat_map(host_rows)),
         step => rows.push(Row::open(Check::Names, found.relay.host(), step)),
     }
     rows.push(proxy(found));
@@ -35,6 +30,16 @@ pub(super) fn rows(found: &Findings) -> Vec<Row> {
     rows.push(tls(found));
     rows.push(http(found));
     rows.push(clock(found));
+    rows
+}
+
+fn host_rows(host: &HostFinding) -> Vec<Row> {
+    let mut rows = vec![names(host)];
+    rows.extend(host.connected.iter().map(|(at, step)| tcp(host, at, step)));
+    let blocked = rows.iter_mut().filter(|it| it.verdict == Verdict::Blocked);
+    for row in blocked.filter(|_| host.proxy.is_some()) {
+        row.code = Some(Code::ProxyUnreachable);
+    }
     rows
 }
 
