@@ -9,6 +9,7 @@ packages=(
   curl openssl openssh-client netcat-openbsd      # clients
   openssh-server nginx-light redis-server redis-tools postgresql postgresql-client postgresql-contrib
   squid-openssl tinyproxy haproxy                 # boxes on the way; squid's plain package cannot intercept TLS
+  krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
 )
 
 missing=()

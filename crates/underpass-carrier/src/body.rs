@@ -10,7 +10,6 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
 use crate::Source;
-use crate::client::HttpConnection;
 use crate::error::CarrierError;
 use crate::pipe::{self, PipeBody};
 use crate::span::{Decoder, Event, SpanBuf};
@@ -29,7 +28,7 @@ pub(crate) enum FlowBody {
 }
 
 impl FlowBody {
-    /// No bytes at all.
+    /// No body at all.
     pub(crate) fn empty() -> Self {
         Self::Whole(None)
     }
@@ -40,6 +39,11 @@ impl FlowBody {
             Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
             Self::Pipe(_) | Self::Other(_) => None,
         }
+    }
+
+    /// A body of no bytes, with its length.
+    pub(crate) fn no_bytes() -> Self {
+        Self::Whole(Some(SpanBuf::default()))
     }
 }
 
@@ -94,7 +98,7 @@ pub(crate) struct BodySource {
     /// Told when the end was read, so that the request can be answered.
     finished: Option<oneshot::Sender<()>>,
     /// The connection that the body comes from; it ends with the source.
-    _connection: Option<HttpConnection>,
+    _connection: Option<Box<dyn Send>>,
 }
 
 impl BodySource {
@@ -108,9 +112,9 @@ impl BodySource {
     }
 
     /// The body of an answer that comes over `connection`.
-    pub(crate) fn of_answer(body: Incoming, connection: HttpConnection) -> Self {
+    pub(crate) fn of_answer(body: Incoming, connection: impl Send + 'static) -> Self {
         Self {
-            _connection: Some(connection),
+            _connection: Some(Box::new(connection)),
             ..Self::new(body)
         }
     }
@@ -187,6 +191,16 @@ pub(crate) enum ReadBodyError {
     TooLong,
     /// It broke off.
     Broken(CarrierError),
+}
+
+impl ReadBodyError {
+    /// The same of an answer.
+    pub(crate) fn into_error(self) -> CarrierError {
+        match self {
+            Self::TooLong => CarrierError::protocol("the answer is too long"),
+            Self::Broken(error) => error,
+        }
+    }
 }
 
 /// Reads a whole body of at most `limit` bytes, without a copy if it comes in one piece.

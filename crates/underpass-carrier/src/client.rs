@@ -12,13 +12,16 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{FlowBody, ReadBodyError, read_whole};
+use crate::coding::Coding;
 use crate::dial::{BoxedConnection, Speech};
 use crate::error::CarrierError;
+use crate::http2;
 use crate::kind::{Abilities, Kind};
 use crate::memory::PathMemory;
 use crate::portal;
 use crate::posting::SMALL_ANSWER;
 use crate::proxy::{Authenticator, Passed, Proxies, pass};
+use crate::quic;
 use crate::request::{Address, CarrierId, IdPlace, Part};
 use crate::tls::{self, TlsRoots, TlsTrust};
 use crate::url::{RelayUrl, Scheme};
@@ -26,6 +29,8 @@ use crate::{Carrier, CarrierInfo};
 
 /// The media type of bodies where nothing else is set.
 pub const DEFAULT_MEDIA_TYPE: &str = "binary/tcp";
+/// The media type of bodies of text where nothing else is set.
+pub(crate) const DEFAULT_TEXT_TYPE: &str = "text/plain";
 /// Connections kept open for the next request of one carrier.
 const MAX_IDLE_CONNECTIONS: usize = 12;
 /// Bytes that HTTP keeps in memory per connection and direction.
@@ -44,6 +49,8 @@ pub struct ClientSettings {
     pub headers: HeaderMap,
     /// The media type of bodies, so that nothing on the way interprets them.
     pub media_type: HeaderValue,
+    /// The same where bodies are text.
+    pub text_type: HeaderValue,
     /// Where the id of a carrier of several requests stands.
     pub id_place: IdPlace,
     /// The largest request body, in bytes; halved by itself where the path answers 413. 1,000,000,
@@ -54,6 +61,10 @@ pub struct ClientSettings {
     pub poll_hold: Duration,
     /// Polls are POSTs, for paths where GETs are answered from a cache or not let through.
     pub poll_by_post: bool,
+    /// The UDP port at which the relay speaks QUIC. 443.
+    pub quic_port: u16,
+    /// How long connecting over QUIC may take: where UDP does not pass, nothing tells. 1.5 s.
+    pub quic_timeout: Duration,
     /// What carriers have learned about the path; shared by clones of these settings.
     pub path: Arc<PathMemory>,
     /// Which certificate is accepted for `https`.
@@ -71,10 +82,13 @@ impl Default for ClientSettings {
             proving_timeout: Duration::from_secs(3),
             headers: HeaderMap::new(),
             media_type: HeaderValue::from_static(DEFAULT_MEDIA_TYPE),
+            text_type: HeaderValue::from_static(DEFAULT_TEXT_TYPE),
             id_place: IdPlace::default(),
             largest_body: 1_000_000,
             poll_hold: Duration::from_secs(25),
             poll_by_post: false,
+            quic_port: quic::DEFAULT_PORT,
+            quic_timeout: Duration::from_millis(1500),
             path: Arc::default(),
             tls: TlsTrust::default(),
             roots: TlsRoots::default(),
@@ -102,6 +116,8 @@ pub(crate) struct Client {
     pub(crate) settings: ClientSettings,
     pub(crate) kind: &'static str,
     pub(crate) abilities: Abilities,
+    pub(crate) coding: Coding,
+    http2: Option<http2::Shared>,
     id: CarrierId,
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     idle: Mutex<Vec<HttpConnection>>,
@@ -230,6 +246,13 @@ impl Client {
             settings: settings.clone(),
             kind,
             abilities,
+            coding: match abilities.text_only {
+                true => Coding::Text,
+                false => Coding::Binary,
+            },
+            // One connection for all of a carrier's requests, where there are several.
+            http2: (abilities.needs_http2 && !abilities.two_way_streaming)
+                .then(http2::Shared::default),
             id: CarrierId::from_random(rand::random()),
             tls,
             idle: Mutex::new(Vec::new()),
@@ -247,6 +270,9 @@ impl Client {
 
     /// A new connection, kept for the first request; what is known about it.
     pub(crate) async fn open_idle(&self) -> Result<CarrierInfo, CarrierError> {
+        if let Some(shared) = &self.http2 {
+            return shared.open(self).await;
+        }
         let connection = self.open().await?;
         let info = connection.info.clone();
         self.idle
@@ -281,7 +307,12 @@ impl Client {
             part,
             hold,
         };
-        let place = self.settings.id_place;
+        let text = self.coding == Coding::Text;
+        // A cookie is a header, which may get lost.
+        let place = match text {
+            true => IdPlace::Url,
+            false => self.settings.id_place,
+        };
         let carries_body = method == Method::POST;
         let mut request = Request::builder()
             .method(method)
@@ -296,7 +327,15 @@ impl Client {
         } else {
             header::ACCEPT
         };
-        headers.insert(name, self.settings.media_type.clone());
+        let media_type = match text {
+            true => &self.settings.text_type,
+            false => &self.settings.media_type,
+        };
+        headers.insert(name, media_type.clone());
+        if text {
+            // For caches of HTTP/1.0 (RFC 1945 section 10.12).
+            headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        }
         for (name, value) in &self.settings.headers {
             headers.insert(name, value.clone());
         }
@@ -325,6 +364,9 @@ impl Client {
         request: Request<FlowBody>,
         limit: usize,
     ) -> Result<(StatusCode, Bytes), CarrierError> {
+        if let Some(shared) = &self.http2 {
+            return shared.exchange(self, request, limit).await;
+        }
         let mut connection = match self.take_idle() {
             Some(connection) => connection,
             None => self.open().await?,
@@ -334,10 +376,7 @@ impl Client {
         let lasts = response.version() == Version::HTTP_11;
         let body = read_whole(response.into_body(), limit)
             .await
-            .map_err(|error| match error {
-                ReadBodyError::TooLong => CarrierError::protocol("the answer is too long"),
-                ReadBodyError::Broken(error) => error,
-            })?;
+            .map_err(ReadBodyError::into_error)?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if lasts && idle.len() < MAX_IDLE_CONNECTIONS && !connection.sender.is_closed() {
             idle.push(connection);
@@ -348,6 +387,9 @@ impl Client {
     /// Closes what is kept for the next request: one of them has failed, and what cut it may have cut
     /// all of them.
     pub(crate) fn forget_idle(&self) {
+        if let Some(shared) = &self.http2 {
+            shared.forget();
+        }
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

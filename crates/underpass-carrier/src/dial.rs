@@ -126,7 +126,6 @@ pub(crate) enum Speech {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2, for carriers that need it; without TLS by prior knowledge (RFC 9113 section 3.3).
-    #[cfg_attr(not(test), allow(dead_code, reason = "for carriers over HTTP/2"))]
     Http2,
 }
 
@@ -135,7 +134,7 @@ impl Speech {
     pub(crate) fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"http/1.1",
-            Self::Http2 => b"h2",
+            Self::Http2 => crate::http2::ALPN,
         }
     }
 }
@@ -239,9 +238,7 @@ pub(crate) async fn start_tls<S: Connection>(
     let stream = tokio_rustls::TlsConnector::from(Arc::clone(config))
         .connect(name, stream)
         .await
-        .map_err(|error| {
-            tls::untrusted(&error, host).unwrap_or_else(|| failed(error.to_string()))
-        })?;
+        .map_err(|error| tls::untrusted(&error).unwrap_or_else(|| failed(error.to_string())))?;
     let (_, session) = stream.get_ref();
     if config.alpn_protocols == [Speech::Http2.alpn()]
         && session.alpn_protocol() != Some(Speech::Http2.alpn())
@@ -249,10 +246,7 @@ pub(crate) async fn start_tls<S: Connection>(
         return Err(failed("the other side does not speak HTTP/2".to_owned()));
     }
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
-    let info = TlsInfo {
-        version: tls::version_name(session.protocol_version()),
-        certificate_sha256: certificate.map(tls::fingerprint_of),
-        issuer: certificate.and_then(|it| crate::certificate::issuer(it)),
-    };
+    let version = tls::version_name(session.protocol_version());
+    let info = TlsInfo::new(version, certificate);
     Ok((stream, info))
 }

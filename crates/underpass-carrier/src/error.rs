@@ -6,7 +6,7 @@ use std::time::Duration;
 use underpass_proto::code::Code;
 
 use crate::proxy::ProxyError;
-use crate::tls::{Fingerprint, show_fingerprint};
+use crate::tls::UntrustedCertificate;
 
 /// Why a carrier could not be made, or why it died.
 ///
@@ -47,25 +47,8 @@ pub enum CarrierError {
         reason: String,
     },
     /// The certificate is neither the pinned one nor signed by anybody who is trusted.
-    #[error(
-        "{address} shows a certificate signed by {}, whom nobody vouches for here ({reason}); its \
-         fingerprint is {}{}",
-        .issuer.as_deref().unwrap_or("somebody unnamed"),
-        show_fingerprint(shown),
-        .pinned.as_ref().map(|it| format!(", the pinned one is {}", show_fingerprint(it))).unwrap_or_default()
-    )]
-    Certificate {
-        /// The host.
-        address: String,
-        /// The certificate that is expected, where one is.
-        pinned: Option<Fingerprint>,
-        /// The one that was shown.
-        shown: Fingerprint,
-        /// Who signed it.
-        issuer: Option<String>,
-        /// Why it is not trusted.
-        reason: String,
-    },
+    #[error(transparent)]
+    Certificate(Box<UntrustedCertificate>),
     /// The way through a proxy is barred.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
@@ -123,7 +106,7 @@ impl CarrierError {
             Self::Resolve { .. } => "resolve",
             Self::Connect { .. } => "connect",
             Self::Tls { .. } => "tls",
-            Self::Certificate { .. } => "certificate",
+            Self::Certificate(_) => "certificate",
             Self::Proxy(_) => "proxy",
             Self::Portal { .. } => "portal",
             Self::TimedOut { .. } => "timed-out",
@@ -141,7 +124,7 @@ impl CarrierError {
         match self {
             Self::Resolve { .. }
             | Self::Connect { .. }
-            | Self::Certificate { .. }
+            | Self::Certificate(_)
             | Self::Portal { .. } => true,
             // Other carriers send requests, which a proxy may forward all the same.
             Self::Proxy(error) => !matches!(error, ProxyError::Refused { .. }),
@@ -155,7 +138,7 @@ impl CarrierError {
         match self {
             Self::Proxy(error) => Some(error.code()),
             Self::Portal { .. } => Some(Code::Portal),
-            Self::Certificate { .. } => Some(Code::Certificate),
+            Self::Certificate(_) => Some(Code::Certificate),
             _ => None,
         }
     }

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use underpass_proto::Time;
 
 use crate::body::{BodyError, FlowBody};
-use crate::client::DEFAULT_MEDIA_TYPE;
+use crate::client::{DEFAULT_MEDIA_TYPE, DEFAULT_TEXT_TYPE};
 use crate::dial::BoxedConnection;
 use crate::guard::Started;
 use crate::kind::kind_by_name;
@@ -166,7 +166,7 @@ impl Front {
             request.extensions_mut().insert(line.peer);
             return self.fallback.answer(request).await.map(FlowBody::Other);
         };
-        let media_type = media_type(request.headers());
+        let media_type = media_type(request.headers(), kind.abilities.text_only);
         let exchange = Exchange {
             front: self,
             request,
@@ -200,11 +200,35 @@ impl Front {
             true => probe::serve(self, ask, &head.headers, body).await,
             false => Err(Refusal::Busy),
         };
-        answered.unwrap_or_else(|refusal| refuse(refusal, media_type(&head.headers)))
+        answered.unwrap_or_else(|refusal| refuse(refusal, media_type(&head.headers, false)))
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<CarrierId, Entry>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` beside the requests, until the server is stopped.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Counts a carrier as half made, unless there are too many.
+    pub(crate) fn begin(self: &Arc<Self>) -> Result<HalfMade, Refusal> {
+        let take = |of: &Arc<Semaphore>| {
+            let permit = Arc::clone(of).try_acquire_owned();
+            permit.map_err(|_| Refusal::Busy)
+        };
+        Ok(HalfMade {
+            counted_half: take(&self.half_made)?,
+            counted: take(&self.carriers)?,
+            front: Arc::clone(self),
+        })
     }
 
     /// Carriers of several requests that the table knows.
@@ -219,7 +243,7 @@ impl Front {
 }
 
 /// The media type that the client uses, so that one setting on its side decides for both ways.
-pub(crate) fn media_type(headers: &HeaderMap) -> HeaderValue {
+pub(crate) fn media_type(headers: &HeaderMap, text: bool) -> HeaderValue {
     let theirs = headers
         .get(header::CONTENT_TYPE)
         .or_else(|| headers.get(header::ACCEPT));
@@ -227,8 +251,12 @@ pub(crate) fn media_type(headers: &HeaderMap) -> HeaderValue {
     theirs
         .filter(|value| value.len() <= MAX_MEDIA_TYPE_LEN && value.as_bytes().contains(&b'/'))
         .filter(|value| value.as_bytes().iter().copied().all(plain))
+        .filter(|value| !text || value.as_bytes().starts_with(b"text/"))
         .cloned()
-        .unwrap_or(HeaderValue::from_static(DEFAULT_MEDIA_TYPE))
+        .unwrap_or(HeaderValue::from_static(match text {
+            true => DEFAULT_TEXT_TYPE,
+            false => DEFAULT_MEDIA_TYPE,
+        }))
 }
 
 fn refuse(refusal: Refusal, media_type: HeaderValue) -> Response<FlowBody> {
@@ -277,15 +305,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Counts a carrier as half made, unless there are too many.
     pub(crate) fn begin(&self) -> Result<HalfMade, Refusal> {
-        let take = |of: &Arc<Semaphore>| {
-            let permit = Arc::clone(of).try_acquire_owned();
-            permit.map_err(|_| Refusal::Busy)
-        };
-        Ok(HalfMade {
-            counted_half: take(&self.front.half_made)?,
-            counted: take(&self.front.carriers)?,
-            front: Arc::clone(&self.front),
-        })
+        self.front.begin()
     }
 
     /// What is known about a carrier that began with this request.
@@ -324,13 +344,7 @@ impl Exchange {
 
     /// Runs `work` beside the request, until the server is stopped.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.front.stop.clone();
-        self.front.tasks.spawn(async move {
-            tokio::select! {
-                () = work => {}
-                () = stop.cancelled() => {}
-            }
-        });
+        self.front.spawn(work);
     }
 
     /// The connection itself, once the answer 101 was sent, and the bytes read from it too far.

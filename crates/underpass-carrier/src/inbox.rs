@@ -1,5 +1,6 @@
 //! The server's side of numbered POSTs: bodies go into a [`Window`], the session reads them in order.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -13,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Source;
 use crate::body::{ReadBodyError, read_whole};
+use crate::coding::Coding;
 use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply, Slot};
+use crate::span::number_span;
 use crate::window::{Taken, Window};
 
 /// Requests of one carrier at a time. Ours have at most eight bodies and four polls under way; some may
@@ -279,14 +282,18 @@ pub(crate) async fn take_post(
     exchange: Exchange,
     inbox: Arc<Inbox>,
     gone: CancellationToken,
+    coding: Coding,
     (offset, end): (u64, bool),
 ) -> Reply {
     let settings = &exchange.front.settings;
     let (largest, body_timeout) = (settings.largest_body, settings.body_timeout);
     let hold = settings.longest_hold.min(ROOM_HOLD);
     let budget = std::sync::Arc::clone(&exchange.front.budget);
-    let answer = |status| exchange.respond(status, |_| ());
-    let (taken, no_room) = (answer(StatusCode::NO_CONTENT), answer(StatusCode::ACCEPTED));
+    let taken = match coding {
+        Coding::Binary => exchange.respond(StatusCode::NO_CONTENT, |_| ()),
+        Coding::Text => exchange.respond_with(coding.write(receipt(offset))),
+    };
+    let no_room = exchange.respond(StatusCode::ACCEPTED, |_| ());
     let body = exchange.into_body();
     let announced = body.size_hint().exact();
     let reading = async {
@@ -304,6 +311,8 @@ pub(crate) async fn take_post(
     };
     let read = tokio::time::timeout(body_timeout, reading).await;
     let (body, paid) = read.unwrap_or(Err(Refusal::Incomplete))?;
+    // What is no text of ours was changed on the way: the client has to send it again.
+    let body = coding.read(body).map_err(|_| Refusal::Incomplete)?;
     let deadline = Instant::now() + hold;
     let offered = tokio::select! {
         offered = inbox.offer_until(deadline, (offset, end), &body, paid) => offered,
@@ -318,6 +327,12 @@ pub(crate) async fn take_post(
             Err(Refusal::NotFound)
         }
     }
+}
+
+/// What answers a body where an answer without content may not come through, or where one with any
+/// content would be taken for it: the body's offset, as a number span.
+pub(crate) fn receipt(offset: u64) -> VecDeque<Bytes> {
+    [Bytes::copy_from_slice(&number_span(offset))].into()
 }
 
 /// Waits until the budget has room for a body of `len` bytes.

@@ -24,14 +24,41 @@ pub struct Abilities {
     pub survives_holding_proxy: bool,
     /// Works where a proxy may deliver a request twice.
     pub survives_repeated_requests: bool,
+    /// Works where every connection is cut after some time or some requests.
+    pub survives_cut_connections: bool,
+    /// Works where a box on the way speaks HTTP/1.0 only: a length on each body, GET and POST at most.
+    pub works_over_http10: bool,
+    /// Every body is text, for boxes that refuse or change others.
+    pub text_only: bool,
+    /// HTTP/2 must be spoken from end to end, or from box to box.
+    pub needs_http2: bool,
+    /// UDP must pass. Such a carrier cannot go through an HTTP proxy.
+    pub needs_udp: bool,
     /// The largest body that a limit on the way must let through, in bytes; none if there is no body
     /// or it never ends.
     pub largest_body: Option<usize>,
-    /// TCP connections in use at a time, at most.
+    /// Connections in use at a time, at most.
     pub connections: usize,
 }
 
 impl Abilities {
+    /// Needs nothing and survives nothing: what a kind does not state.
+    pub(crate) const NONE: Self = Self {
+        two_way_streaming: false,
+        needs_upgrade: false,
+        needs_response_streaming: false,
+        needs_request_streaming: false,
+        survives_holding_proxy: false,
+        survives_repeated_requests: false,
+        survives_cut_connections: false,
+        works_over_http10: false,
+        text_only: false,
+        needs_http2: false,
+        needs_udp: false,
+        largest_body: None,
+        connections: 0,
+    };
+
     /// Whether a proxy that only forwards requests is likely to stop it, so that a tunnel through the
     /// proxy is worth a try first.
     #[must_use]
@@ -71,11 +98,15 @@ impl std::fmt::Debug for Kind {
 
 /// Every kind of carrier, the one to prefer first.
 pub static KINDS: &[Kind] = &[
+    crate::quic::KIND,
     crate::upgrade::KIND,
+    crate::h2::KIND,
     crate::ws::KIND,
     crate::stream::KIND,
     crate::posts::KIND,
+    crate::h2posts::KIND,
     crate::poll::KIND,
+    crate::text::KIND,
 ];
 
 /// The kind of this name.
@@ -91,7 +122,8 @@ mod tests {
     #[test]
     fn names_are_unique_and_fit_into_a_path() {
         for (index, kind) in KINDS.iter().enumerate() {
-            assert!(kind.name.bytes().all(|byte| byte.is_ascii_lowercase()));
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            assert!(kind.name.bytes().all(plain) && kind.name.len() <= 16);
             let first = KINDS.iter().position(|other| other.name == kind.name);
             assert_eq!(first, Some(index), "{} stands twice", kind.name);
             assert_eq!(kind_by_name(kind.name).map(|k| k.name), Some(kind.name));

@@ -10,12 +10,16 @@ pub mod answers;
 mod body;
 mod certificate;
 mod client;
+mod coding;
 mod dial;
 mod error;
 mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod h2;
+mod h2posts;
+mod http2;
 mod inbox;
 mod kind;
 pub mod ladder;
@@ -28,12 +32,17 @@ mod posting;
 mod posts;
 pub mod probe;
 pub mod proxy;
+mod quic;
+mod quic_listen;
+mod quic_stream;
 pub mod request;
 mod server;
 mod sizing;
 pub mod span;
 mod stall;
 mod stream;
+mod streams;
+mod text;
 mod tls;
 mod upgrade;
 pub mod uplink;
@@ -58,7 +67,8 @@ pub use proxy::opening::ProxyUse;
 pub use request::IdPlace;
 pub use server::{Listen, Server, ServerError, ServerSettings};
 pub use tls::{
-    Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsRoots, TlsTrust, show_fingerprint,
+    Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsRoots, TlsTrust, UntrustedCertificate,
+    show_fingerprint,
 };
 pub use url::{RelayUrl, RelayUrlError, Scheme};
 

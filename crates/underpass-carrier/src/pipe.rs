@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use hyper::body::Frame;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::Sink;
 use crate::body::BodyError;
@@ -72,7 +72,12 @@ pub(crate) fn pipe(
         pipe: Arc::clone(&pipe),
         connection,
     };
-    (sink, PipeBody { pipe, kept: None })
+    let body = PipeBody {
+        pipe,
+        kept: None,
+        lingers: None,
+    };
+    (sink, body)
 }
 
 impl Pipe {
@@ -201,12 +206,21 @@ pub(crate) struct PipeBody {
     pipe: Arc<Pipe>,
     /// What is to live as long as the body.
     kept: Option<Box<dyn Send>>,
+    /// What the body waits for between the stream's end and its own.
+    lingers: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl PipeBody {
     /// Keeps `guard` until the body is over, in whatever way.
     pub(crate) fn keep(mut self, guard: impl Send + 'static) -> Self {
         self.kept = Some(Box::new(guard));
+        self
+    }
+
+    /// The body ends only when `over` is cancelled, though its stream may have ended before: boxes take
+    /// the end of an answer for that of the request, too.
+    pub(crate) fn linger_until(mut self, over: CancellationToken) -> Self {
+        self.lingers = Some(Box::pin(over.cancelled_owned()));
         self
     }
 
@@ -256,7 +270,12 @@ pub(crate) fn poll_pinned(
     body: Pin<&mut PipeBody>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<SpanBuf>, BodyError>>> {
-    body.get_mut().poll_frame(cx)
+    let body = body.get_mut();
+    let frame = ready!(body.poll_frame(cx));
+    if let (None, Some(over)) = (&frame, &mut body.lingers) {
+        ready!(over.as_mut().poll(cx));
+    }
+    Poll::Ready(frame)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::answers::{Answer, Answers, Ask, DEPTH, Received, read_answer};
 use crate::body::FlowBody;
 use crate::client::{Client, refused};
+use crate::coding::Coding;
 use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply};
 use crate::guard::Guarded;
@@ -28,7 +29,6 @@ use crate::inbox::{Inbox, InboxSource, Presence, supervise, take_post};
 use crate::kind::{Abilities, Kind};
 use crate::posting::{Lease, PostSink, Retries, may_pass};
 use crate::request::Part;
-use crate::span::SpanBuf;
 use crate::{Carrier, Sink, Source};
 
 /// The longest answer that a client reads: far more than a relay of ours sends.
@@ -45,20 +45,34 @@ const DEFAULT_HOLD: Duration = Duration::from_secs(25);
 pub(crate) const KIND: Kind = Kind {
     name: "poll",
     abilities: Abilities {
-        two_way_streaming: false,
-        needs_upgrade: false,
-        needs_response_streaming: false,
-        needs_request_streaming: false,
         survives_holding_proxy: true,
         survives_repeated_requests: true,
         largest_body: Some(1_000_000),
         connections: 12,
+        survives_cut_connections: true,
+        works_over_http10: true,
+        ..Abilities::NONE
     },
     connect: |client| Box::pin(connect(client)),
-    serve: |exchange| Box::pin(serve(exchange)),
+    serve: |exchange| Box::pin(serve(exchange, MANNER)),
 };
 
-async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
+const MANNER: Manner = Manner {
+    kind: "poll",
+    coding: Coding::Binary,
+};
+
+/// What kinds of numbered requests differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Manner {
+    /// The kind's name.
+    pub(crate) kind: &'static str,
+    /// How bodies are written.
+    pub(crate) coding: Coding,
+}
+
+/// The client's side of each of them; connections and bodies are those of `client`.
+pub(crate) async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
     let info = client.open_idle().await?;
     let what = "the answer to the first poll";
     let opening = client.within_limit(what, ask(&client, 0)).await?;
@@ -129,23 +143,28 @@ async fn ask_once(
 ) -> Result<(StatusCode, Bytes), CarrierError> {
     let hold = hold(client);
     let asked = (number == 0 || hold < client.settings.poll_hold).then_some(hold);
-    let method = match client.settings.poll_by_post {
-        true => Method::POST,
-        false => Method::GET,
+    let (method, body) = match client.settings.poll_by_post {
+        true => (Method::POST, FlowBody::no_bytes()),
+        false => (Method::GET, FlowBody::empty()),
     };
     let part = Part::Poll(number);
-    let mut request = client.request_with(method, part, asked, FlowBody::empty())?;
+    let mut request = client.request_with(method, part, asked, body)?;
     if again > 0 {
         client.make_unique(&mut request)?;
     }
     let after = hold * 2 + client.settings.connect_timeout;
     let answer = client.exchange(request, LONGEST_ANSWER);
-    tokio::time::timeout(after, answer)
-        .await
-        .unwrap_or(Err(CarrierError::TimedOut {
-            what: "the answer to a poll",
-            after,
-        }))
+    let (status, body) =
+        tokio::time::timeout(after, answer)
+            .await
+            .unwrap_or(Err(CarrierError::TimedOut {
+                what: "the answer to a poll",
+                after,
+            }))?;
+    match status {
+        StatusCode::OK => Ok((status, client.coding.read(body)?)),
+        _ => Ok((status, body)),
+    }
 }
 
 /// Keeps [`DEPTH`] polls under way and hands their answers on in order. Slows down when nobody takes
@@ -219,6 +238,7 @@ impl Source for PollSource {
 
 /// What the server knows of a carrier of this kind.
 struct Entry {
+    kind: &'static str,
     inbox: Arc<Inbox>,
     presence: Arc<Presence>,
     gone: CancellationToken,
@@ -371,12 +391,22 @@ impl Drop for AnswerSink {
     }
 }
 
-async fn serve(exchange: Exchange) -> Reply {
+/// The entry of the carrier that is asked for; an id is known under its own kind only.
+fn find(exchange: &Exchange, manner: Manner) -> Result<Arc<Entry>, Refusal> {
+    let entry = exchange.find::<Entry>()?;
+    match entry.kind == manner.kind {
+        true => Ok(entry),
+        false => Err(Refusal::NotFound),
+    }
+}
+
+/// The server's side of each of the kinds.
+pub(crate) async fn serve(exchange: Exchange, manner: Manner) -> Reply {
     match (exchange.request.method(), exchange.part) {
         (&Method::GET | &Method::POST, Part::Poll(number)) => {
-            let entry = match exchange.find::<Entry>() {
+            let entry = match find(&exchange, manner) {
                 Ok(entry) => entry,
-                Err(_) if number == 0 => begin(&exchange)?,
+                Err(_) if number == 0 => begin(&exchange, manner)?,
                 Err(refusal) => return Err(refusal),
             };
             let _present = entry.presence.enter()?;
@@ -386,32 +416,35 @@ async fn serve(exchange: Exchange) -> Reply {
                 answer = entry.outbox.answer(number, hold) => answer?,
                 () = entry.gone.cancelled() => return Err(Refusal::NotFound),
             };
-            Ok(exchange.respond_with(SpanBuf::bare(answer.chunks)))
+            Ok(exchange.respond_with(manner.coding.write(answer.chunks)))
         }
         (&Method::POST, Part::Post { offset, end }) => {
-            let entry = exchange.find::<Entry>()?;
+            let entry = find(&exchange, manner)?;
             let _present = entry.presence.enter()?;
             let (inbox, gone) = (Arc::clone(&entry.inbox), entry.gone.clone());
-            take_post(exchange, inbox, gone, (offset, end)).await
+            take_post(exchange, inbox, gone, manner.coding, (offset, end)).await
         }
-        (&Method::DELETE, Part::Whole) => {
-            exchange.find::<Entry>()?.gone.cancel();
+        // Some boxes pass no other methods than GET and POST.
+        (&Method::DELETE | &Method::POST, Part::Whole) => {
+            find(&exchange, manner)?.gone.cancel();
             Ok(exchange.respond(StatusCode::NO_CONTENT, |_| ()))
         }
         _ => Err(Refusal::NotFound),
     }
 }
 
-fn begin(exchange: &Exchange) -> Result<Arc<Entry>, Refusal> {
+fn begin(exchange: &Exchange, manner: Manner) -> Result<Arc<Entry>, Refusal> {
     let half_made = exchange.begin()?;
     let settings = &exchange.front.settings;
     let hold = exchange.hold.unwrap_or(DEFAULT_HOLD);
+    let largest = manner.coding.room_in(settings.largest_answer);
     let entry = Arc::new(Entry {
+        kind: manner.kind,
         inbox: Inbox::new(settings.receive_window),
         presence: Presence::new(),
         gone: CancellationToken::new(),
         outbox: Arc::new(Outbox {
-            state: Mutex::new((Answers::new(settings.largest_answer), None)),
+            state: Mutex::new((Answers::new(largest), None)),
             changed: Notify::new(),
             began: Instant::now(),
         }),
@@ -425,7 +458,7 @@ fn begin(exchange: &Exchange) -> Result<Arc<Entry>, Refusal> {
             closing: false,
         }),
         source: Box::new(InboxSource::new(&entry.inbox)),
-        info: exchange.info(KIND.name),
+        info: exchange.info(manner.kind),
     };
     exchange.spawn(half_made.introduce_or(carrier, entry.gone.clone()));
     exchange.spawn(supervise(

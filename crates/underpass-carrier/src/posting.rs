@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::Sink;
 use crate::body::FlowBody;
 use crate::client::{Client, refused};
+use crate::coding::Coding;
 use crate::error::CarrierError;
+use crate::inbox::receipt;
 use crate::request::Part;
-use crate::span::SpanBuf;
 use crate::uplink::{Post, Uplink};
 
 /// Bodies in flight at a time, each on a connection of its own.
@@ -104,7 +105,11 @@ impl Lease {
         };
         let client = Arc::clone(&self.client);
         runtime.spawn(async move {
-            let request = client.request(Method::DELETE, Part::Whole, FlowBody::empty())?;
+            let (method, body) = match client.coding {
+                Coding::Binary => (Method::DELETE, FlowBody::empty()),
+                Coding::Text => (Method::POST, FlowBody::no_bytes()),
+            };
+            let request = client.request(method, Part::Whole, body)?;
             let limit = client.settings.connect_timeout;
             let told = client.exchange(request, SMALL_ANSWER);
             let _ = tokio::time::timeout(limit, told).await;
@@ -160,6 +165,7 @@ impl Shared {
                 let len = post.len;
                 if state.uplink.too_large(post) {
                     let largest = state.uplink.largest_body();
+                    let largest = self.client.coding.written_len(largest);
                     self.client.settings.path.bodies_up_to(largest);
                     tracing::debug!(len, "the path refuses bodies of this size");
                 } else {
@@ -207,12 +213,21 @@ impl Shared {
             len: _,
         } = post.clone();
         let part = Part::Post { offset, end };
-        let body = FlowBody::from(SpanBuf::bare(chunks));
+        let coding = self.client.coding;
+        let body = FlowBody::from(coding.write(chunks));
         let request = self.client.request(Method::POST, part, body)?;
         let settings = &self.client.settings;
         // The relay may hold a body for which it has no room as long as a poll.
         let after = settings.poll_hold + settings.connect_timeout * 2;
         match tokio::time::timeout(after, self.client.exchange(request, SMALL_ANSWER)).await {
+            Ok(Ok((StatusCode::OK, body))) if coding == Coding::Text => {
+                // Not the page that a box gives to everybody.
+                let receipt: Vec<u8> = receipt(offset).into_iter().flatten().collect();
+                match coding.read(body)? == receipt {
+                    true => Ok(StatusCode::NO_CONTENT),
+                    false => Err(CarrierError::protocol("the answer is to another body")),
+                }
+            }
             Ok(answer) => answer.map(|(status, _)| status),
             Err(_) => Err(CarrierError::TimedOut {
                 what: "the answer to a numbered POST",
@@ -235,6 +250,7 @@ impl PostSink {
             .settings
             .largest_body
             .min(known.unwrap_or(usize::MAX));
+        let largest = client.coding.room_in(largest);
         let state = State {
             uplink: Uplink::new(largest, MAX_IN_FLIGHT, AHEAD),
             failed: None,

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::{BodySource, FlowBody};
 use crate::client::{Client, refused};
+use crate::coding::Coding;
 use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply};
 use crate::guard::Guarded;
@@ -23,14 +24,11 @@ use crate::{Carrier, Source};
 pub(crate) const KIND: Kind = Kind {
     name: "posts",
     abilities: Abilities {
-        two_way_streaming: false,
-        needs_upgrade: false,
         needs_response_streaming: true,
-        needs_request_streaming: false,
-        survives_holding_proxy: false,
         survives_repeated_requests: true,
         largest_body: Some(1_000_000),
         connections: 9,
+        ..Abilities::NONE
     },
     connect: |client| Box::pin(connect(client)),
     serve: |exchange| Box::pin(serve(exchange)),
@@ -104,7 +102,7 @@ async fn serve(exchange: Exchange) -> Reply {
             let entry = exchange.find::<Entry>()?;
             let _present = entry.presence.enter()?;
             let (inbox, gone) = (Arc::clone(&entry.inbox), entry.gone.clone());
-            take_post(exchange, inbox, gone, (offset, end)).await
+            take_post(exchange, inbox, gone, Coding::Binary, (offset, end)).await
         }
         (&Method::DELETE, Part::Whole) => {
             let entry = exchange.find::<Entry>()?;

@@ -154,7 +154,8 @@ pub fn parse_request<'a>(
 }
 
 fn is_kind_name(text: &str) -> bool {
-    (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase())
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=16).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// A decimal number in the one way to write it: no sign, no leading zero.

@@ -16,7 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::Carrier;
 use crate::dial::{BoxedConnection, tune};
 use crate::front::{ConnectedPeer, Fallback, Front, Line};
+use crate::http2;
+use crate::quic;
+use crate::quic_listen::QuicListening;
 use crate::stall::StallGuard;
+use crate::streams;
 use crate::tls::{self, TlsIdentity, TlsInfo};
 use crate::url::Scheme;
 
@@ -70,6 +74,9 @@ pub struct ServerSettings {
     /// How many bytes of one carrier may wait for its reader, when they come in numbered bodies.
     /// 4 MiB, which is four of the largest bodies.
     pub receive_window: usize,
+    /// QUIC handshakes at a time from which on clients have to show that packets to the address that
+    /// they name do come to them (RFC 9000 section 8.1.2), which takes them a round trip. 64.
+    pub quic_unvalidated: usize,
     /// Request bodies of all carriers in memory at a time, in bytes. 256 MiB.
     pub body_budget: usize,
 }
@@ -90,6 +97,7 @@ impl Default for ServerSettings {
             largest_body: 1_000_000,
             largest_answer: 1_000_000,
             receive_window: 4 * 1024 * 1024,
+            quic_unvalidated: 64,
             body_budget: 256 * 1024 * 1024,
         }
     }
@@ -107,11 +115,15 @@ pub enum ServerError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The certificate cannot be used for QUIC.
+    #[error("the certificate cannot be used for QUIC: {0}")]
+    Quic(#[from] rustls::Error),
 }
 
 /// A running server. Dropping it ends everything at once.
 pub struct Server {
     front: Arc<Front>,
+    connections: Arc<Semaphore>,
     carriers: mpsc::Receiver<Carrier>,
     addresses: Vec<(Scheme, SocketAddr)>,
     /// Asks for an end without haste: no new connections, no further request on the old ones.
@@ -159,10 +171,34 @@ impl Server {
         }
         Ok(Self {
             front,
+            connections,
             carriers,
             addresses,
             closing,
         })
+    }
+
+    /// Listens for QUIC as well, on a UDP address; port 0 lets the system choose. Returns the address.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or the certificate not be used.
+    pub fn listen_quic(
+        &self,
+        address: SocketAddr,
+        identity: &TlsIdentity,
+    ) -> Result<SocketAddr, ServerError> {
+        let failed = |source| ServerError::Bind { address, source };
+        let config = quic::server_config(identity)?;
+        let endpoint = quic::endpoint(address, Some(config)).map_err(failed)?;
+        let bound = endpoint.local_addr().map_err(failed)?;
+        let listening = QuicListening {
+            front: Arc::clone(&self.front),
+            connections: Arc::clone(&self.connections),
+            closing: self.closing.clone(),
+            endpoint,
+        };
+        self.front.tasks.spawn(listening.run());
+        Ok(bound)
     }
 
     /// Where it listens, in the order asked for.
@@ -202,6 +238,13 @@ impl Drop for Server {
         self.closing.cancel();
         self.front.stop.cancel();
     }
+}
+
+/// A connection of which is known what is spoken on it.
+struct Opened {
+    stream: BoxedConnection,
+    tls: Option<TlsInfo>,
+    http2: bool,
 }
 
 /// One listening address.
@@ -248,7 +291,7 @@ impl Listening {
         let local = stream.local_addr().ok();
         let limit = self.front.settings.header_timeout;
         let opened = tokio::time::timeout(limit, self.open(stream)).await;
-        let (stream, tls) = match opened {
+        let Opened { stream, tls, http2 } = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "no connection"),
             Err(_) => return tracing::debug!(%peer, "TLS took too long"),
@@ -266,21 +309,32 @@ impl Listening {
             },
             stop: CancellationToken::new(),
         };
-        self.speak_http(stream, line).await;
+        if http2 {
+            self.speak_http2(stream, line).await;
+        } else {
+            self.speak_http(stream, line).await;
+        }
     }
 
-    async fn open(&self, stream: TcpStream) -> io::Result<(BoxedConnection, Option<TlsInfo>)> {
+    async fn open(&self, stream: TcpStream) -> io::Result<Opened> {
         tune(&stream)?;
         let Some(identity) = &self.tls else {
-            return Ok((Box::new(stream), None));
+            let http2 = streams::begins_as_http2(&stream).await?;
+            return Ok(Opened {
+                stream: Box::new(stream),
+                tls: None,
+                http2,
+            });
         };
         let stream = identity.acceptor().accept(stream).await?;
-        let info = TlsInfo {
-            version: tls::version_name(stream.get_ref().1.protocol_version()),
-            certificate_sha256: None,
-            issuer: None,
-        };
-        Ok((Box::new(stream), Some(info)))
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(http2::ALPN);
+        let version = tls::version_name(stream.get_ref().1.protocol_version());
+        let info = TlsInfo::new(version, None);
+        Ok(Opened {
+            stream: Box::new(stream),
+            tls: Some(info),
+            http2,
+        })
     }
 
     /// Answers the requests on one connection until it ends.

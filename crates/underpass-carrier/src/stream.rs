@@ -24,14 +24,10 @@ use crate::{Carrier, CarrierInfo};
 pub(crate) const KIND: Kind = Kind {
     name: "stream",
     abilities: Abilities {
-        two_way_streaming: false,
-        needs_upgrade: false,
         needs_response_streaming: true,
         needs_request_streaming: true,
-        survives_holding_proxy: false,
-        survives_repeated_requests: false,
-        largest_body: None,
         connections: 2,
+        ..Abilities::NONE
     },
     connect: |client| Box::pin(connect(client)),
     serve: |exchange| Box::pin(serve(exchange)),

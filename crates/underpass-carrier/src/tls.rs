@@ -87,6 +87,17 @@ pub struct TlsInfo {
     pub issuer: Option<String>,
 }
 
+impl TlsInfo {
+    /// What is told of a version and of the certificate that the other side showed.
+    pub(crate) fn new(version: &'static str, certificate: Option<&CertificateDer<'_>>) -> Self {
+        Self {
+            version,
+            certificate_sha256: certificate.map(fingerprint_of),
+            issuer: certificate.and_then(|it| issuer(it)),
+        }
+    }
+}
+
 /// A fingerprint as people compare it: hexadecimal pairs with colons between.
 #[must_use]
 pub fn show_fingerprint(fingerprint: &Fingerprint) -> String {
@@ -158,35 +169,36 @@ pub(crate) fn speaking(
     Arc::new(other)
 }
 
-/// A certificate that is neither pinned nor vouched for, on its way through the TLS library.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("nobody vouches for the certificate: {reason}")]
-struct Untrusted {
-    pinned: Option<Fingerprint>,
-    shown: Fingerprint,
-    issuer: Option<String>,
-    reason: String,
+/// A certificate that is neither pinned nor vouched for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{host} shows a certificate signed by {}, whom nobody vouches for here ({reason}); its fingerprint is \
+     {}{}",
+    .issuer.as_deref().unwrap_or("somebody unnamed"),
+    show_fingerprint(shown),
+    .pinned.as_ref().map(|it| format!(", the pinned one is {}", show_fingerprint(it))).unwrap_or_default()
+)]
+pub struct UntrustedCertificate {
+    /// Whose it should be.
+    pub host: String,
+    /// The certificate that is expected, where one is.
+    pub pinned: Option<Fingerprint>,
+    /// The one that was shown.
+    pub shown: Fingerprint,
+    /// Who signed it.
+    pub issuer: Option<String>,
+    /// Why it is not trusted.
+    pub reason: String,
 }
 
 /// The error that says which certificate was not accepted, if that was it.
-pub(crate) fn untrusted(error: &io::Error, host: &str) -> Option<CarrierError> {
+pub(crate) fn untrusted(error: &io::Error) -> Option<CarrierError> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) = error else {
         return None;
     };
-    let Untrusted {
-        pinned,
-        shown,
-        issuer,
-        reason,
-    } = other.0.downcast_ref::<Untrusted>()?.clone();
-    Some(CarrierError::Certificate {
-        address: host.to_owned(),
-        pinned,
-        shown,
-        issuer,
-        reason,
-    })
+    let untrusted = other.0.downcast_ref::<UntrustedCertificate>()?;
+    Some(CarrierError::Certificate(Box::new(untrusted.clone())))
 }
 
 /// Accepts one certificate, or any, or those that roots vouch for; checks that the other side holds
@@ -235,7 +247,8 @@ impl ServerCertVerifier for RelayVerifier {
             Err(error) => Err(error.clone()),
         };
         verified.map_err(|error| {
-            let untrusted = Untrusted {
+            let untrusted = UntrustedCertificate {
+                host: server_name.to_str().into_owned(),
                 pinned,
                 shown,
                 issuer: issuer(end_entity),
@@ -336,7 +349,7 @@ impl TlsIdentity {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, private)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![crate::http2::ALPN.to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
             fingerprint,
@@ -363,6 +376,11 @@ impl TlsIdentity {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// What a server offers.
+    pub(crate) fn config(&self) -> rustls::ServerConfig {
+        (*self.config).clone()
     }
 
     pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {

@@ -38,12 +38,8 @@ pub(crate) const KIND: Kind = Kind {
     abilities: Abilities {
         two_way_streaming: true,
         needs_upgrade: true,
-        needs_response_streaming: false,
-        needs_request_streaming: false,
-        survives_holding_proxy: false,
-        survives_repeated_requests: false,
-        largest_body: None,
         connections: 1,
+        ..Abilities::NONE
     },
     connect: |client| Box::pin(connect(client)),
     serve: |exchange| Box::pin(serve(exchange)),
@@ -76,8 +72,8 @@ async fn serve(mut exchange: Exchange) -> Reply {
         let Some((stream, early)) = upgrading.await else {
             return;
         };
-        let (mut sink, source) = raw(stream, early);
-        sink.pending = SpanBuf::header_only(span::empty_fill());
+        let (sink, source) = raw(stream, early);
+        let sink = sink.beginning_with(SpanBuf::header_only(span::empty_fill()));
         let carrier = Carrier {
             sink: Box::new(sink),
             source: Box::new(source),
@@ -96,9 +92,15 @@ async fn serve(mut exchange: Exchange) -> Reply {
 
 fn raw(stream: BoxedConnection, early: Bytes) -> (RawSink, RawSource) {
     let (read, write) = stream.halves();
+    raw_halves(read, write, early)
+}
+
+/// The halves of a carrier on those of a raw connection, from which `early` was read already.
+pub(crate) fn raw_halves(read: ReadHalf, write: WriteHalf, early: Bytes) -> (RawSink, RawSource) {
     let sink = RawSink {
         write,
         pending: SpanBuf::default(),
+        shuts_down: false,
         closing: false,
         closed: false,
     };
@@ -114,15 +116,30 @@ fn raw(stream: BoxedConnection, early: Bytes) -> (RawSink, RawSource) {
 }
 
 /// Writes spans to a raw connection.
-struct RawSink {
+pub(crate) struct RawSink {
     write: WriteHalf,
     /// What of the current span is not yet written.
     pending: SpanBuf,
+    /// The end of the stream is that of the connection's direction, too.
+    shuts_down: bool,
     closing: bool,
     closed: bool,
 }
 
 impl RawSink {
+    /// The same, with a span that goes before all others.
+    pub(crate) fn beginning_with(mut self, first: SpanBuf) -> Self {
+        self.pending = first;
+        self
+    }
+
+    /// The same, whose end shuts its direction of the connection down: only where nothing on the way
+    /// takes that for the end of both.
+    pub(crate) fn ending_in_shutdown(mut self) -> Self {
+        self.shuts_down = true;
+        self
+    }
+
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
         while self.pending.has_remaining() {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -170,6 +187,9 @@ impl Sink for RawSink {
             self.pending = SpanBuf::header_only(span::end_span());
         }
         ready!(self.poll_flush(cx))?;
+        if self.shuts_down {
+            ready!(Pin::new(&mut self.write).poll_shutdown(cx))?;
+        }
         self.closed = true;
         Poll::Ready(Ok(()))
     }
@@ -187,7 +207,7 @@ impl Drop for RawSink {
 }
 
 /// Reads spans from a raw connection.
-struct RawSource {
+pub(crate) struct RawSource {
     read: ReadHalf,
     decoder: Decoder,
     buffer: BytesMut,
@@ -196,7 +216,7 @@ struct RawSource {
 
 impl RawSource {
     /// Waits for the filling span with which the server opens: bytes of ours do come through.
-    async fn opening(&mut self) -> Result<(), CarrierError> {
+    pub(crate) async fn opening(&mut self) -> Result<(), CarrierError> {
         match std::future::poll_fn(|cx| self.poll_event(cx)).await? {
             Event::Fill => Ok(()),
             _ => Err(CarrierError::protocol("no filling span where one is due")),

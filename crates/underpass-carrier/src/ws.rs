@@ -44,12 +44,8 @@ pub(crate) const KIND: Kind = Kind {
     abilities: Abilities {
         two_way_streaming: true,
         needs_upgrade: true,
-        needs_response_streaming: false,
-        needs_request_streaming: false,
-        survives_holding_proxy: false,
-        survives_repeated_requests: false,
-        largest_body: None,
         connections: 1,
+        ..Abilities::NONE
     },
     connect: |client| Box::pin(connect(client)),
     serve: |exchange| Box::pin(serve(exchange)),

@@ -12,7 +12,7 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rig::{Rig, SCHEMES, Stream, check_stream, recv_exactly, send, send_stream, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use underpass_carrier::{KINDS, RelayUrl, ServerSettings, connect, kind_by_name};
+use underpass_carrier::{KINDS, Kind, RelayUrl, ServerSettings, connect, kind_by_name};
 
 /// How long a path may take to show that it streams. A box that holds a body does so for ever, so
 /// the length decides nothing but how long the test takes.
@@ -44,6 +44,12 @@ fn find_nginx() -> Option<PathBuf> {
 impl Nginx {
     /// Passes everything on to `upstream`, with `extra` in the location and all else at its default.
     async fn start(nginx: &Path, upstream: u16, extra: &str) -> Self {
+        let location = format!("proxy_pass http://127.0.0.1:{upstream}; {extra}");
+        Self::start_with(nginx, "", &location).await
+    }
+
+    /// What is said to `listen`, and of the only location.
+    async fn start_with(nginx: &Path, listen: &str, location: &str) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let free = StdListener::bind("127.0.0.1:0").expect("bound");
         let port = free.local_addr().expect("address").port();
@@ -55,8 +61,8 @@ impl Nginx {
             "daemon off; master_process off; pid nginx.pid;\n\
              events {{}}\n\
              http {{ access_log off; {temporary}\n\
-             server {{ listen 127.0.0.1:{port};\n\
-             location / {{ proxy_pass http://127.0.0.1:{upstream}; {extra} }} }} }}\n"
+             server {{ listen 127.0.0.1:{port}{listen};\n\
+             location / {{ {location} }} }} }}\n"
         );
         std::fs::write(folder.path().join("nginx.conf"), config).expect("written");
         let process = Command::new(nginx)
@@ -98,39 +104,53 @@ async fn through_nginx(extra: &str, expected: &[(&str, bool)]) {
     rig.client.proving_timeout = PROVING;
     let nginx = Nginx::start(&nginx, rig.port(SCHEMES[0]), extra).await;
     let url = nginx.url();
-    assert_eq!(expected.len(), KINDS.len());
+    let over_http = KINDS.iter().filter(|kind| !kind.abilities.needs_udp);
+    assert_eq!(expected.len(), over_http.count());
     for (name, carries) in expected {
         let kind = kind_by_name(name).expect("known");
         if !carries {
             let error = connect(&url, kind, &rig.client).await.expect_err(name);
-            let codes = ["refused", "timed-out"];
+            let codes = match kind.abilities.needs_http2 {
+                // This nginx speaks HTTP/1.1 only.
+                true => ["broken", "protocol"],
+                false => ["refused", "timed-out"],
+            };
             assert!(codes.contains(&error.code()), "{name}: {error}");
             continue;
         }
-        let (mut client, mut server) = rig.pair_to(kind, &url).await;
-        for _ in 0..20 {
-            send(&mut server, b"now").await.expect("alive");
-            assert_eq!(recv_exactly(&mut client, 3).await, b"now", "{name}");
-        }
-        let (up, down, (), ()) = tokio::join!(
-            send_stream(&mut *client.sink, Stream::new(1, 3_000_000)),
-            send_stream(&mut *server.sink, Stream::new(2, 3_000_000)),
-            check_stream(&mut *server.source, Stream::new(1, 3_000_000)),
-            check_stream(&mut *client.source, Stream::new(2, 3_000_000)),
-        );
-        up.unwrap_or_else(|error| panic!("{name} up: {error}"));
-        down.unwrap_or_else(|error| panic!("{name} down: {error}"));
+        must_carry(&mut rig, kind, &url).await;
     }
+}
+
+/// A carrier over this path passes small things at once, and megabytes both ways.
+async fn must_carry(rig: &mut Rig, kind: &'static Kind, url: &RelayUrl) {
+    let name = kind.name;
+    let (mut client, mut server) = rig.pair_to(kind, url).await;
+    for _ in 0..20 {
+        send(&mut server, b"now").await.expect("alive");
+        assert_eq!(recv_exactly(&mut client, 3).await, b"now", "{name}");
+    }
+    let (up, down, (), ()) = tokio::join!(
+        send_stream(&mut *client.sink, Stream::new(1, 3_000_000)),
+        send_stream(&mut *server.sink, Stream::new(2, 3_000_000)),
+        check_stream(&mut *server.source, Stream::new(1, 3_000_000)),
+        check_stream(&mut *client.source, Stream::new(2, 3_000_000)),
+    );
+    up.unwrap_or_else(|error| panic!("{name} up: {error}"));
+    down.unwrap_or_else(|error| panic!("{name} down: {error}"));
 }
 
 #[tokio::test]
 async fn nginx_as_it_comes() {
     let expected = [
         ("upgrade", false),
+        ("h2", false),
         ("ws", false),
         ("stream", false),
         ("posts", true),
+        ("h2posts", false),
         ("poll", true),
+        ("text", true),
     ];
     through_nginx("", &expected).await;
 }
@@ -139,10 +159,13 @@ async fn nginx_as_it_comes() {
 async fn nginx_that_holds_every_response() {
     let expected = [
         ("upgrade", false),
+        ("h2", false),
         ("ws", false),
         ("stream", false),
         ("posts", false),
+        ("h2posts", false),
         ("poll", true),
+        ("text", true),
     ];
     through_nginx("proxy_ignore_headers X-Accel-Buffering;", &expected).await;
 }
@@ -151,10 +174,13 @@ async fn nginx_that_holds_every_response() {
 async fn nginx_with_small_bodies_only() {
     let expected = [
         ("upgrade", false),
+        ("h2", false),
         ("ws", false),
         ("stream", false),
         ("posts", true),
+        ("h2posts", false),
         ("poll", true),
+        ("text", true),
     ];
     through_nginx("client_max_body_size 20k;", &expected).await;
 }
@@ -163,14 +189,34 @@ async fn nginx_with_small_bodies_only() {
 async fn nginx_that_passes_websocket_and_bodies_on() {
     let expected = [
         ("upgrade", true),
+        ("h2", false),
         ("ws", true),
         ("stream", true),
         ("posts", true),
+        ("h2posts", false),
         ("poll", true),
+        ("text", true),
     ];
     let extra = "proxy_http_version 1.1; proxy_request_buffering off; client_max_body_size 0;\n\
                  proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection;";
     through_nginx(extra, &expected).await;
+}
+
+#[tokio::test]
+async fn nginx_that_passes_grpc_on_passes_http2_on() {
+    let Some(nginx) = find_nginx() else {
+        eprintln!("skipped: nginx missing");
+        return;
+    };
+    let mut rig = Rig::new().await;
+    rig.client.media_type = http::HeaderValue::from_static("application/grpc");
+    let upstream = rig.port(SCHEMES[0]);
+    let location = format!("grpc_pass grpc://127.0.0.1:{upstream}; client_max_body_size 0;");
+    let nginx = Nginx::start_with(&nginx, " http2", &location).await;
+    let url = nginx.url();
+    for kind in KINDS.iter().filter(|kind| kind.abilities.needs_http2) {
+        must_carry(&mut rig, kind, &url).await;
+    }
 }
 
 /// A path that cuts every connection after a number of bytes that nobody can foresee.
@@ -212,21 +258,30 @@ async fn cutting_path(upstream: u16) -> u16 {
 }
 
 #[tokio::test]
-async fn polling_survives_a_path_that_cuts_connections() {
-    let mut settings = ServerSettings::default();
-    settings.largest_answer = 32 * 1024;
-    let mut rig = Rig::with(settings).await;
-    rig.client.largest_body = 32 * 1024;
-    let port = cutting_path(rig.port(SCHEMES[0])).await;
-    let url: RelayUrl = format!("http://127.0.0.1:{port}").parse().expect("valid");
-    let kind = kind_by_name("poll").expect("known");
-    let (mut client, mut server) = rig.pair_to(kind, &url).await;
-    let (up, down, (), ()) = tokio::join!(
-        send_stream(&mut *client.sink, Stream::new(1, 8_000_000)),
-        send_stream(&mut *server.sink, Stream::new(2, 8_000_000)),
-        check_stream(&mut *server.source, Stream::new(1, 8_000_000)),
-        check_stream(&mut *client.source, Stream::new(2, 8_000_000)),
-    );
-    up.expect("sent again until it passed");
-    down.expect("fetched again until it passed");
+async fn numbered_requests_survive_a_path_that_cuts_connections() {
+    for kind in KINDS
+        .iter()
+        .filter(|kind| kind.abilities.survives_cut_connections)
+    {
+        // Where all requests share a connection, each of them meets every cut.
+        let body = match kind.abilities.needs_http2 {
+            true => 4 * 1024,
+            false => 32 * 1024,
+        };
+        let mut settings = ServerSettings::default();
+        settings.largest_answer = body;
+        let mut rig = Rig::with(settings).await;
+        rig.client.largest_body = body;
+        let port = cutting_path(rig.port(SCHEMES[0])).await;
+        let url: RelayUrl = format!("http://127.0.0.1:{port}").parse().expect("valid");
+        let (mut client, mut server) = rig.pair_to(kind, &url).await;
+        let (up, down, (), ()) = tokio::join!(
+            send_stream(&mut *client.sink, Stream::new(1, 4_000_000)),
+            send_stream(&mut *server.sink, Stream::new(2, 4_000_000)),
+            check_stream(&mut *server.source, Stream::new(1, 4_000_000)),
+            check_stream(&mut *client.source, Stream::new(2, 4_000_000)),
+        );
+        up.unwrap_or_else(|error| panic!("{} up: {error}", kind.name));
+        down.unwrap_or_else(|error| panic!("{} down: {error}", kind.name));
+    }
 }

@@ -153,6 +153,12 @@ async fn an_id_opens_nothing_under_another_kind() {
     assert_eq!(answer.status, 404);
     let answer = http.ask("POST", &format!("/stream/{id}/up"), b"x").await;
     assert_eq!(answer.status, 404);
+    for kind in ["h2posts", "text"] {
+        let answer = http.ask("POST", &format!("/{kind}/{id}/up/0"), b"").await;
+        assert_eq!(answer.status, 404, "{kind}");
+        let answer = http.ask("GET", &format!("/{kind}/{id}/down/1"), b"").await;
+        assert_eq!(answer.status, 404, "{kind}");
+    }
     for kind in ["stream", "posts"] {
         let path = format!("/{kind}/{id}/down");
         let answer = http.ask("GET", &path, b"").await;
@@ -175,13 +181,18 @@ async fn half_open(kind: &str, port: u16, count: u32) -> (Vec<TcpStream>, Vec<u1
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
             ),
-            "poll" => (format!("/poll/{index:032x}/down/0"), ""),
+            "poll" | "h2posts" | "text" => (format!("/{kind}/{index:032x}/down/0"), ""),
             _ => (format!("/{kind}/{index:032x}/down"), ""),
+        };
+        // Answered over HTTP/1.1 as well, where a box on the way has changed the protocol.
+        let (method, path, headers) = match kind {
+            "h2" => ("POST", "/h2".to_owned(), "Transfer-Encoding: chunked\r\n"),
+            _ => ("GET", path, headers),
         };
         let mut stream = TcpStream::connect(("127.0.0.1", port))
             .await
             .expect("connected");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut head = [0; 12];
         within(stream.read_exact(&mut head))
@@ -196,7 +207,7 @@ async fn half_open(kind: &str, port: u16, count: u32) -> (Vec<TcpStream>, Vec<u1
 #[tokio::test]
 async fn a_flood_of_half_made_carriers_is_bounded_and_freed() {
     const MOST: usize = 8;
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|kind| !kind.abilities.needs_udp) {
         let mut rig = rig(|settings| {
             settings.max_half_made = MOST;
             settings.first_byte_timeout = Duration::from_millis(500);

@@ -216,7 +216,7 @@ async fn bodies_shrink_until_the_path_takes_them() {
     let mut settings = ServerSettings::default();
     settings.largest_body = 10_000;
     let mut rig = Rig::with(settings).await;
-    for kind in ["posts", "poll"] {
+    for kind in ["posts", "h2posts", "poll", "text"] {
         let kind = kind_by_name(kind).expect("known");
         let (mut client, mut server) = rig.pair(kind, SCHEMES[0]).await;
         let len = 1_500_000;
@@ -233,7 +233,7 @@ async fn a_path_that_takes_hardly_anything_is_given_up() {
     let mut settings = ServerSettings::default();
     settings.largest_body = 100;
     let mut rig = Rig::with(settings).await;
-    for kind in ["posts", "poll"] {
+    for kind in ["posts", "h2posts", "poll", "text"] {
         let kind = kind_by_name(kind).expect("known");
         let (mut client, _server) = rig.pair(kind, SCHEMES[0]).await;
         let error = send(&mut client, &[7; 5000]).await.expect_err("refused");
@@ -248,7 +248,7 @@ async fn the_id_may_stand_in_a_cookie() {
     rig.client.media_type = http::HeaderValue::from_static("image/png");
     let theirs = http::HeaderValue::from_static("theme=dark");
     rig.client.headers.insert("cookie", theirs);
-    for kind in ["stream", "posts", "poll"] {
+    for kind in ["stream", "posts", "h2posts", "poll"] {
         let kind = kind_by_name(kind).expect("known");
         let (mut client, mut server) = rig.pair(kind, SCHEMES[0]).await;
         send(&mut server, b"down").await.expect("alive");
@@ -269,7 +269,7 @@ async fn a_client_that_falls_silent_is_let_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_finished_carrier_leaves_nothing_behind() {
-    for kind in ["stream", "posts", "poll"] {
+    for kind in ["h2", "stream", "posts", "h2posts", "poll", "text"] {
         let mut rig = Rig::new().await;
         let kind = kind_by_name(kind).expect("known");
         let (mut client, mut server) = rig.pair(kind, SCHEMES[0]).await;

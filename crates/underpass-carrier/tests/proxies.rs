@@ -2,6 +2,7 @@
 
 mod proxies {
     pub(crate) mod boxes;
+    pub(crate) mod kerberos;
     pub(crate) mod log;
 }
 mod rig;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proxies::boxes::{Page, Squid, Tinyproxy, closed_port};
+use proxies::kerberos::Realm;
 use proxies::log::Log;
 use rig::{Rig, SCHEMES, recv_exactly, send};
 use underpass_carrier::proxy::{
@@ -110,6 +112,46 @@ async fn squid_with_ntlm() {
     };
     let mut rig = rig(with_password(squid.port, SECRET)).await;
     every_kind_carries(&mut rig, by_the_rule).await;
+}
+
+/// Set for the process that has a ticket: the library reads its settings from the environment, which
+/// a test cannot change for itself alone.
+const WITH_TICKET: &str = "UNDERPASS_TEST_PROXY_WITH_TICKET";
+
+#[tokio::test]
+async fn squid_with_negotiate() {
+    if let Ok(proxy) = std::env::var(WITH_TICKET) {
+        let mut rig = rig(through(&proxy)).await;
+        return every_kind_carries(&mut rig, by_the_rule).await;
+    }
+    let Some(realm) = Realm::start().await else {
+        return;
+    };
+    let settings = realm.squid_settings();
+    let Some(squid) = Squid::start_with(&settings, realm.environment()).await else {
+        return;
+    };
+    // The ticket is for the name that the proxy is called by.
+    let proxy = squid.url().replace("127.0.0.1", "localhost");
+    let mut itself = tokio::process::Command::new(std::env::current_exe().expect("known"));
+    itself.args(["--exact", "squid_with_negotiate"]);
+    itself.envs(realm.environment()).env(WITH_TICKET, &proxy);
+    let outcome = rig::within(itself.output()).await.expect("it starts");
+    let said = String::from_utf8_lossy(&outcome.stdout);
+    assert!(outcome.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+    // Nobody but this process has no ticket.
+    let without = rig(through(&proxy)).await;
+    let error = fails(&without, "poll", Scheme::Http).await;
+    let CarrierError::Proxy(ProxyError::NoScheme {
+        offered, reason, ..
+    }) = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!(offered, "Negotiate");
+    assert!(reason.contains("Negotiate: "), "{reason}");
+    assert_eq!(error.reason(), Some(Code::ProxyNeedsCredentials));
 }
 
 /// Each nonce may be used three times only, so that the proxy calls it stale all the time.

@@ -304,6 +304,125 @@ async fn the_requests_of_the_page_are_those_of_the_client() {
     overhearing.abort();
 }
 
+/// The fields of a request's head, as the page shows them.
+fn fields_of(head: &http::request::Parts) -> Vec<String> {
+    let authority = head.uri.authority().map(|_| "relay.example");
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    let mut fields = vec![
+        format!(":method {}", head.method),
+        format!(":scheme {}", head.uri.scheme_str().unwrap_or("")),
+        format!(":authority {}", authority.unwrap_or("")),
+        replace_word(&format!(":path {path}"), 32, ID),
+    ];
+    fields.extend(lines_of(&head.headers));
+    fields
+}
+
+fn lines_of(headers: &http::HeaderMap) -> Vec<String> {
+    let lines = headers.iter().filter(|(name, _)| *name != "date");
+    lines
+        .map(|(name, value)| format!("{name} {}", value.to_str().expect("text")))
+        .collect()
+}
+
+/// The lines of a block that begin with this mark and are no bytes.
+fn fields_in(lines: &[String], mark: &str) -> Vec<String> {
+    let fields = lines.iter().filter_map(|line| line.strip_prefix(mark));
+    fields.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_http2_requests_of_the_page_are_those_of_the_client() {
+    let rig = Rig::new().await;
+    for (name, lines) in blocks("http2") {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (heard, mut heads) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a client");
+            let service = hyper::service::service_fn(move |request| {
+                let heard = heard.clone();
+                async move {
+                    let (head, _): (_, hyper::body::Incoming) = http::Request::into_parts(request);
+                    heard.send(head).await.expect("awaited");
+                    Err::<http::Response<String>, _>("heard enough")
+                }
+            });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let server = hyper::server::conn::http2::Builder::new(executor);
+            let _ = server.serve_connection(io, service).await;
+        });
+        let url = format!("http://{address}").parse().expect("an address");
+        let kind = underpass_carrier::kind_by_name(&name).expect("a kind");
+        let failed = underpass_carrier::connect(&url, kind, &rig.client).await;
+        failed.expect_err("nobody answered");
+        let head = heads.recv().await.expect("a request");
+        assert_eq!(fields_of(&head), fields_in(&lines, "> "));
+    }
+}
+
+#[tokio::test]
+async fn the_server_speaks_http2_as_the_page_says() {
+    for lines in blocks("http2").values() {
+        let mut rig = Rig::new().await;
+        let stream = TcpStream::connect(("127.0.0.1", rig.port(SCHEMES[0]))).await;
+        let io = hyper_util::rt::TokioIo::new(stream.expect("connected"));
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let handshake = hyper::client::conn::http2::handshake(executor, io).await;
+        let (mut sender, connection) = handshake.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut request = http::Request::builder();
+        for field in fields_in(lines, "> ") {
+            request = match field.split_once(' ').expect("name and value") {
+                (":method", method) => request.method(method),
+                (":path", path) => request.uri(format!("http://relay.example{path}")),
+                (name, _) if name.starts_with(':') => request,
+                (name, value) => request.header(name, value),
+            };
+        }
+        let (sending, mut pieces) = tokio::sync::mpsc::channel::<Bytes>(1);
+        let body = futures_util::stream::poll_fn(move |cx| {
+            let frame = |bytes| Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(bytes));
+            pieces.poll_recv(cx).map(|bytes| bytes.map(frame))
+        });
+        let body = http_body_util::StreamBody::new(body);
+        let request = request.body(body).expect("a request");
+        let mut answer = None;
+        let mut answering = Some(tokio::spawn(sender.send_request(request)));
+        let mut carrier = None;
+        for line in lines {
+            if let Some(digits) = line.strip_prefix(">>") {
+                sending.send(hex(digits).into()).await.expect("alive");
+            } else if let Some(digits) = line.strip_prefix("<<") {
+                let wanted = hex(digits);
+                let body: &mut hyper::body::Incoming = answer.as_mut().expect("answered");
+                let mut found = Vec::new();
+                while found.len() < wanted.len() {
+                    let frame = within(http_body_util::BodyExt::frame(body)).await;
+                    let data = frame.expect("not the end").expect("alive").into_data();
+                    found.extend_from_slice(&data.expect("bytes"));
+                }
+                assert_eq!(found, wanted);
+            } else if let Some(action) = line.strip_prefix("= ") {
+                act(&mut rig, &mut carrier, action).await;
+            } else if line.starts_with("< ")
+                && let Some(answering) = answering.take()
+            {
+                let response = within(answering)
+                    .await
+                    .expect("no panic")
+                    .expect("answered");
+                let (head, body) = response.into_parts();
+                let mut fields = vec![format!(":status {}", head.status.as_u16())];
+                fields.extend(lines_of(&head.headers));
+                assert_eq!(fields, fields_in(lines, "< "));
+                answer = Some(body);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_spans_of_the_page_are_read_as_it_says() {
     for lines in blocks("spans").values() {

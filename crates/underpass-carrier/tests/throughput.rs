@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rig::{Rig, SCHEMES, recv, send_queue, within};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -227,16 +227,21 @@ impl Held {
         Ok(Response::from_parts(head, Full::new(body)))
     }
 
-    async fn listen(self: Arc<Self>, upstream: u16) -> u16 {
+    async fn listen(self: Arc<Self>, upstream: u16, http2: bool) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("address").port();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let held = Arc::clone(&self);
                 let service = service_fn(move |request| Arc::clone(&held).pass(request, upstream));
-                let serving = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::spawn(serving);
+                let io = TokioIo::new(stream);
+                if http2 {
+                    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    tokio::spawn(server.serve_connection(io, service));
+                } else {
+                    let server = hyper::server::conn::http1::Builder::new();
+                    tokio::spawn(server.serve_connection(io, service));
+                }
             }
         });
         port
@@ -265,7 +270,9 @@ async fn enough_is_in_flight_both_ways_through_a_box_that_holds_everything() {
     for kind in kinds {
         let mut rig = Rig::new().await;
         let held = Arc::new(Held::default());
-        let port = Arc::clone(&held).listen(rig.port(SCHEMES[0])).await;
+        let http2 = kind.abilities.needs_http2;
+        let upstream = rig.port(SCHEMES[0]);
+        let port = Arc::clone(&held).listen(upstream, http2).await;
         let url: RelayUrl = format!("http://127.0.0.1:{port}").parse().expect("valid");
         let (client, server) = rig.pair_to(kind, &url).await;
         let streams = [(client.sink, server.source), (server.sink, client.source)];

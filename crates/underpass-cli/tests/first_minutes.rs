@@ -14,6 +14,7 @@ use std::process::Stdio;
 use running::{
     Home, Relay, count, counting_service, dial, echo_service, exchange, free_port, serve,
 };
+use underpass_carrier::KINDS;
 
 #[test]
 fn the_first_five_minutes() {
@@ -273,14 +274,21 @@ fn https_with_a_certificate_of_its_own() {
 
 #[test]
 fn every_carrier_carries() {
-    let relay = Relay::start();
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp = free.local_addr().unwrap();
+    drop(free);
+    let relay = Relay::with(&["--quic-listen", &udp.to_string()]);
     let alice = relay.administrator();
     let target = counting_service().to_string();
-    for carrier in ["upgrade", "ws", "stream", "posts", "poll"] {
-        let publish = alice.start(&["publish", "counter", &target, "--carrier", carrier]);
+    let port = udp.port().to_string();
+    for carrier in KINDS.iter().map(|kind| kind.name) {
+        let how = ["--carrier", carrier, "--quic-port", &port];
+        let publish = alice.start(&[&["publish", "counter", &target][..], &how].concat());
         let connect = alice.start(&[
             "connect",
             "counter",
+            "--quic-port",
+            &port,
             "--carrier",
             carrier,
             "--id-place",

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use underpass_carrier::CarrierError;
 use underpass_carrier::ladder::{
     Action, AttemptId, Event, Fault, Ladder, LadderSettings, Probation, Purpose, Remembered,
     RungStory, Tried, Wanted, rungs_of,
 };
+use underpass_carrier::probe::{self, Measurements, ProbeSettings};
 use underpass_seal::{Fingerprint, StaticKey};
 
 use crate::attachment::{AttachError, AttachSettings, barred_by};
@@ -78,6 +79,37 @@ pub(crate) struct Ascent {
     barred: Vec<CarrierError>,
     notebook: Notebook,
     network: String,
+    /// What the settings say, before anything was learnt about the path.
+    largest_body: usize,
+    /// What measures the path, at most once on each network.
+    measuring: Measuring,
+}
+
+/// Whether the path is being measured.
+enum Measuring {
+    NotYet,
+    Now(JoinHandle<Result<Measurements, CarrierError>>),
+    Done,
+}
+
+impl Measuring {
+    /// What was found out; waits for ever where nothing is being measured. Cancel safe.
+    async fn found(&mut self) -> Option<Measurements> {
+        let Measuring::Now(task) = self else {
+            return std::future::pending().await;
+        };
+        let found = task.await;
+        *self = Measuring::Done;
+        found.ok()?.ok()
+    }
+}
+
+impl Drop for Measuring {
+    fn drop(&mut self) {
+        if let Measuring::Now(task) = self {
+            task.abort();
+        }
+    }
 }
 
 /// The ladder, for whoever asks for its state.
@@ -113,6 +145,7 @@ impl Ascent {
         let network = network::key(&settings.relay, None);
         let rungs = rungs_of(&settings.carriers);
         let mut ascent = Ascent {
+            largest_body: settings.client.largest_body,
             ladder: SharedLadder(Arc::new(Mutex::new(Ladder::new(rungs, None, choice)))),
             settings,
             identity,
@@ -127,6 +160,7 @@ impl Ascent {
             barred: Vec::new(),
             notebook,
             network: String::new(),
+            measuring: Measuring::NotYet,
         };
         ascent.enter(network);
         ascent
@@ -148,6 +182,10 @@ impl Ascent {
     fn enter(&mut self, network: String) {
         let remembered = self.notebook.recall(&network);
         self.network = network;
+        self.measuring = Measuring::NotYet;
+        let limit = remembered.as_ref().and_then(|known| known.largest_body);
+        self.settings.client.largest_body =
+            limit.map_or(self.largest_body, |limit| limit.min(self.largest_body));
         let best = remembered.and_then(|known| {
             let carriers = &self.settings.carriers;
             carriers.iter().position(|kind| kind.name == known.best)
@@ -201,6 +239,10 @@ impl Ascent {
                 // Dropped; or it panicked, which has been reported, and runs into its time limit.
                 Err(_) => None,
             },
+            found = self.measuring.found() => {
+                self.found(&found.unwrap_or_default());
+                None
+            }
             Some(attempt) = self.reached.1.recv() => {
                 self.tell(Event::Reached { attempt });
                 None
@@ -231,6 +273,7 @@ impl Ascent {
                 self.tell(Event::Carries { attempt });
                 self.act();
                 self.remember(hop.link.info().carrier);
+                self.measure_path(hop.link.info().carrier);
                 return Some(Turn::Carries(hop));
             }
             Outcome::Passed(packets, round_trip) => {
@@ -273,6 +316,41 @@ impl Ascent {
             fault,
             reason,
         });
+    }
+
+    /// Where the first choice does not carry, finds out which others need not be tried.
+    fn measure_path(&mut self, carrier: &str) {
+        let first = self.settings.carriers.first();
+        let is_first = first.is_none_or(|first| first.name == carrier);
+        if is_first || !matches!(self.measuring, Measuring::NotYet) {
+            return;
+        }
+        let (relay, client) = (self.settings.relay.clone(), self.settings.client.clone());
+        self.measuring = Measuring::Now(tokio::spawn(async move {
+            probe::measure(&relay, &client, ProbeSettings::default()).await
+        }));
+    }
+
+    fn found(&mut self, known: &Measurements) {
+        tracing::debug!("the path: {known:?}");
+        if let Some(limit) = known.largest_body {
+            let old = self.notebook.recall(&self.network).unwrap_or_default();
+            let largest_body = Some(limit);
+            if !old.best.is_empty() {
+                let learnt = Remembered {
+                    largest_body,
+                    ..old
+                };
+                self.notebook.note(&self.network, learnt);
+            }
+            self.settings.client.largest_body = limit.min(self.largest_body);
+        }
+        for (rung, known_of) in rungs_of(&self.settings.carriers).iter().enumerate() {
+            if let Some(reason) = known.hopeless(known_of) {
+                let reason = reason.to_owned();
+                self.tell(Event::Hopeless { rung, reason });
+            }
+        }
     }
 
     fn remember(&self, carrier: &str) {

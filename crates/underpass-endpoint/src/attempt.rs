@@ -103,8 +103,12 @@ pub(crate) async fn make(
     settings: &AttachSettings,
     kind: &'static Kind,
 ) -> Result<PacketCarrier, Failed> {
-    let made = underpass_carrier::connect(&settings.relay, kind, &settings.client).await?;
-    Ok(PacketCarrier::new(made))
+    match underpass_carrier::connect(&settings.relay, kind, &settings.client).await {
+        Ok(made) => Ok(PacketCarrier::new(made)),
+        // A host that does not answer over UDP may be reached over TCP.
+        Err(error) if kind.abilities.needs_udp => Err(Failed::path(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A handshake that the relay has answered, and that may still be given up.

@@ -9,12 +9,14 @@ use crate::link::Link;
 use crate::namespace::Namespace;
 
 /// What a firewall lets out. Nothing new ever comes in, and answers to what went out always do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// TCP ports that may be called outside.
     pub tcp: Vec<u16>,
     /// UDP ports that may be called outside.
     pub udp: Vec<u16>,
+    /// The one address that may be called; any when it is not given.
+    pub to: Option<Ipv4Addr>,
 }
 
 impl Policy {
@@ -22,7 +24,20 @@ impl Policy {
     pub fn web() -> Self {
         Self {
             tcp: vec![80, 443, 8080],
-            udp: Vec::new(),
+            ..Self::default()
+        }
+    }
+
+    /// Nothing at all: whoever is behind it needs a proxy that runs on the firewall (see [`Lab::gateway`](crate::Lab::gateway)).
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// Web traffic to one address.
+    pub fn only_to(address: Ipv4Addr) -> Self {
+        Self {
+            to: Some(address),
+            ..Self::web()
         }
     }
 
@@ -213,10 +228,13 @@ impl Firewall {
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         *hosts += 1;
         let [a, b, c] = self.shared.private;
-        (
-            Ipv4Addr::new(a, b, c, 9 + *hosts),
-            Ipv4Addr::new(a, b, c, 1),
-        )
+        (Ipv4Addr::new(a, b, c, 9 + *hosts), self.inner_address())
+    }
+
+    /// The firewall's own address in the private network.
+    pub(crate) fn inner_address(&self) -> Ipv4Addr {
+        let [a, b, c] = self.shared.private;
+        Ipv4Addr::new(a, b, c, 1)
     }
 
     pub(crate) fn shared_namespace(&self) -> Arc<Namespace> {
@@ -249,23 +267,37 @@ impl Faults {
             old,
             all,
         } = self;
-        let mut lines = String::new();
-        lines.push_str(&verdict_rules("", *all));
-        lines.push_str(&format!("ct state new ct mark set {generation}\n"));
-        lines.push_str(&verdict_rules(&format!("ct mark < {generation}"), *old));
-        format!(
-            "table inet fault\ndelete table inet fault\n\
-             table inet fault {{\n chain forward {{\n type filter hook forward priority -10\n{lines}}}\n}}\n"
-        )
+        let lines = |hook| {
+            let all = verdict_rules(hook, "", *all);
+            let old = verdict_rules(hook, &format!("ct mark < {generation}"), *old);
+            format!("{all}ct state new ct mark set {generation}\n{old}")
+        };
+        // Flows that begin or end here are those of a proxy that runs on the firewall.
+        let chains: String = ["forward", "input", "output"]
+            .map(|hook| {
+                let local = "meta iifname lo accept\nmeta oifname lo accept\n";
+                let lines = lines(hook);
+                format!(
+                    " chain {hook} {{\n type filter hook {hook} priority -10\n{local}{lines}}}\n"
+                )
+            })
+            .concat();
+        format!("table inet fault\ndelete table inet fault\ntable inet fault {{\n{chains}}}\n")
     }
 }
 
-fn verdict_rules(which: &str, verdict: Verdict) -> String {
+fn verdict_rules(hook: &str, which: &str, verdict: Verdict) -> String {
+    // The resets that are made for others leave by this hook.
+    let made = if hook == "output" {
+        format!("{which} tcp flags & rst == rst accept\n")
+    } else {
+        String::new()
+    };
     match verdict {
         Verdict::Pass => String::new(),
         Verdict::Drop => format!("{which} drop\n"),
         Verdict::Reset => {
-            format!("{which} meta l4proto tcp reject with tcp reset\n{which} drop\n")
+            format!("{made}{which} meta l4proto tcp reject with tcp reset\n{which} drop\n")
         }
     }
 }
@@ -279,16 +311,19 @@ fn rules(policy: &Policy) -> String {
             .join(", ")
     };
     let mut out = String::new();
+    let to = policy
+        .to
+        .map_or(String::new(), |address| format!("ip daddr {address} "));
     if !policy.tcp.is_empty() {
         // Only a SYN begins a flow: a segment from the middle of one whose state is gone does not revive it.
         out.push_str(&format!(
-            "iifname {INSIDE} oifname {OUTSIDE} tcp dport {{ {} }} tcp flags & (fin|syn|rst|ack) == syn ct state new accept\n",
+            "iifname {INSIDE} oifname {OUTSIDE} {to}tcp dport {{ {} }} tcp flags & (fin|syn|rst|ack) == syn ct state new accept\n",
             list(&policy.tcp)
         ));
     }
     if !policy.udp.is_empty() {
         out.push_str(&format!(
-            "iifname {INSIDE} oifname {OUTSIDE} udp dport {{ {} }} accept\n",
+            "iifname {INSIDE} oifname {OUTSIDE} {to}udp dport {{ {} }} accept\n",
             list(&policy.udp)
         ));
     }
@@ -313,11 +348,9 @@ mod tests {
         let web = rules(&Policy::web());
         assert!(web.contains("{ 80, 443, 8080 }") && !web.contains("udp"));
         assert!(rules(&Policy::web_and_quic()).contains("udp dport { 443 }"));
-        let none = rules(&Policy {
-            tcp: vec![],
-            udp: vec![],
-        });
-        assert!(!none.contains("dport"));
+        assert!(!rules(&Policy::nothing()).contains("dport"));
+        let one = rules(&Policy::only_to(Ipv4Addr::new(203, 0, 113, 9)));
+        assert!(one.contains("ip daddr 203.0.113.9 tcp dport"));
     }
 
     #[test]

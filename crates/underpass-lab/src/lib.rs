@@ -8,6 +8,7 @@
 //! Where namespaces cannot be made, a test that runs under [`tests!`] counts as skipped.
 
 mod answers;
+pub mod boxes;
 pub mod built;
 mod capture;
 mod cutter;
@@ -42,4 +43,4 @@ pub use process::{Memory, Process, Signal};
 pub use scene::{CARRIERS, CLIENT, Options, Scene, Way, each_carrier, side_by_side};
 pub use story::Story;
 pub use topology::{Cable, Lab, TwoFirewalls};
-pub use tunnel::{Agent, Entrance, Entrances, Relay, RelayOptions};
+pub use tunnel::{Agent, Entrance, Entrances, Relay, RelayOptions, Told};

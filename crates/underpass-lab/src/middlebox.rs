@@ -63,9 +63,41 @@ pub struct Middlebox {
 struct Owner {
     shared: Arc<Shared>,
     listener: TcpListener,
+    _diversion: Diversion,
+}
+
+/// What leads clients to a box that they do not know of. Ends when dropped.
+pub(crate) struct Diversion {
     host: Host,
-    /// The packet filter's table that leads clients here.
+    /// The packet filter's table.
     table: String,
+}
+
+impl Diversion {
+    /// Leads what comes from behind `firewall` for `port` of `host` to port `own` there. Connections that exist are not
+    /// touched.
+    pub(crate) fn new(host: &Host, port: u16, firewall: &Firewall, own: u16) -> Result<Self> {
+        let source = firewall.address();
+        // A table for each box: several may stand before one host. Only what begins with a SYN is redirected: a
+        // connection that was there before is new to connection tracking, which begins with this table.
+        let table = format!("middlebox{own}");
+        host.namespace().nft(&format!(
+            "table ip {table} {{\nchain before {{\ntype nat hook prerouting priority dstnat;\n\
+             ip saddr {source} tcp dport {port} tcp flags & (syn | ack) == syn redirect to :{own}\n}}\n}}\n"
+        ))?;
+        Ok(Self {
+            host: host.clone(),
+            table,
+        })
+    }
+}
+
+impl Drop for Diversion {
+    fn drop(&mut self) {
+        // New connections go to the server itself again. Nothing depends on it when the lab ends too.
+        let rules = format!("delete table ip {}\n", self.table);
+        let _ = self.host.namespace().nft(&rules);
+    }
 }
 
 struct Shared {
@@ -100,14 +132,7 @@ impl Middlebox {
         let bind = || TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0));
         let listener = host.inside(bind)??;
         let own = listener.local_addr()?.port();
-        let source = firewall.address();
-        // A table for each box: several may stand before one host. Only what begins with a SYN is redirected: a
-        // connection that was there before is new to connection tracking, which begins with this table.
-        let table = format!("middlebox{own}");
-        host.namespace().nft(&format!(
-            "table ip {table} {{\nchain before {{\ntype nat hook prerouting priority dstnat;\n\
-             ip saddr {source} tcp dport {port} tcp flags & (syn | ack) == syn redirect to :{own}\n}}\n}}\n"
-        ))?;
+        let diversion = Diversion::new(host, port, firewall, own)?;
         let shared = Arc::new(Shared {
             name: format!("the box between {} and {}", firewall.name(), host.name()),
             onward: SocketAddr::from((host.address(), port)),
@@ -127,8 +152,7 @@ impl Middlebox {
             owner: Arc::new(Owner {
                 shared,
                 listener,
-                host: host.clone(),
-                table,
+                _diversion: diversion,
             }),
         })
     }
@@ -187,9 +211,6 @@ impl Drop for Owner {
         // Ends the accepting thread's wait (accept(2) gives EINVAL then).
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         self.shared.open().drain(..).for_each(|pair| pair.end());
-        // New connections go to the server itself again. Nothing depends on it when the lab ends too.
-        let rules = format!("delete table ip {}\n", self.table);
-        let _ = self.host.namespace().nft(&rules);
     }
 }
 

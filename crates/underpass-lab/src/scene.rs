@@ -25,10 +25,12 @@ use anyhow::{Context, Result, bail};
 use crate::harness::{self, Skip};
 use crate::process::Process;
 use crate::topology::TwoFirewalls;
-use crate::tunnel::{Agent, Entrance, Relay, RelayOptions};
+use crate::tunnel::{Agent, Entrance, Relay, RelayOptions, Told};
 
-/// Every carrier, by the name that `--carrier` takes.
-pub const CARRIERS: [&str; 5] = ["upgrade", "ws", "stream", "posts", "poll"];
+/// Every carrier over HTTP, by the name that `--carrier` takes; the firewalls let no UDP out.
+pub const CARRIERS: [&str; 8] = [
+    "upgrade", "h2", "ws", "stream", "posts", "h2posts", "poll", "text",
+];
 
 /// The user that the client's machine belongs to. The publisher's is the first administrator.
 pub const CLIENT: &str = "client";
@@ -40,6 +42,8 @@ pub struct Options {
     pub carrier: Option<String>,
     /// How the relay is started.
     pub relay: RelayOptions,
+    /// What the client's agent is told of its network.
+    pub client: Told,
 }
 
 impl Options {
@@ -47,7 +51,7 @@ impl Options {
     pub fn by(carrier: &str) -> Self {
         Self {
             carrier: Some(carrier.into()),
-            relay: RelayOptions::default(),
+            ..Self::default()
         }
     }
 
@@ -94,7 +98,7 @@ impl Scene {
     pub fn start(net: TwoFirewalls, options: &Options) -> Result<Self> {
         let relay = Relay::start_with(&net.relay, &options.relay)?;
         let mut publisher = Agent::unknown(&net.a)?;
-        let mut client = Agent::unknown(&net.b)?;
+        let mut client = Agent::unknown(&net.b)?.told(options.client.clone());
         if let Some(carrier) = &options.carrier {
             publisher = publisher.by(carrier);
             client = client.by(carrier);

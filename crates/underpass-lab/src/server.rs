@@ -31,25 +31,25 @@ const READY: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(10);
 
 /// The program, or the skip of the test that wants it.
-fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     which(name).ok_or_else(|| Skip::because(format!("{name} is not installed")))
 }
 
 /// A folder for a server's files. Removed with the server.
-fn folder(server: &str) -> Result<TempDir> {
+pub(crate) fn folder(server: &str) -> Result<TempDir> {
     let folder = tempfile::Builder::new()
         .prefix(&format!("underpass-lab-{server}-"))
         .tempdir();
     folder.with_context(|| format!("make a folder for {server}"))
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str()
         .with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
 /// Waits until `process` accepts connections at `at` on `host`.
-fn accepts(host: &Host, process: &Process, at: SocketAddr) -> Result<()> {
+pub(crate) fn accepts(host: &Host, process: &Process, at: SocketAddr) -> Result<()> {
     wait_until(
         &format!("{} accepts connections", process.label()),
         READY,

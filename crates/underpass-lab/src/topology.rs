@@ -113,6 +113,18 @@ impl Lab {
         Ok(Host::new(name, address, namespace, link, self.logs.clone()))
     }
 
+    /// The machine that `firewall` is, to run a proxy on: programs of the private network reach it at this host's
+    /// address, and what it sends out itself is not filtered.
+    pub fn gateway(&self, firewall: &Firewall) -> Host {
+        Host::new(
+            firewall.name(),
+            firewall.inner_address(),
+            firewall.shared_namespace(),
+            firewall.link().clone(),
+            self.logs.clone(),
+        )
+    }
+
     /// The folder for logs and captures of this test.
     pub fn logs(&self) -> &std::path::Path {
         &self.logs

@@ -141,11 +141,21 @@ impl Relay {
     }
 }
 
+/// What a user tells an agent of the network that it is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Variables in the environment of all its commands.
+    pub environment: Vec<(String, String)>,
+    /// Where it reaches the relay, when that is not at the relay's own address.
+    pub relay: Option<String>,
+}
+
 /// An agent's home on a host, enrolled with a relay, from which its commands are run.
 pub struct Agent {
     host: Host,
     home: TempDir,
     carrier: Option<String>,
+    told: Told,
 }
 
 /// A local address behind which a service lies: a running `underpass connect`.
@@ -194,6 +204,7 @@ impl Agent {
             host: host.clone(),
             home: home(host.name())?,
             carrier: None,
+            told: Told::default(),
         })
     }
 
@@ -204,7 +215,7 @@ impl Agent {
     pub fn log_in_first(&self, relay: &Relay) -> Result<()> {
         let file = relay.setup_file();
         let file = file.to_str().context("temporary folders are UTF-8")?;
-        self.run(&["login", relay.url(), "--setup-file", file])
+        self.run(&["login", self.url_of(relay), "--setup-file", file])
             .map(drop)
     }
 
@@ -213,8 +224,19 @@ impl Agent {
     /// # Errors
     /// The login failed.
     pub fn log_in(&self, relay: &Relay, code: &str) -> Result<()> {
-        self.run(&["login", relay.url(), "--invite", code])
+        self.run(&["login", self.url_of(relay), "--invite", code])
             .map(drop)
+    }
+
+    /// Where it reaches `relay`.
+    fn url_of<'a>(&'a self, relay: &'a Relay) -> &'a str {
+        self.told.relay.as_deref().unwrap_or(relay.url())
+    }
+
+    /// The same agent, with what it is to know of its network.
+    pub fn told(mut self, told: Told) -> Self {
+        self.told = told;
+        self
     }
 
     /// The same agent, and from now on its commands use only the carrier `name`.
@@ -241,6 +263,7 @@ impl Agent {
         let mut command = program(&self.host)?;
         command
             .env("UNDERPASS_HOME", self.home.path())
+            .envs(self.told.environment.iter().cloned())
             .args(arguments);
         let carries = ["login", "publish", "connect", "nc"];
         if let Some(carrier) = &self.carrier

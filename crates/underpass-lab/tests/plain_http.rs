@@ -4,16 +4,16 @@
 //! forbids CONNECT; the relay in public; a publisher on `a` behind firewall A.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use underpass_lab::boxes::{Connects, Squid, SquidRules};
 use underpass_lab::server::Redis;
 use underpass_lab::traffic::{Pattern, Service};
 use underpass_lab::{
-    Agent, Cable, Finished, Host, Lab, Policy, Process, Relay, RelayOptions, Skip, exec, tests,
+    Agent, Cable, Finished, Host, Lab, Policy, Process, Relay, RelayOptions, exec, tests,
 };
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ struct Place {
     echo: Service,
     count: Service,
     _lazy: Service,
-    _squid: Process,
+    _squid: Squid,
     /// What is on a host ends with the host.
     _public: Host,
     proxy: Host,
@@ -75,14 +75,18 @@ impl Place {
         let proxy = lab.public_host("proxy", Cable::Plain)?;
         let only_proxy = Policy {
             tcp: vec![PROXY_PORT],
-            udp: vec![],
+            ..Policy::default()
         };
         let firewall_a = lab.firewall("fwa", &Policy::web(), Cable::Plain)?;
         let firewall_b = lab.firewall("fwb", &only_proxy, Cable::Plain)?;
         let a = lab.private_host("a", &firewall_a)?;
         let b = lab.private_host("b", &firewall_b)?;
         let folder = tempfile::tempdir()?;
-        let squid = squid(&proxy, folder.path())?;
+        let no_tunnels = SquidRules {
+            connects: Connects::Refused,
+            ..SquidRules::open()
+        };
+        let squid = Squid::start(&proxy, PROXY_PORT, &no_tunnels)?;
         let (echo, count) = (Service::echo(&host, 0)?, Service::count(&host, 0)?);
         let lazy = Service::slow_reader(&host, 0, 1)?;
         let own = [("echo", &echo), ("count", &count), ("lazy", &lazy)];
@@ -219,38 +223,6 @@ impl Answer {
         );
         Ok(())
     }
-}
-
-/// A squid that forbids CONNECT and keeps nothing.
-fn squid(host: &Host, folder: &Path) -> Result<Process> {
-    let squid = Path::new("/usr/sbin/squid");
-    if !squid.exists() {
-        return Err(Skip::because("squid is not installed"));
-    }
-    let file = folder.join("squid.conf");
-    let lines = format!(
-        "http_port {PROXY_PORT}\nacl tunnel method CONNECT\nhttp_access deny tunnel\nhttp_access allow all\n\
-         cache deny all\naccess_log none\ncache_log /dev/null\npid_filename none\nnetdb_filename none\n\
-         pinger_enable off\nmemory_cache_shared off\nvisible_hostname proxy\n\
-         shutdown_lifetime 1 seconds\nmax_filedescriptors 1024\ncoredump_dir {}\n",
-        folder.display()
-    );
-    fs::write(&file, lines)?;
-    // It keeps named memory, even without a cache; a folder of its own for that, so that none is shared or left behind.
-    let line = "mount -t tmpfs none /dev/shm && exec \"$@\"";
-    let mut command = host.command("sh");
-    command.args(["-c", line, "squid"]).arg(squid);
-    command.args(["-N", "-d", "1", "-f"]).arg(&file);
-    let process = host.spawn("squid", command)?;
-    let to = (host.address(), PROXY_PORT).into();
-    exec::wait_until("squid accepts connections", LIMIT, || {
-        if let Some(status) = process.exited()? {
-            bail!("squid ended with {status}\n{}", process.log_tail());
-        }
-        let tried = host.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(1)))?;
-        Ok(tried.ok().map(drop))
-    })?;
-    Ok(process)
 }
 
 /// A `[[service]]` table for everybody.
@@ -417,11 +389,9 @@ fn repeated_requests_do_no_harm() -> Result<()> {
     ensure!(first.body == again.body, "{first:?} {again:?}");
     let other = place.ask("/plain/open?service=own-echo&once=a2", Some(b""))?;
     ensure!(first.body != other.body);
-    ensure!(
-        place.echo.tally().connections() == 2,
-        "{:?}",
-        place.echo.tally()
-    );
+    // The relay has connected before the service's own thread takes notice.
+    let connected = || Ok((place.echo.tally().connections() >= 2).then_some(()));
+    exec::wait_until("the service has two connections", LIMIT, connected)?;
 
     // From here on by the cookie, in the way of a client that does not care what is in it.
     let cookie = first.header("Set-Cookie").context("no cookie")?;
@@ -472,6 +442,11 @@ fn repeated_requests_do_no_harm() -> Result<()> {
     // Acknowledged is forgotten, and the end can be asked for again.
     let end = ask("/plain/down?offset=700000", None)?;
     ensure!(end.header("Underpass-End") == Some("700000"), "{end:?}");
+    ensure!(
+        place.echo.tally().connections() == 2,
+        "{:?}",
+        place.echo.tally()
+    );
     let old = ask("/plain/down?offset=0", None)?;
     old.refused(409, "UP-OFFSET")?;
     ensure!(old.header("Underpass-Next") == Some("700000"), "{old:?}");
@@ -508,7 +483,8 @@ fn an_abort_is_told_from_an_end() -> Result<()> {
 
     // And the other way round: a client that closes early resets the service's connection.
     let session = place.open("own-echo")?;
-    ensure!(place.echo.open() == 1);
+    let connected = || Ok((place.echo.open() == 1).then_some(()));
+    exec::wait_until("the service is connected", LIMIT, connected)?;
     ensure!(
         place
             .ask(&format!("/plain/{session}/close"), Some(b""))?
@@ -747,7 +723,7 @@ fn what_a_session_takes_is_bounded() -> Result<()> {
         "--plain-hold",
         "300ms",
         "--plain-idle",
-        "3s",
+        "15s",
     ])?;
     let session = place.open("own-lazy")?;
     // What the relay and the systems on the way take up is some MiB, and then no more.
@@ -788,6 +764,6 @@ fn what_a_session_takes_is_bounded() -> Result<()> {
     };
     exec::wait_until("the session is forgotten", LIMIT, gone)?;
     place.open("own-count")?;
-    ensure!(place.count.tally().connections() == 1);
-    Ok(())
+    let connected = || Ok((place.count.tally().connections() == 1).then_some(()));
+    exec::wait_until("the service is connected", LIMIT, connected)
 }

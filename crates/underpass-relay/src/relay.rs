@@ -85,6 +85,7 @@ pub struct RelayHandle {
     urls: Vec<String>,
     fingerprint: Fingerprint,
     tls_fingerprint: Option<TlsFingerprint>,
+    quic_addresses: Vec<SocketAddr>,
     setup_code: Option<OneTimeCode>,
     shutdown_within: Duration,
     switch: Arc<Switch>,
@@ -116,10 +117,16 @@ impl Relay {
         let identity = Arc::new(StaticKey::from_bytes(*secret));
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.database_file()).await?);
         let setup_code = prepare_setup(store.as_ref(), settings.setup_file.as_deref()).await?;
-        let (listen, tls_fingerprint) = listeners(&settings, &folder)?;
+        let certificate = certificate(&settings, &folder)?;
+        let tls_fingerprint = certificate.as_ref().map(TlsIdentity::fingerprint);
+        let listen = listeners(&settings, certificate.as_ref());
         let plain = Plain::new(&settings);
         let pages = Arc::new(PlainFront(Arc::clone(&plain)));
         let server = Server::bind(&listen, server_settings(&settings), pages).await?;
+        let mut quic_addresses = Vec::new();
+        for (address, certificate) in settings.quic_listen.iter().zip(certificate.iter().cycle()) {
+            quic_addresses.push(server.listen_quic(*address, certificate)?);
+        }
         let addresses = server.addresses().to_vec();
 
         let (log, writer) = Log::new();
@@ -154,6 +161,7 @@ impl Relay {
             addresses,
             fingerprint,
             tls_fingerprint,
+            quic_addresses,
             setup_code,
             shutdown_within: settings.shutdown_within.0,
             switch,
@@ -190,6 +198,12 @@ impl RelayHandle {
     #[must_use]
     pub fn tls_fingerprint(&self) -> Option<TlsFingerprint> {
         self.tls_fingerprint
+    }
+
+    /// The UDP addresses at which it speaks QUIC.
+    #[must_use]
+    pub fn quic_addresses(&self) -> &[SocketAddr] {
+        &self.quic_addresses
     }
 
     /// The one-time code for the first administrator, while there is none. It is not kept anywhere
@@ -311,27 +325,30 @@ fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-fn listeners(
+/// The certificate for HTTPS and QUIC, where one of them is served.
+fn certificate(
     settings: &Settings,
     folder: &DataFolder,
-) -> Result<(Vec<Listen>, Option<TlsFingerprint>), StartError> {
-    let plain = |address: &SocketAddr| Listen {
-        address: *address,
-        tls: None,
-    };
-    let mut listen: Vec<Listen> = settings.listen.iter().map(plain).collect();
-    if settings.tls_listen.is_empty() {
-        return Ok((listen, None));
+) -> Result<Option<TlsIdentity>, StartError> {
+    if settings.tls_listen.is_empty() && settings.quic_listen.is_empty() {
+        return Ok(None);
     }
-    let identity = match (&settings.tls_cert, &settings.tls_key) {
+    Ok(Some(match (&settings.tls_cert, &settings.tls_key) {
         (Some(cert), Some(key)) => TlsIdentity::from_pem_files(cert, key)?,
         _ => TlsIdentity::self_signed(folder.path(), &settings.tls_names)?,
-    };
-    listen.extend(settings.tls_listen.iter().map(|address| Listen {
+    }))
+}
+
+fn listeners(settings: &Settings, certificate: Option<&TlsIdentity>) -> Vec<Listen> {
+    let plain = settings.listen.iter().map(|address| Listen {
         address: *address,
-        tls: Some(identity.clone()),
-    }));
-    Ok((listen, Some(identity.fingerprint())))
+        tls: None,
+    });
+    let tls = settings.tls_listen.iter().map(|address| Listen {
+        address: *address,
+        tls: certificate.cloned(),
+    });
+    plain.chain(tls).collect()
 }
 
 fn server_settings(settings: &Settings) -> ServerSettings {

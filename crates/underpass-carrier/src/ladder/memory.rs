@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::time::Duration;
 
 /// Networks that are remembered; the one that was not met for longest goes first.
 const MOST: usize = 64;
@@ -78,9 +77,7 @@ fn subnet(address: IpAddr) -> String {
 pub struct Remembered {
     /// The carrier that carried last.
     pub best: String,
-    /// The path cuts what is silent for about so long.
-    pub idle_limit: Option<Duration>,
-    /// The largest body, in bytes, that a limit on the path let through.
+    /// The largest body, in bytes, that was measured to pass.
     pub largest_body: Option<usize>,
 }
 
@@ -115,16 +112,10 @@ impl Memory {
     pub fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\n");
         for (key, remembered) in &self.networks {
-            let Remembered {
-                best,
-                idle_limit,
-                largest_body,
-            } = remembered;
-            let number = |value: Option<u64>| value.map_or("-".to_owned(), |it| it.to_string());
-            let idle = number(idle_limit.map(|limit| limit.as_secs()));
-            let body = number(largest_body.map(|body| body as u64));
+            let Remembered { best, largest_body } = remembered;
+            let body = largest_body.map_or("-".to_owned(), |it| it.to_string());
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{key} {best} {idle} {body}");
+            let _ = writeln!(text, "{key} {best} {body}");
         }
         text
     }
@@ -153,17 +144,15 @@ fn parse_line(line: &str) -> Option<(String, Remembered)> {
     if best.is_empty() || best.len() > 16 || !best.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return None;
     }
-    let mut number = || match words.next() {
-        None | Some("-") => Some(None),
-        Some(word) => word.parse::<u64>().ok().map(Some),
+    let largest_body = match words.next() {
+        None | Some("-") => None,
+        Some(word) => Some(word.parse().ok()?),
     };
-    let (idle, body) = (number()?, number()?);
     Some((
         key.to_owned(),
         Remembered {
             best: best.to_owned(),
-            idle_limit: idle.map(Duration::from_secs),
-            largest_body: body.and_then(|body| usize::try_from(body).ok()),
+            largest_body,
         },
     ))
 }
@@ -213,8 +202,7 @@ mod tests {
     fn remembered(best: &str) -> Remembered {
         Remembered {
             best: best.into(),
-            idle_limit: Some(Duration::from_secs(10)),
-            largest_body: None,
+            largest_body: Some(62_500),
         }
     }
 
@@ -243,12 +231,12 @@ mod tests {
 
     #[test]
     fn a_damaged_line_costs_only_itself() {
-        let text = format!("{TITLE}\nnothing\na poll x y\nb ws - -\n\u{0} \n c\nd no/name - -\n");
+        let text = format!("{TITLE}\nnothing\na poll x\nb ws -\n\u{0} \n c\nd no/name -\n");
         let memory = Memory::from_text(&text);
         assert_eq!(memory.networks.len(), 1);
         assert_eq!(memory.of("b").unwrap().best, "ws");
         assert_eq!(
-            Memory::from_text("another file\nb ws - -\n"),
+            Memory::from_text("another file\nb ws -\n"),
             Memory::default()
         );
     }

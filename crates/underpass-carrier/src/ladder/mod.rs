@@ -172,7 +172,13 @@ impl Ladder {
                 self.best = best.filter(|best| *best < self.rungs.len());
                 self.next_relief = now;
             }
-            Event::Hopeless { rung, reason } => self.hold_against(now, rung, reason),
+            Event::Hopeless { rung, reason } => {
+                let free = |mark: &Mark| !mark.shunned(now);
+                let in_use = self.active.as_ref().is_some_and(|it| it.rung == rung);
+                if !in_use && self.marks.get(rung).is_some_and(free) {
+                    self.hold_against(now, rung, reason);
+                }
+            }
         }
         self.proceed(now);
     }

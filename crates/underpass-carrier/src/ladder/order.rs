@@ -6,7 +6,9 @@ use super::Rung;
 /// be gathered, 2 where everything may.
 fn hardiness(rung: &Rung) -> u8 {
     let abilities = &rung.abilities;
-    if abilities.survives_holding_proxy {
+    if abilities.needs_udp || abilities.needs_http2 {
+        0
+    } else if abilities.survives_holding_proxy {
         2
     } else if abilities.needs_response_streaming && !abilities.needs_request_streaming {
         1
@@ -30,8 +32,14 @@ pub(super) fn start_order(
     once_each(order)
 }
 
-/// Of each sort the most preferred, the least hardy first.
+/// Of each sort the most preferred, the least hardy first. What needs UDP waits: nothing tells that it
+/// does not pass, and a start must not wait to find out.
 fn spearheads(rungs: &[Rung], among: &[usize]) -> Vec<usize> {
+    let among: Vec<usize> = among
+        .iter()
+        .copied()
+        .filter(|rung| !rungs[*rung].abilities.needs_udp)
+        .collect();
     let mut heads: Vec<usize> = Vec::new();
     for hardy in 0..=2 {
         let head = among
@@ -112,6 +120,18 @@ mod tests {
         let order = start_order(&rungs, Some(4), |rung| rung == 4 || rung == 0);
         let expected = ["ws", "posts", "stream", "upgrade", "poll"];
         assert_eq!(names(&rungs, &order), expected);
+    }
+
+    #[test]
+    fn what_needs_udp_waits_until_something_carries() {
+        let rungs = among(&["quic", "upgrade", "h2", "posts", "h2posts", "poll"]);
+        let order = start_order(&rungs, None, |_| false);
+        let expected = ["upgrade", "posts", "poll", "quic", "h2", "h2posts"];
+        assert_eq!(names(&rungs, &order), expected);
+        let order = start_order(&rungs, Some(0), |_| false);
+        assert_eq!(names(&rungs, &order)[..2], ["quic", "upgrade"]);
+        let alone = among(&["quic"]);
+        assert_eq!(start_order(&alone, None, |_| false), [0]);
     }
 
     #[test]

@@ -211,6 +211,24 @@ fn what_was_refused_is_told_with_the_time_of_the_next_try() {
 }
 
 #[test]
+fn what_a_measurement_has_shown_is_not_tried() {
+    let mut world = World::new(all(), Some(index("poll")), STRICTEST);
+    world.run(Duration::from_millis(500));
+    for (rung, known) in all().iter().enumerate() {
+        if known.abilities.needs_response_streaming || known.abilities.needs_upgrade {
+            let reason = "held".to_owned();
+            let event = Event::Hopeless { rung, reason };
+            world.ladder.handle(world.now, event);
+        }
+    }
+    let tries = world.tries;
+    world.run(secs(50));
+    assert_eq!(world.tries, tries);
+    world.run(secs(50));
+    assert!(world.tries > tries, "a measurement is not for ever");
+}
+
+#[test]
 fn another_network_is_met_without_prejudice() {
     let mut world = World::new(all(), None, STRICTEST);
     world.run(secs(60));

@@ -34,7 +34,7 @@ pub(crate) async fn serve(front: &Front, ask: Ask, headers: &HeaderMap, body: In
             every,
         } => drip(count, bytes, every),
     };
-    let response: Response<FlowBody> = bare_response(StatusCode::OK, media_type(headers));
+    let response: Response<FlowBody> = bare_response(StatusCode::OK, media_type(headers, false));
     Ok(response.map(|_| answer))
 }
 

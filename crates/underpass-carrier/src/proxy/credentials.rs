@@ -171,10 +171,7 @@ fn starts_entry(word: &str) -> bool {
     word == "machine" || word == "default"
 }
 
-fn value<'a>(
-    word: Option<(usize, &'a str)>,
-    line: usize,
-) -> Result<&'a str, (usize, &'static str)> {
+fn value(word: Option<(usize, &str)>, line: usize) -> Result<&str, (usize, &'static str)> {
     word.map(|(_, word)| word)
         .ok_or((line, "a value is missing at the end"))
 }

@@ -110,7 +110,12 @@ mod tests {
     #[test]
     fn variables_and_the_way_they_choose() {
         let (http, https) = ("http://relay.example", "https://relay.example");
-        let cases: &[(&[(&str, &str)], &str, Option<&str>)] = &[
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            &'static str,
+            Option<&'static str>,
+        );
+        let cases: &[Case] = &[
             (&[], http, None),
             (&[("http_proxy", "a:1")], http, Some("http://a:1")),
             (&[("http_proxy", "a:1")], https, None),

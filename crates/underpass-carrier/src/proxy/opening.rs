@@ -58,7 +58,6 @@ impl Client {
 
     /// A new connection on which nothing but the relay hears what is spoken, through a tunnel where
     /// there is a proxy.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for carriers over HTTP/2"))]
     pub(crate) async fn open_stream(&self, speech: Speech) -> Result<Opened, CarrierError> {
         let go = move |route| -> Going<'_, Opened> { Box::pin(self.open_straight(route, speech)) };
         self.by_some_route(go).await

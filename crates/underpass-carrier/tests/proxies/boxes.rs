@@ -20,7 +20,7 @@ pub(crate) fn closed_port() -> u16 {
     free.local_addr().expect("address").port()
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+pub(super) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin")])
@@ -33,14 +33,14 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// One process in the foreground, and its folder.
-struct Running {
+pub(super) struct Running {
     process: Child,
     folder: tempfile::TempDir,
 }
 
 impl Running {
     /// Started, and listening on `port`.
-    async fn start(mut command: Command, folder: tempfile::TempDir, port: u16) -> Self {
+    pub(super) async fn start(mut command: Command, folder: tempfile::TempDir, port: u16) -> Self {
         let process = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -55,6 +55,10 @@ impl Running {
         .await;
         Self { process, folder }
     }
+
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 impl Drop for Running {
@@ -66,14 +70,14 @@ impl Drop for Running {
 }
 
 /// Started as root, both proxies become somebody else, who has to write here.
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("temporary folder");
     let all = std::fs::Permissions::from_mode(0o777);
     std::fs::set_permissions(folder.path(), all).expect("set");
     folder
 }
 
-fn write(path: &Path, text: &str) {
+pub(super) fn write(path: &Path, text: &str) {
     std::fs::write(path, text).expect("written");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).expect("set");
 }
@@ -87,10 +91,22 @@ pub(crate) struct Squid {
 impl Squid {
     /// With the rules of `config`, and everything else as it comes. None where there is no squid.
     pub(crate) async fn start(config: &str) -> Option<Self> {
-        Self::start_in(folder(), config).await
+        Self::start_in(folder(), config, Vec::new()).await
     }
 
-    async fn start_in(folder: tempfile::TempDir, config: &str) -> Option<Self> {
+    /// The same, with an environment for its helpers.
+    pub(crate) async fn start_with(
+        config: &str,
+        environment: Vec<(&'static str, String)>,
+    ) -> Option<Self> {
+        Self::start_in(folder(), config, environment).await
+    }
+
+    async fn start_in(
+        folder: tempfile::TempDir,
+        config: &str,
+        environment: Vec<(&'static str, String)>,
+    ) -> Option<Self> {
         let squid = find("squid")?;
         let port = closed_port();
         let at = folder.path().display();
@@ -104,6 +120,7 @@ impl Squid {
         let mut command = Command::new(squid);
         let name = format!("s{port}");
         command
+            .envs(environment)
             .args(["-N", "-n", &name, "-f"])
             .arg(folder.path().join("squid.conf"));
         let running = Running::start(command, folder, port).await;
@@ -144,7 +161,8 @@ impl Squid {
             "auth_param SCHEME program {helper}\nauth_param SCHEME children 5\n{realm}{more}\n\
              acl known proxy_auth REQUIRED\nhttp_access allow known\nhttp_access deny all"
         );
-        Self::start_in(folder, &config.replace("SCHEME", scheme)).await
+        let config = config.replace("SCHEME", scheme);
+        Self::start_in(folder, &config, Vec::new()).await
     }
 
     /// Its address.

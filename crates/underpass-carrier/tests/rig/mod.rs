@@ -49,6 +49,9 @@ impl Rig {
             .expect("listening");
         let mut client = ClientSettings::default();
         client.tls = TlsTrust::PinnedCertificate(identity.fingerprint());
+        let quic = server.listen_quic(address, &identity).expect("listening");
+        client.quic_port = quic.port();
+        client.quic_timeout = PATIENCE;
         client.connect_timeout = PATIENCE;
         client.proving_timeout = PATIENCE;
         Self {

@@ -76,6 +76,7 @@ impl Context {
             // What is no text is no valid value either, and is refused as such.
             variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
         })?;
+        settings.proxy.mode()?;
         logging::start(&settings.log, settings.quiet.0, cli.command.usual_log())?;
         let output = Output::new(settings.json.0, settings.quiet.0);
         // Its time is bounded, and who is asked takes longer.
@@ -134,6 +135,9 @@ impl Context {
         let path = self.path()?;
         let mut client = ClientSettings::default();
         client.media_type = settings.media_type.0.clone();
+        client.text_type = settings.text_type.0.clone();
+        client.poll_by_post = settings.poll_method.0;
+        client.quic_port = settings.quic_port.0.get();
         client.id_place = settings.id_place.0;
         client.tls = tls;
         client.proxies = path.proxies.clone();

@@ -118,6 +118,11 @@ fn tell_ready(context: &Context, relay: &RelayHandle) -> Result<(), Failure> {
             .message(&format!("certificate (SHA-256): {print}"));
     }
     let first = relay.urls().first().cloned().unwrap_or_default();
+    for address in relay.quic_addresses() {
+        context
+            .output
+            .message(&format!("QUIC on UDP address {address}"));
+    }
     if let Some(code) = &setup {
         context.output.message(&format!(
             "nobody administers this relay yet; the first login: underpass login {first} --setup {code}"
@@ -129,6 +134,7 @@ fn tell_ready(context: &Context, relay: &RelayHandle) -> Result<(), Failure> {
             "urls": relay.urls(),
             "key": relay.fingerprint().to_string(),
             "certificate_sha256": tls,
+            "quic": relay.quic_addresses(),
             "setup": setup,
         }),
     )

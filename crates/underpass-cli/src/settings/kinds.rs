@@ -189,6 +189,24 @@ words! {
 }
 
 words! {
+    /// Whether polls are POSTs.
+    PollMethod(bool): "get" => false, "post" => true
+}
+
+/// A port, which is not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port(pub std::num::NonZeroU16);
+
+impl FromStr for Port {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = text.parse().map(Self);
+        port.map_err(|_| "a port is a number from 1 to 65535")
+    }
+}
+
+words! {
     /// How a certificate is checked at login.
     TlsMode(TlsCheckMode): "auto" => TlsCheckMode::Auto, "system" => TlsCheckMode::System, "pinned" => TlsCheckMode::Pinned
 }

@@ -1,8 +1,8 @@
 //! The table.
 
 use super::kinds::{
-    CarrierIdPlace, Carriers, MediaType, Priority, ProxySetting, RelayChoice, Span, Switch, Text,
-    TlsMode,
+    CarrierIdPlace, Carriers, MediaType, PollMethod, Port, Priority, ProxySetting, RelayChoice,
+    Span, Switch, Text, TlsMode,
 };
 use super::{Layers, Row};
 use crate::failure::Failure;
@@ -80,6 +80,12 @@ settings! {
     patience: Span = "20s", Path "TIME";
     #[doc = "The media type that HTTP bodies are labelled with"]
     media_type: MediaType = "binary/tcp", Path "TYPE";
+    #[doc = "The media type that HTTP bodies of text are labelled with, which carrier text uses"]
+    text_type: MediaType = "text/plain", Path "TYPE";
+    #[doc = "How polls are asked: get, or post where a box answers GETs from a cache or refuses them"]
+    poll_method: PollMethod = "get", Path "METHOD";
+    #[doc = "The UDP port at which the relay speaks QUIC"]
+    quic_port: Port = "443", Path "PORT";
     #[doc = "Where the id of a carrier stands that takes several requests: url or cookie"]
     id_place: CarrierIdPlace = "url", Path "PLACE";
     #[doc = "The proxy on the way to the relay: http://HOST:PORT (also https:// and socks5://), none, or auto: as --pac, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say"]

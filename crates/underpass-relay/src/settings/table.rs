@@ -70,6 +70,8 @@ settings! {
     listen: Vec<SocketAddr> = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))];
     /// Where to listen for HTTPS.
     tls_listen: Vec<SocketAddr> = vec![];
+    /// Where to listen for QUIC, on UDP; agents expect it on port 443. With the certificate of HTTPS.
+    quic_listen: Vec<SocketAddr> = vec![];
     /// The certificate chain for HTTPS, in PEM. Without one the relay makes a self-signed certificate,
     /// whose fingerprint it shows and clients pin.
     tls_cert: Option<PathBuf> = None;

@@ -43,7 +43,9 @@ pub(crate) fn all() -> Vec<Kind> {
     ways
 }
 
-const CARRIERS: [&str; 5] = ["upgrade", "ws", "stream", "posts", "poll"];
+const CARRIERS: [&str; 8] = [
+    "upgrade", "h2", "ws", "stream", "posts", "h2posts", "poll", "text",
+];
 
 impl Kind {
     pub(crate) fn name(&self) -> String {
