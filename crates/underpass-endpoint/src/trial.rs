@@ -35,7 +35,7 @@ pub enum TrialError {
     #[error(transparent)]
     Carrier(#[from] CarrierError),
     /// It was made, and does not carry.
-    #[error("it {0}")]
+    #[error("{0}")]
     Path(String),
     /// The relay was reached on it, and does not want us.
     #[error(transparent)]

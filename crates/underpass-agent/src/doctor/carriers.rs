@@ -87,6 +87,10 @@ fn blocked_because(carrier: &CarrierFinding, error: &TrialError) -> String {
         false => "bytes do not come back",
     };
     match error {
+        TrialError::Relay(_) => error.to_string(),
+        _ if needs.needs_udp => format!(
+            "nothing comes back over UDP: a firewall on the way drops it, or the relay does not listen for it ({error})"
+        ),
         TrialError::Carrier(error) if error.is_about_the_host() => {
             format!("the relay is not reached: {error}")
         }

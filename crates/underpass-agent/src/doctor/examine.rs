@@ -176,7 +176,7 @@ async fn greeting(
     let greeting = greet(&reach.relay, &reach.client);
     let first = deadline.step(GREETING_LIMIT, greeting).await;
     match first {
-        Step::Failed(error @ CarrierError::Certificate { .. }) if any_certificate => {
+        Step::Failed(error @ CarrierError::Certificate(_)) if any_certificate => {
             reach.client.tls = TlsTrust::AcceptAndReport;
             let again = greet(&reach.relay, &reach.client);
             let again = deadline.step(GREETING_LIMIT, again).await;

@@ -8,6 +8,7 @@ use underpass_carrier::probe::{Greeting, Measurements};
 use underpass_carrier::proxy::{ProxyAsks, ProxyError, ProxyOrigin};
 use underpass_carrier::{
     CarrierError, CarrierInfo, KINDS, ProxyUse, RelayUrl, Scheme, TlsInfo, TlsTrust,
+    UntrustedCertificate,
 };
 use underpass_endpoint::{AttachError, Trial, TrialError};
 use underpass_proto::Code;
@@ -170,13 +171,13 @@ fn each_obstacle_has_its_code_its_row_and_a_way_on() {
             Some(Code::Portal),
         ),
         (
-            CarrierError::Certificate {
-                address: "relay.example".into(),
+            CarrierError::Certificate(Box::new(UntrustedCertificate {
+                host: "relay.example".into(),
                 pinned: None,
                 shown: [1; 32],
                 issuer: Some("Box".into()),
                 reason: "unknown issuer".into(),
-            },
+            })),
             Check::Tls,
             Some(Code::Certificate),
         ),
@@ -498,7 +499,9 @@ fn the_first_choice_that_works_is_used_and_the_others_say_why_not() {
     let mut last = None;
     for carrier in &mut found.carriers {
         let needs = carrier.kind.abilities;
-        if needs.needs_upgrade {
+        if needs.needs_udp {
+            carrier.tried = Step::Failed(TrialError::Path("no answer".into()));
+        } else if needs.needs_upgrade {
             carrier.tried = Step::Failed(TrialError::Carrier(refused.clone()));
         } else if needs.needs_request_streaming {
             carrier.tried = Step::Failed(TrialError::TimedOut(MS));
@@ -526,6 +529,7 @@ fn the_first_choice_that_works_is_used_and_the_others_say_why_not() {
         let row = row.unwrap();
         let needs = kind.abilities;
         let (verdict, word) = match () {
+            () if needs.needs_udp => (Verdict::Blocked, "firewall on the way drops it"),
             () if needs.needs_upgrade => (Verdict::Blocked, "does not pass upgrades on"),
             () if needs.needs_request_streaming => (Verdict::Blocked, "held on the way"),
             () if Some(kind.name) == last => (Verdict::Slow, "round trip 105.0 ms"),

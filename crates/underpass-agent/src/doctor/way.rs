@@ -255,7 +255,7 @@ fn tls(found: &Findings) -> Row {
             Some(agreed) => tls_agreed(found, agreed),
             None => Row::new(check, host, Verdict::Skipped, "the first answer came without"),
         },
-        Step::Failed(error @ CarrierError::Certificate { .. }) => {
+        Step::Failed(error @ CarrierError::Certificate(_)) => {
             Row::barred(check, host, error.to_string(), Code::Certificate)
         }
         Step::Failed(error @ CarrierError::Tls { .. }) => {
