@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
+use super::ProxyAsks;
 use super::address::ProxyUrl;
 use super::challenge::Challenge;
 use super::credentials::Credentials;
@@ -71,6 +72,8 @@ struct Known {
     credentials: Option<Credentials>,
     refused: Option<(Instant, &'static str)>,
     connect_refused: Option<(Instant, u16)>,
+    /// The schemes of the last challenge.
+    offered: Vec<String>,
 }
 
 /// One proxy, as all carriers of a program know it.
@@ -109,6 +112,20 @@ impl Gate {
     /// Whether nothing was asked of the proxy yet.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(self.known().wish, Wish::Unknown)
+    }
+
+    /// What it was seen to ask; none before it was used.
+    pub(super) fn asks(&self) -> Option<ProxyAsks> {
+        let known = self.known();
+        let accepted = match &known.wish {
+            Wish::Unknown if known.offered.is_empty() => return None,
+            Wish::Unknown | Wish::Nothing => None,
+            Wish::Basic => Some(Scheme::Basic.name()),
+            Wish::Digest(_) => Some(Scheme::Digest.name()),
+            Wish::Bound(scheme) => Some(scheme.name()),
+        };
+        let offered = known.offered.clone();
+        Some(ProxyAsks { offered, accepted })
     }
 
     /// Whether a connection must say who it is before it carries a request that cannot be repeated.
@@ -293,6 +310,7 @@ impl Authenticator {
     /// The credentials are wrong or missing, or nothing that the proxy offers can be done.
     pub(crate) async fn challenged(&mut self, challenges: &[Challenge]) -> Result<(), ProxyError> {
         self.bound = false;
+        self.gate.known().offered = challenges.iter().map(|it| it.scheme.clone()).collect();
         let token = |scheme: Scheme| {
             let name = scheme.name().to_ascii_lowercase();
             let found = challenges.iter().find(|it| it.scheme == name)?;
