@@ -3,11 +3,13 @@
 //!
 //! A [`Standing`] is an attachment to a relay that introduces itself; over it go requests, a
 //! [`Publisher`] that serves, and a [`Connector`] that opens. [`home`] keeps keys and
-//! what is known of others, [`status`] tells other processes what this one does.
+//! what is known of others, [`status`] tells other processes what this one does, [`doctor`] what is in
+//! the way to a relay.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod connect;
+pub mod doctor;
 pub mod home;
 pub mod publish;
 mod requests;

@@ -152,6 +152,43 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// The addresses of a host.
+///
+/// # Errors
+/// The name does not resolve, or has no address.
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, CarrierError> {
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(addresses) => {
+            let addresses: Vec<_> = addresses.collect();
+            match addresses.is_empty() {
+                true => Err(no_address(host)),
+                false => Ok(addresses),
+            }
+        }
+        Err(error) => Err(CarrierError::Resolve {
+            host: host.to_owned(),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+fn no_address(host: &str) -> CarrierError {
+    CarrierError::Resolve {
+        host: host.to_owned(),
+        reason: "the name has no address".to_owned(),
+    }
+}
+
+/// Connects to one address within `limit`.
+///
+/// # Errors
+/// The system's answer; `TimedOut` where there was none.
+pub(crate) async fn connect_to(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    tokio::time::timeout(limit, TcpStream::connect(address))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
 /// Connects to one address after the other, within `limit` in all.
 ///
 /// # Errors
@@ -162,32 +199,18 @@ pub(crate) async fn connect_tcp(
     limit: Duration,
 ) -> Result<TcpStream, CarrierError> {
     let address = format!("{host}:{port}");
-    let addresses = tokio::net::lookup_host((host, port)).await;
-    let addresses: Vec<SocketAddr> = match addresses {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            return Err(CarrierError::Resolve {
-                host: host.to_owned(),
-                reason: error.to_string(),
-            });
-        }
-    };
-    let mut last = CarrierError::Resolve {
-        host: host.to_owned(),
-        reason: "the name has no address".to_owned(),
-    };
+    let addresses = resolve(host, port).await?;
+    let mut last = no_address(host);
     // A dead first address must leave time for the next, and the last one for saying that it was TCP that did not
     // come about.
     let each = (limit - limit / 10) / u32::try_from(addresses.len().clamp(1, 4)).unwrap_or(1);
     for candidate in addresses {
-        let attempt = tokio::time::timeout(each, TcpStream::connect(candidate)).await;
-        let error = match attempt {
-            Ok(Ok(stream)) => {
+        let error = match connect_to(candidate, each).await {
+            Ok(stream) => {
                 tune(&stream)?;
                 return Ok(stream);
             }
-            Ok(Err(error)) => error,
-            Err(_) => io::Error::from(io::ErrorKind::TimedOut),
+            Err(error) => error,
         };
         last = CarrierError::Connect {
             address: address.clone(),

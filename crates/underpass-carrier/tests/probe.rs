@@ -10,7 +10,7 @@ use std::time::Duration;
 use rig::Rig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use underpass_carrier::probe::{ProbeSettings, measure};
+use underpass_carrier::probe::{ProbeSettings, greet, knock, measure, resolve, survives_silence};
 use underpass_carrier::{CarrierError, RelayUrl, Scheme};
 
 fn patient() -> ProbeSettings {
@@ -166,4 +166,83 @@ async fn somebody_who_asks_without_end_is_refused() {
         matches!(refused, Some(CarrierError::Refused { status: 503, .. })),
         "{refused:?}"
     );
+}
+
+/// A box that passes bytes on, and cuts connections on which nothing came from the relay for so long.
+async fn cutting_box(onward: SocketAddr, idle: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let server = TcpStream::connect(onward).await.unwrap();
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(
+                    async move { tokio::io::copy(&mut from_client, &mut to_server).await },
+                );
+                let mut piece = vec![0; 4096];
+                while let Ok(Ok(count @ 1..)) =
+                    tokio::time::timeout(idle, from_server.read(&mut piece)).await
+                {
+                    to_client.write_all(&piece[..count]).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_that_is_cut_is_told_from_silence_that_is_not() {
+    let rig = Rig::new().await;
+    let relay: SocketAddr = ([127, 0, 0, 1], rig.port(Scheme::Http)).into();
+    let length = Duration::from_secs(2);
+    let straight = rig.url(Scheme::Http);
+    assert!(
+        survives_silence(&straight, &rig.client, length)
+            .await
+            .unwrap()
+    );
+    let cut = through(cutting_box(relay, Duration::from_secs(1)).await);
+    assert!(!survives_silence(&cut, &rig.client, length).await.unwrap());
+    // Where there is no relay at all, nothing is known.
+    let nobody = through("127.0.0.1:1".parse().unwrap());
+    survives_silence(&nobody, &rig.client, length)
+        .await
+        .unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_greeting_tells_a_relay_from_others() {
+    let rig = Rig::new().await;
+    for scheme in rig::SCHEMES {
+        let greeting = greet(&rig.url(scheme), &rig.client).await.unwrap();
+        assert!(greeting.is_relay, "{greeting:?}");
+        assert_eq!(greeting.info.tls.is_some(), scheme == Scheme::Https);
+        let date = greeting.date.unwrap();
+        let apart = greeting.heard_at.duration_since(date).unwrap_or_default();
+        assert!(apart < rig::PATIENCE, "{greeting:?}");
+    }
+    let elsewhere = format!("{}/elsewhere", rig.url(Scheme::Http))
+        .parse()
+        .unwrap();
+    let greeting = greet(&elsewhere, &rig.client).await.unwrap();
+    assert_eq!((greeting.status, greeting.is_relay), (404, false));
+}
+
+#[tokio::test]
+async fn single_steps_say_what_fails() {
+    let [first, ..] = resolve("127.0.0.1", 1).await.unwrap()[..] else {
+        panic!("an address is its own address");
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let open = listener.local_addr().unwrap();
+    knock(open, rig::PATIENCE).await.unwrap();
+    match knock(first, rig::PATIENCE).await {
+        Err(CarrierError::Connect { kind, .. }) => {
+            assert_eq!(kind, std::io::ErrorKind::ConnectionRefused);
+        }
+        other => panic!("{other:?}"),
+    }
 }

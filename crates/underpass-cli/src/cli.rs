@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, completions, connect, login, machines, nc, publish, relay, services, status, users,
+    Context, completions, connect, doctor, login, machines, nc, publish, relay, services, status,
+    users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -50,6 +51,7 @@ pub enum Command {
     Connect(connect::Connect),
     Nc(nc::Nc),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Services(services::Services),
     Users(users::Users),
     Machines(machines::Machines),
@@ -75,6 +77,7 @@ impl Command {
             Self::Connect(it) => it.flags.given.clone(),
             Self::Nc(it) => it.flags.given.clone(),
             Self::Status(it) => it.flags.given.clone(),
+            Self::Doctor(it) => it.flags.given.clone(),
             Self::Services(it) => it.flags.given.clone(),
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
@@ -107,6 +110,7 @@ impl Command {
             Self::Connect(it) => it.run(context).await,
             Self::Nc(it) => it.run(context).await,
             Self::Status(it) => it.run(context).await,
+            Self::Doctor(it) => it.run(context).await,
             Self::Services(it) => it.run(context).await,
             Self::Users(it) => it.run(context).await,
             Self::Machines(it) => it.run(context).await,

@@ -49,7 +49,7 @@ pub static NO_PATH: LocalCode = LocalCode {
     exit: 5,
     what: "the relay cannot be reached",
     cause: "it does not run, its address is wrong, or a firewall or proxy lets nothing through",
-    next: "try its address in a web browser on this machine; or another carrier with --carrier",
+    next: "underpass doctor RELAY says what is in the way; or try its address in a web browser on this machine",
 };
 /// A local address is taken.
 pub static LISTEN: LocalCode = LocalCode {

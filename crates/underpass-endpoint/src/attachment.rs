@@ -496,7 +496,7 @@ pub(crate) fn barred_by(settings: &AttachSettings, error: CarrierError) -> Attac
 }
 
 /// Who opens TLS on the way, where `told`, which the relay says inside, is not what is shown outside.
-fn opened_by(info: &CarrierInfo, told: Option<[u8; 32]>) -> Option<String> {
+pub(crate) fn opened_by(info: &CarrierInfo, told: Option<[u8; 32]>) -> Option<String> {
     let tls = info.tls.as_ref()?;
     let differs = tls.certificate_sha256? != told?;
     let issuer = tls.issuer.clone();

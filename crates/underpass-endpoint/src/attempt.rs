@@ -114,7 +114,7 @@ pub(crate) async fn make(
 /// A handshake that the relay has answered, and that may still be given up.
 pub(crate) struct Begun {
     packets: PacketCarrier,
-    answered: Answered,
+    pub(crate) answered: Answered,
 }
 
 /// Begins a new session: up to the relay's answer, which proves its key.

@@ -22,6 +22,7 @@ mod packets;
 mod routes;
 mod session;
 pub mod splice;
+mod trial;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor};
 pub use ascent::AscentSettings;
@@ -33,3 +34,4 @@ pub use link::{Link, LinkEnd, RouteSource, Router, SourceId};
 pub use outgoing::Outgoing;
 pub use routes::PeerInfo;
 pub use session::{Incoming, OpenOptions, Redial, Session, SessionStatus};
+pub use trial::{Trial, TrialError, try_carrier};

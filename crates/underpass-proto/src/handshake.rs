@@ -201,6 +201,13 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// The SHA-256 of the certificate that the peer says it shows in TLS below the session, where it
+    /// says so.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<[u8; 32]> {
+        self.peer_params.certificate
+    }
+
     /// Finishes: the packet goes out next on `leg`, which carries the session from then on.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The client's side of probes: what can be said about the path after a few seconds.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -11,7 +11,8 @@ use hyper::body::Frame;
 use tokio::time::Instant;
 
 use super::{Ask, sample};
-use crate::body::{BodyError, FlowBody};
+use crate::CarrierInfo;
+use crate::body::{BodyError, FlowBody, read_whole};
 use crate::client::{Client, ClientSettings};
 use crate::error::CarrierError;
 use crate::ladder::Rung;
@@ -66,6 +67,8 @@ pub struct Measurements {
     pub streaming_up: Option<bool>,
     /// The largest body of those tried that is let through, in bytes, in both directions.
     pub largest_body: Option<usize>,
+    /// How long that body took there and back.
+    pub body_time: Option<Duration>,
     /// Whether silence of the length asked for was survived.
     pub idle_survived: Option<bool>,
 }
@@ -113,25 +116,27 @@ pub async fn measure(
     known.answer_time = Some(begin.elapsed());
     known.intact = Some(body == sample(INTACT));
     let left = settings.limit.saturating_sub(begin.elapsed());
+    let idle = settings.idle.unwrap_or_default();
     let all = async {
         tokio::join!(
-            down(&client),
+            within(left, down(&client)),
             within(left, up(&client)),
             within(left, largest(&client)),
-            idle(&client, settings.idle),
+            within(left + idle, silence(&client, settings.idle)),
         )
     };
-    let whole = left + settings.idle.unwrap_or_default();
-    if let Some((down, up, largest, idle)) = within(whole, all).await {
-        if let Some(down) = down {
-            known.streaming_down = Some(down.size == Some(SIZES[0]));
-            known.flush_size = down.size.filter(|size| *size != SIZES[0]);
-            known.held_for = down.held_for;
-        }
-        known.streaming_up = up.and_then(Result::ok);
-        known.largest_body = largest.flatten();
-        known.idle_survived = idle;
+    let (down, up, largest, idle) = all.await;
+    if let Some(down) = down.flatten() {
+        known.streaming_down = Some(down.size == Some(SIZES[0]));
+        known.flush_size = down.size.filter(|size| *size != SIZES[0]);
+        known.held_for = down.held_for;
     }
+    known.streaming_up = up.and_then(Result::ok);
+    if let Some((length, time)) = largest.flatten() {
+        known.largest_body = Some(length);
+        known.body_time = Some(time);
+    }
+    known.idle_survived = idle.flatten();
     Ok(known)
 }
 
@@ -164,13 +169,14 @@ async fn echo(client: &Client, length: usize) -> Result<(StatusCode, Bytes), Car
     client.exchange(request, length + 64 * 1024).await
 }
 
-/// The largest body that goes there and back.
-async fn largest(client: &Client) -> Option<usize> {
+/// The largest body that goes there and back, and how long it takes.
+async fn largest(client: &Client) -> Option<(usize, Duration)> {
     for length in BODIES {
+        let begin = Instant::now();
         if let Ok((StatusCode::OK, body)) = echo(client, length).await
             && body.len() == length
         {
-            return Some(length);
+            return Some((length, begin.elapsed()));
         }
     }
     None
@@ -279,13 +285,87 @@ async fn trickles(client: &Client, every: Duration) -> Result<bool, CarrierError
     Ok(spread >= every * (PIECES - 1) / 2)
 }
 
-/// Whether an answer goes on after so long a silence.
-async fn idle(client: &Client, silence: Option<Duration>) -> Option<bool> {
+async fn silence(client: &Client, length: Option<Duration>) -> Option<bool> {
+    survives(client, length?).await.ok()
+}
+
+/// Whether an answer goes on after so long a silence, of five minutes at the most.
+///
+/// # Errors
+/// The relay cannot be reached, or does not answer probes.
+pub async fn survives_silence(
+    relay: &RelayUrl,
+    client: &ClientSettings,
+    length: Duration,
+) -> Result<bool, CarrierError> {
+    survives(&Client::for_probes(relay, client)?, length).await
+}
+
+async fn survives(client: &Client, every: Duration) -> Result<bool, CarrierError> {
+    let (count, bytes) = (2, SIZES[0]);
     let ask = Ask::Drip {
-        count: 2,
-        bytes: SIZES[0],
-        every: silence?,
+        count,
+        bytes,
+        every,
     };
-    // A held answer comes in one piece, and survives as well.
-    Some(arrivals(client, ask).await.is_ok())
+    match arrivals(client, ask).await {
+        // A held answer comes in one piece, and survives as well.
+        Ok(_) => Ok(true),
+        // What no connection could be made for was not cut; a box that gives up waiting for its answer says 504.
+        Err(CarrierError::Refused { status: 504, .. } | CarrierError::ClosedAbruptly { .. }) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The first answer on a way.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    /// How the relay was reached, and what TLS agreed on.
+    pub info: CarrierInfo,
+    /// The connection took so long: TCP, what a proxy wants, TLS.
+    pub opened_in: Duration,
+    /// The first answer took so long from then on.
+    pub answered_in: Duration,
+    /// Its HTTP status.
+    pub status: u16,
+    /// Whether what was sent came back, be it changed: nobody but a relay does so.
+    pub is_relay: bool,
+    /// The time of day at the relay when it answered, to the second (RFC 9110 section 6.6.1).
+    pub date: Option<SystemTime>,
+    /// The time of day here when that was heard.
+    pub heard_at: SystemTime,
+}
+
+/// Makes one connection to the relay, and asks for one answer.
+///
+/// # Errors
+/// The relay cannot be reached.
+pub async fn greet(relay: &RelayUrl, client: &ClientSettings) -> Result<Greeting, CarrierError> {
+    let client = Client::for_probes(relay, client)?;
+    let begin = Instant::now();
+    let mut connection = client.open().await?;
+    let opened_in = begin.elapsed();
+    let body = SpanBuf::bare([sample(INTACT)].into());
+    let request = request(&client, Ask::Echo, body.into())?;
+    let asking = connection.send(request);
+    let response = client.within_limit("the first answer", asking).await?;
+    let answered_in = begin.elapsed() - opened_in;
+    let heard_at = SystemTime::now();
+    let date = response.headers().get(header::DATE);
+    let date = date.and_then(|it| httpdate::parse_http_date(it.to_str().ok()?).ok());
+    let status = response.status();
+    let whole = read_whole(response.into_body(), INTACT);
+    let whole = client.within_limit("the first answer's body", async { Ok(whole.await) });
+    let length = whole.await?.map_or(0, |body| body.len());
+    Ok(Greeting {
+        info: connection.info.clone(),
+        opened_in,
+        answered_in,
+        status: status.as_u16(),
+        is_relay: status == StatusCode::OK && length == INTACT,
+        date,
+        heard_at,
+    })
 }

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! Nobody has to be known to the relay for this. So an answer is never much longer than 64 KiB (or
-//! than its request), lasts no longer than a minute, and each source has a bounded number of them.
+//! than its request), lasts five minutes at the most, and each source has a bounded number of them.
 
 mod allowance;
 mod measure;
 mod serve;
+mod steps;
 
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ use bytes::Bytes;
 use http::Method;
 
 pub(crate) use allowance::Allowance;
-pub use measure::{Measurements, ProbeSettings, measure};
+pub use measure::{Greeting, Measurements, ProbeSettings, greet, measure, survives_silence};
 pub(crate) use serve::serve;
+pub use steps::{knock, resolve};
 
 use crate::ladder::pattern;
 
@@ -31,8 +33,8 @@ const NAME: &str = "probe";
 const MOST_PIECES: u32 = 32;
 /// Bytes of a dripping answer, at most.
 const MOST_BYTES: u64 = 64 * 1024;
-/// How long a dripping answer may last.
-const LONGEST: Duration = Duration::from_secs(60);
+/// How long a dripping answer may last: longer than Envoy lets a connection be idle, which is 5 minutes.
+const LONGEST: Duration = Duration::from_secs(310);
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,8 +133,8 @@ mod tests {
             "/probe/drip/33/64/1",
             "/probe/drip/2/32769/1",
             "/probe/drip/1/65537/0",
-            "/probe/drip/2/1/60001",
-            "/probe/drip/32/1/2000",
+            "/probe/drip/2/1/310001",
+            "/probe/drip/32/1/10001",
             "/probe/drip/4/0/250",
             "/probe/drip/4/64",
             "/probe/drip/4/64/250/1",

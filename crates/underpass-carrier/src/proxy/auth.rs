@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
+use super::ProxyAsks;
 use super::address::ProxyUrl;
 use super::challenge::Challenge;
 use super::credentials::Credentials;
@@ -71,6 +72,8 @@ struct Known {
     credentials: Option<Credentials>,
     refused: Option<(Instant, &'static str)>,
     connect_refused: Option<(Instant, u16)>,
+    /// The schemes of the last challenge.
+    offered: Vec<String>,
 }
 
 /// One proxy, as all carriers of a program know it.
@@ -109,6 +112,20 @@ impl Gate {
     /// Whether nothing was asked of the proxy yet.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(self.known().wish, Wish::Unknown)
+    }
+
+    /// What it was seen to ask; none before it was used.
+    pub(super) fn asks(&self) -> Option<ProxyAsks> {
+        let known = self.known();
+        let accepted = match &known.wish {
+            Wish::Unknown if known.offered.is_empty() => return None,
+            Wish::Unknown | Wish::Nothing => None,
+            Wish::Basic => Some(Scheme::Basic.name()),
+            Wish::Digest(_) => Some(Scheme::Digest.name()),
+            Wish::Bound(scheme) => Some(scheme.name()),
+        };
+        let offered = known.offered.clone();
+        Some(ProxyAsks { offered, accepted })
     }
 
     /// Whether a connection must say who it is before it carries a request that cannot be repeated.
@@ -233,21 +250,21 @@ impl Authenticator {
         uri: &str,
     ) -> Result<Option<HeaderValue>, ProxyError> {
         let value = match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Nothing => return Ok(None),
+            Next::Nothing => return Ok(self.say_nothing()),
             Next::Value(value) => value,
             Next::Digest(challenge) => self.answer_digest(challenge, false, (method, uri))?,
             Next::AsKnown => {
                 self.next = Next::AsKnown;
                 let wish = self.gate.known().wish.clone();
                 match wish {
-                    Wish::Unknown | Wish::Nothing => return Ok(None),
+                    Wish::Unknown | Wish::Nothing => return Ok(self.say_nothing()),
                     Wish::Basic => self.basic()?,
                     Wish::Digest(challenge) => {
                         self.answer_digest(challenge, true, (method, uri))?
                     }
                     Wish::Bound(scheme) => match self.begin_bound(scheme).await? {
                         Some(value) => value,
-                        None => return Ok(None),
+                        None => return Ok(self.say_nothing()),
                     },
                 }
             }
@@ -256,6 +273,13 @@ impl Authenticator {
             .map_err(|_| self.broken("its challenge cannot be answered in a header"))?;
         value.set_sensitive(true);
         Ok(Some(value))
+    }
+
+    /// The answer to what was said before may never have come, because the connection was cut. Whoever then asks a
+    /// request that says nothing has not refused anything.
+    fn say_nothing(&mut self) -> Option<HeaderValue> {
+        self.said = Said::Nothing;
+        None
     }
 
     /// An answer other than 407 came: the proxy has let the request pass.
@@ -293,6 +317,7 @@ impl Authenticator {
     /// The credentials are wrong or missing, or nothing that the proxy offers can be done.
     pub(crate) async fn challenged(&mut self, challenges: &[Challenge]) -> Result<(), ProxyError> {
         self.bound = false;
+        self.gate.known().offered = challenges.iter().map(|it| it.scheme.clone()).collect();
         let token = |scheme: Scheme| {
             let name = scheme.name().to_ascii_lowercase();
             let found = challenges.iter().find(|it| it.scheme == name)?;
@@ -512,4 +537,65 @@ fn windows_time() -> u64 {
         .unwrap_or_default();
     let units = (since.as_secs() + EPOCH_OFFSET_S).saturating_mul(10_000_000);
     units + u64::from(since.subsec_nanos() / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::challenge::parse_challenges;
+    use super::*;
+
+    /// A challenge of NTLM that says nothing about the server ([MS-NLMP] section 2.2.1.2).
+    fn ntlm_challenge() -> String {
+        let unicode_and_ntlm = 0x0000_0201u32.to_le_bytes();
+        let head = [&b"NTLMSSP\0"[..], &2u32.to_le_bytes(), &[0; 8]].concat();
+        let message = [&head[..], &unicode_and_ntlm, &[7; 8], &[0; 24]].concat();
+        format!("NTLM {}", STANDARD.encode(message))
+    }
+
+    async fn asked(auth: &mut Authenticator, challenge: &str) -> Result<(), ProxyError> {
+        auth.challenged(&parse_challenges(challenge)).await
+    }
+
+    async fn says(auth: &mut Authenticator) -> Option<HeaderValue> {
+        let value = auth.authorization("GET", "http://relay/").await;
+        value.expect("nothing was refused")
+    }
+
+    /// Whatever the scheme, and however far the exchange is when the connection is cut.
+    #[tokio::test]
+    async fn an_exchange_that_was_cut_off_is_no_refusal() {
+        let ntlm = ntlm_challenge();
+        let digest = r#"Digest realm="r", nonce="n", qop="auth", algorithm=MD5"#;
+        let exchanges: [&[&str]; 4] = [
+            &[r#"Basic realm="r""#],
+            &[digest],
+            &["NTLM"],
+            &["NTLM", &ntlm],
+        ];
+        for exchange in exchanges {
+            let proxy = "http://proxy:3128".parse().expect("valid");
+            let credentials = Credentials::new("anna", "secret");
+            let gate = Arc::new(Gate::new(proxy, Some(credentials)));
+            let mut auth = Authenticator::new(gate);
+            assert!(says(&mut auth).await.is_none());
+            for challenge in exchange {
+                asked(&mut auth, challenge).await.expect("it has credentials");
+                assert!(says(&mut auth).await.is_some(), "{challenge}");
+            }
+            // The answer is lost. On the next connection the proxy asks from the beginning.
+            assert!(says(&mut auth).await.is_none(), "{exchange:?}");
+            let again = asked(&mut auth, exchange[0]).await;
+            again.unwrap_or_else(|error| panic!("{exchange:?}: {error}"));
+            // A refusal is one all the same.
+            for challenge in &exchange[1..] {
+                assert!(says(&mut auth).await.is_some());
+                asked(&mut auth, challenge).await.expect("it has credentials");
+            }
+            assert!(says(&mut auth).await.is_some());
+            if exchange != ["NTLM"] {
+                let refused = asked(&mut auth, exchange[0]).await;
+                assert!(matches!(refused, Err(ProxyError::WrongCredentials { .. })));
+            }
+        }
+    }
 }

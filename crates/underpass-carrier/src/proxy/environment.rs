@@ -7,9 +7,16 @@ use crate::url::{RelayUrl, Scheme};
 /// What `HTTP_PROXY` and its kin say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Environment {
-    http: Option<ProxyUrl>,
-    https: Option<ProxyUrl>,
+    http: Option<Named>,
+    https: Option<Named>,
     bypass: Bypass,
+}
+
+/// A proxy, and the variable that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Named {
+    variable: &'static str,
+    proxy: ProxyUrl,
 }
 
 /// A variable names no proxy. Holds nothing of its value, which may have a password.
@@ -43,7 +50,10 @@ impl Environment {
         };
         let proxy = |names: &[&'static str]| match first(names) {
             Some((name, text)) if !text.trim().is_empty() => match text.parse() {
-                Ok(url) => Ok(Some(url)),
+                Ok(proxy) => Ok(Some(Named {
+                    variable: name,
+                    proxy,
+                })),
                 Err(error) => Err(EnvironmentError {
                     variable: name,
                     error,
@@ -62,9 +72,23 @@ impl Environment {
     /// The proxy on the way to `relay`, if there is one.
     #[must_use]
     pub fn proxy_for(&self, relay: &RelayUrl) -> Option<&ProxyUrl> {
-        if self.bypass.matches(relay.host(), relay.port()) {
-            return None;
-        }
+        let named = self.named(relay).filter(|_| !self.bypasses(relay));
+        named.map(|named| &named.proxy)
+    }
+
+    /// The variable that names a proxy for relays of this scheme.
+    #[must_use]
+    pub fn variable_for(&self, relay: &RelayUrl) -> Option<&'static str> {
+        self.named(relay).map(|named| named.variable)
+    }
+
+    /// Whether `NO_PROXY` leaves this relay out.
+    #[must_use]
+    pub fn bypasses(&self, relay: &RelayUrl) -> bool {
+        self.bypass.matches(relay.host(), relay.port())
+    }
+
+    fn named(&self, relay: &RelayUrl) -> Option<&Named> {
         match relay.scheme() {
             Scheme::Http => self.http.as_ref(),
             Scheme::Https => self.https.as_ref(),

@@ -98,6 +98,30 @@ pub(crate) enum Route {
     Proxy(ProxyUrl),
 }
 
+/// Where it comes from which proxy is used for a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyOrigin {
+    /// None is used, and nothing names one.
+    Nothing,
+    /// This variable of the environment names one.
+    Variable(&'static str),
+    /// A variable names one, and `NO_PROXY` leaves this relay out.
+    Bypassed(&'static str),
+    /// It is set.
+    Setting,
+    /// The PAC file at this place says it, which is shown without credentials.
+    Pac(String),
+}
+
+/// What a proxy was seen to ask of those who use it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxyAsks {
+    /// The schemes that it offered, in its own order; none if it asked for nothing.
+    pub offered: Vec<String>,
+    /// The one by which it let us pass.
+    pub accepted: Option<&'static str>,
+}
+
 /// The proxies of a program, with what it has learned about them. Clones are the same ones.
 #[derive(Clone)]
 pub struct Proxies {
@@ -161,6 +185,46 @@ impl Proxies {
             (ProxyChoice::Fixed(proxy), _) => Ok(one(Some(proxy))),
             _ => Ok(one(None)),
         }
+    }
+
+    /// The proxies that are tried on the way to a relay, in this order; none is: without one.
+    ///
+    /// # Errors
+    /// The PAC file cannot be used.
+    pub async fn ways(
+        &self,
+        relay: &RelayUrl,
+        roots: &TlsRoots,
+    ) -> Result<Vec<Option<ProxyUrl>>, ProxyError> {
+        let routes = self.routes(relay, roots).await?;
+        let proxy = |route| match route {
+            Route::Direct => None,
+            Route::Proxy(proxy) => Some(proxy),
+        };
+        Ok(routes.into_iter().map(proxy).collect())
+    }
+
+    /// Where it comes from which proxy is used for a relay.
+    #[must_use]
+    pub fn origin(&self, relay: &RelayUrl) -> ProxyOrigin {
+        match &self.inner.settings.choice {
+            ProxyChoice::None => ProxyOrigin::Nothing,
+            ProxyChoice::Fixed(_) => ProxyOrigin::Setting,
+            ProxyChoice::Pac(place) => ProxyOrigin::Pac(place.to_string()),
+            ProxyChoice::Environment(environment) => match environment.variable_for(relay) {
+                None => ProxyOrigin::Nothing,
+                Some(variable) if environment.bypasses(relay) => ProxyOrigin::Bypassed(variable),
+                Some(variable) => ProxyOrigin::Variable(variable),
+            },
+        }
+    }
+
+    /// What a proxy, named without credentials, was seen to ask of us; none before it was used.
+    #[must_use]
+    pub fn asks(&self, proxy: &str) -> Option<ProxyAsks> {
+        let gates = self.inner.gates.lock();
+        let gates = gates.unwrap_or_else(PoisonError::into_inner);
+        gates.get(proxy)?.asks()
     }
 
     /// What is known about a proxy.

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod connect;
+pub mod doctor;
 mod errors;
 pub mod login;
 pub mod machines;
@@ -43,6 +44,8 @@ pub struct Context {
     pub settings: Settings,
     /// Where results go.
     pub output: Output,
+    /// Whether somebody may be asked on the terminal.
+    may_ask: bool,
     /// Proxies and roots, once they are needed.
     path: OnceLock<PathSettings>,
 }
@@ -76,8 +79,11 @@ impl Context {
         settings.proxy.mode()?;
         logging::start(&settings.log, settings.quiet.0, cli.command.usual_log())?;
         let output = Output::new(settings.json.0, settings.quiet.0);
+        // Its time is bounded, and who is asked takes longer.
+        let is_doctor = matches!(cli.command, crate::cli::Command::Doctor(_));
         Ok(Self {
             home,
+            may_ask: !is_doctor && !settings.quiet.0 && std::io::stderr().is_terminal(),
             settings,
             output,
             path: OnceLock::new(),
@@ -90,8 +96,7 @@ impl Context {
             return Ok(path);
         }
         let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
-        let ask = !self.settings.quiet.0 && std::io::stderr().is_terminal();
-        let path = PathSettings::new(&self.settings, &self.home, variable, ask)?;
+        let path = PathSettings::new(&self.settings, &self.home, variable, self.may_ask)?;
         Ok(self.path.get_or_init(|| path))
     }
 

@@ -33,6 +33,8 @@ groups! {
     Everywhere: Everywhere; true
     /// Flags of commands that only ask a relay something.
     ToRelay: ToRelay, Path; true
+    /// Flags of `doctor`.
+    OnPath: Path; false
     /// Flags of `login`.
     OnLogin: Path, OnLogin; false
     /// Flags of `connect` and `nc`.
