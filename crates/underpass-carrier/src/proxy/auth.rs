@@ -579,7 +579,9 @@ mod tests {
             let mut auth = Authenticator::new(gate);
             assert!(says(&mut auth).await.is_none());
             for challenge in exchange {
-                asked(&mut auth, challenge).await.expect("it has credentials");
+                asked(&mut auth, challenge)
+                    .await
+                    .expect("it has credentials");
                 assert!(says(&mut auth).await.is_some(), "{challenge}");
             }
             // The answer is lost. On the next connection the proxy asks from the beginning.
@@ -589,7 +591,9 @@ mod tests {
             // A refusal is one all the same.
             for challenge in &exchange[1..] {
                 assert!(says(&mut auth).await.is_some());
-                asked(&mut auth, challenge).await.expect("it has credentials");
+                asked(&mut auth, challenge)
+                    .await
+                    .expect("it has credentials");
             }
             assert!(says(&mut auth).await.is_some());
             if exchange != ["NTLM"] {
