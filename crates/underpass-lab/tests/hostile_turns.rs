@@ -69,8 +69,21 @@ impl Stage {
         used.context(last)
     }
 
-    /// Does `turns` while an echo goes on. Fails when a byte is lost or the echo stood still for too long.
-    fn endures(&self, turns: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+    /// Does `turns` while an echo goes on. Fails when a byte is lost or the echo stood still for too long. A busy machine
+    /// may spoil one try: the middle one of three counts then.
+    fn endures(&self, turns: impl Fn(&Self) -> Result<()>) -> Result<()> {
+        let mut stalls = vec![self.stall(&turns)?];
+        if stalls[0] > LONGEST_STALL {
+            stalls.extend([self.stall(&turns)?, self.stall(&turns)?]);
+            stalls.sort();
+        }
+        let middle = stalls[stalls.len() / 2];
+        ensure!(middle <= LONGEST_STALL, "stalls of {stalls:?}");
+        Ok(())
+    }
+
+    /// The longest time without a byte while `turns` is done. Fails when a byte is lost.
+    fn stall(&self, turns: &impl Fn(&Self) -> Result<()>) -> Result<Duration> {
         let stream = traffic::connect(&self.enclosed.scene.net.b, self.way.address(), LIMIT)?;
         let (over, progress) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
@@ -87,8 +100,7 @@ impl Stage {
             turned?;
             let bytes = echoed.context("the echo")?;
             println!("{bytes} bytes exact, the longest stall took {stall:.2?}");
-            ensure!(stall <= LONGEST_STALL, "a stall of {stall:?}");
-            Ok(())
+            Ok(stall)
         })
     }
 }

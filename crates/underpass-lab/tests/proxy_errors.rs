@@ -21,7 +21,6 @@ fn main() -> ExitCode {
         passwords_wrong_and_missing_are_told_apart_and_never_logged,
         proxies_that_do_not_help_are_told_apart,
         a_relay_with_another_key_is_refused,
-        many,
     )
 }
 
@@ -286,49 +285,5 @@ fn a_relay_with_another_key_is_refused() -> Result<()> {
     let _other = Relay::start(&enclosed.scene.net.relay)?;
     let code = code_of(&ask(&enclosed, &[])?)?;
     ensure!(code == "UP-KEY", "{code}");
-    Ok(())
-}
-
-fn many() -> Result<()> {
-    use underpass_lab::*;
-    let enclosed = Enclosed::start(
-        &Place::Gateway(ntlm),
-        Duration::from_millis(50),
-        Options::default(),
-    )?;
-    fs::write(
-        enclosed.scene.client.home().join("config.toml"),
-        "carrier_retry = \"1s\"\n",
-    )?;
-    let service = underpass_lab::traffic::Service::echo(&enclosed.scene.net.a, 0)?;
-    let way = enclosed.scene.way("echo", service.address())?;
-    let fw = enclosed.scene.net.firewall_b.clone();
-    let cutter = Cutter::start(Plan {
-        seed: 5,
-        cuts: vec![
-            Cut::Sever(enclosed.stubborn.clone().context("x")?),
-            Cut::Reset(fw.clone()),
-            Cut::Forget(fw),
-        ],
-        pace: Pace::Time(Duration::from_millis(20)..Duration::from_millis(500)),
-        outage: Duration::from_millis(1)..Duration::from_millis(2),
-        count: 300,
-    });
-    let mut n = 0;
-    while cutter.done().len() < 300 {
-        std::thread::sleep(Duration::from_millis(100));
-        let log = fs::read_to_string(way.entrance.process.log())?;
-        n += 1;
-        if log.contains("does not accept") {
-            println!(
-                "after {} cuts, {:?}",
-                cutter.done().len(),
-                enclosed.stubborn.as_ref().context("x")?.tally()
-            );
-            std::fs::copy(way.entrance.process.log(), "/tmp/denied.log")?;
-            anyhow::bail!("denied");
-        }
-    }
-    println!("{n}");
     Ok(())
 }

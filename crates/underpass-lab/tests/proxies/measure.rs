@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use underpass_lab::boxes::Enclosed;
-use underpass_lab::traffic::{self, Service};
+use underpass_lab::traffic::{self, Checker, Service};
 use underpass_lab::{
     Cut, Cutter, Entrances, Options, Pace, Plan, Process, RelayOptions, wait_until,
 };
@@ -46,7 +46,7 @@ pub(crate) struct Figures {
 pub(crate) struct Subject {
     entrances: Entrances,
     _published: Process,
-    _services: [Service; 3],
+    services: [Service; 3],
     enclosed: Enclosed,
 }
 
@@ -78,7 +78,7 @@ impl Subject {
         Ok(Self {
             entrances,
             _published: published,
-            _services: services,
+            services,
             enclosed,
         })
     }
@@ -141,18 +141,47 @@ impl Subject {
         Ok(traffic::exchange(&stream, 32, 20, Duration::from_millis(20))?.median())
     }
 
+    /// The rate to the client: of the second half, when the session has found out what the path carries.
     pub(crate) fn down(&self) -> Result<f64> {
-        let begin = Instant::now();
-        let found = traffic::download(&self.stream(1)?, SEED, None).context("down")?;
-        let took = begin.elapsed();
-        found.exact(LENGTH)?;
-        Ok(LENGTH as f64 / took.as_secs_f64())
+        let mut stream = self.stream(1)?;
+        let mut checker = Checker::new(SEED);
+        let mut buffer = vec![0; 64 << 10];
+        let (mut received, mut half) = (0, None);
+        loop {
+            let length = stream.read(&mut buffer).context("down")?;
+            if length == 0 {
+                break;
+            }
+            checker.take(&buffer[..length]);
+            received += length as u64;
+            if received >= LENGTH / 2 {
+                half.get_or_insert((Instant::now(), received));
+            }
+        }
+        let rate = half.map(rate_since);
+        checker.finish().exact(LENGTH).context("down")?;
+        rate.context("down: nothing came")
     }
 
+    /// The same from the client.
     pub(crate) fn up(&self) -> Result<f64> {
-        let begin = Instant::now();
-        traffic::upload_exactly(&self.stream(2)?, SEED, LENGTH).context("up")?;
-        Ok(LENGTH as f64 / begin.elapsed().as_secs_f64())
+        let tally = self.services[2].tally();
+        let before = tally.received();
+        let stream = self.stream(2)?;
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| traffic::upload_exactly(&stream, SEED, LENGTH));
+            let half = wait_until("half of it has come", STALL, || {
+                let received = tally.received() - before;
+                let there = received >= LENGTH / 2 || sending.is_finished();
+                Ok(there.then(|| (Instant::now(), received)))
+            });
+            let sent = sending
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let rate = half.map(rate_since);
+            sent.context("up")?;
+            rate
+        })
     }
 
     /// An echo while the path is cut. The number of bytes that did not come as they were sent: none, or an error.
@@ -185,4 +214,9 @@ impl Subject {
         ensure!(done.len() == CUTS, "only {} cuts", done.len());
         Ok(found.lost)
     }
+}
+
+/// Bytes per second of what has come since: the whole but for what had come then.
+fn rate_since((begin, before): (Instant, u64)) -> f64 {
+    (LENGTH - before) as f64 / begin.elapsed().as_secs_f64()
 }
