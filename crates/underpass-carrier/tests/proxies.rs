@@ -177,8 +177,14 @@ async fn tinyproxy_with_basic() {
     let Some(tinyproxy) = Tinyproxy::start(&config).await else {
         return;
     };
-    let mut rig = rig(with_password(tinyproxy.port, SECRET)).await;
-    every_kind_carries(&mut rig, by_the_rule).await;
+    let mut right = rig(with_password(tinyproxy.port, SECRET)).await;
+    every_kind_carries(&mut right, by_the_rule).await;
+    // It answers a wrong password with the status that is a server's.
+    for (kind, scheme) in [("poll", Scheme::Http), ("upgrade", Scheme::Https)] {
+        let wrong = rig(with_password(tinyproxy.port, WRONG)).await;
+        let error = fails(&wrong, kind, scheme).await;
+        assert_eq!(error.reason(), Some(Code::ProxyWrongCredentials), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -275,6 +275,20 @@ impl Authenticator {
         Ok(Some(value))
     }
 
+    /// The proxy has answered 401, which is a server's to say. tinyproxy says it of a wrong password
+    /// all the same; a tunnel has nobody else to say it, and no server behind a proxy wants anything
+    /// of a carrier.
+    ///
+    /// # Errors
+    /// The credentials are wrong: they were shown, and had not let anything pass before.
+    pub(crate) fn unauthorized(&mut self) -> Result<(), ProxyError> {
+        let proven = matches!(self.gate.known().wish, Wish::Basic);
+        match self.said {
+            Said::Basic if !proven => Err(self.gate.refuse(Scheme::Basic)),
+            _ => Ok(()),
+        }
+    }
+
     /// An answer other than 407 came: the proxy has let the request pass.
     pub(crate) fn accepted(&mut self) {
         let mut known = self.gate.known();

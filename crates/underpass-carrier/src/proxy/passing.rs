@@ -55,6 +55,9 @@ pub(crate) async fn pass(
             Err(_) if round > 0 && !auth.is_bound() => return Ok(Passed::Again),
             Err(error) => return Err(error.into()),
         };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            auth.unauthorized()?;
+        }
         if response.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             auth.accepted();
             return Ok(Passed::Through(response));
