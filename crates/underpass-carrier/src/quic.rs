@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -16,14 +16,14 @@ use quinn::{
 };
 use rustls::pki_types::CertificateDer;
 
-use crate::client::Client;
-use crate::dial::Speech;
+use crate::client::{Client, ClientSettings};
 use crate::error::CarrierError;
 use crate::front::{Exchange, Refusal, Reply};
 use crate::kind::{Abilities, Kind};
+use crate::proxy::Route;
 use crate::quic_stream::halves;
 use crate::span::{SpanBuf, empty_fill};
-use crate::tls::{self, TlsIdentity, TlsInfo, TlsTrust};
+use crate::tls::{self, TlsIdentity, TlsInfo, TlsTrust, UntrustedCertificate};
 use crate::url::Scheme;
 use crate::{Carrier, CarrierInfo, Sink as _};
 
@@ -65,6 +65,13 @@ async fn serve(_: Exchange) -> Reply {
 }
 
 async fn connect(client: Arc<Client>) -> Result<Carrier, CarrierError> {
+    let ClientSettings { proxies, roots, .. } = &client.settings;
+    let routes = proxies.routes(&client.url, roots).await?;
+    if routes.first() != Some(&Route::Direct) {
+        // Whoever set a proxy does not want packets that go past it.
+        let reason = "a proxy is set, and none for HTTP passes QUIC on";
+        return Err(CarrierError::setting(reason));
+    }
     let (host, port) = (client.url.host(), client.settings.quic_port);
     let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, port)).await {
         Ok(addresses) => addresses.collect(),
@@ -109,10 +116,14 @@ async fn connect_to(client: &Client, address: SocketAddr) -> Result<Carrier, Car
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let endpoint = endpoint(ours, None)?;
+    let (config, refused) = client_config(client)?;
     let connecting = endpoint
-        .connect_with(client_config(client)?, address, client.url.host())
+        .connect_with(config, address, client.url.host())
         .map_err(CarrierError::setting)?;
-    let connection = connecting.await.map_err(|error| failed(client, error))?;
+    let connection = connecting.await.map_err(|error| match refused.get() {
+        Some(certificate) => CarrierError::Certificate(Box::new(certificate.clone())),
+        None => failed(client, error),
+    })?;
     let local_ip = connection.local_ip();
     let info = CarrierInfo {
         carrier: KIND.name,
@@ -159,19 +170,20 @@ fn transport() -> TransportConfig {
 
 /// What a client offers and checks. For a relay at `http` any certificate does, as it would need none
 /// there: the relay proves itself inside.
-fn client_config(client: &Client) -> Result<ClientConfig, CarrierError> {
+fn client_config(
+    client: &Client,
+) -> Result<(ClientConfig, Arc<OnceLock<UntrustedCertificate>>), CarrierError> {
     let trust = match client.url.scheme() {
         Scheme::Http => &TlsTrust::AcceptAndReport,
         Scheme::Https => &client.settings.tls,
     };
-    let mut tls = tls::client_config(trust, &client.settings.roots, Speech::Http1)?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let (tls, refused) = tls::client_config_that_tells(trust, &client.settings.roots, ALPN)?;
     let crypto = QuicClientConfig::try_from(tls).map_err(CarrierError::setting)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = transport();
     transport.keep_alive_interval(Some(KEEP_ALIVE));
     config.transport_config(Arc::new(transport));
-    Ok(config)
+    Ok((config, refused))
 }
 
 /// How a server treats its clients.

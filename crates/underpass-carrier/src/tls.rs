@@ -137,6 +137,18 @@ pub(crate) fn client_config(
     roots: &TlsRoots,
     speech: Speech,
 ) -> Result<rustls::ClientConfig, CarrierError> {
+    let (config, _) = client_config_that_tells(trust, roots, speech.alpn())?;
+    Ok(config)
+}
+
+/// The same, and where it says which certificate was not accepted, for libraries that keep no more of
+/// an error than its text.
+pub(crate) fn client_config_that_tells(
+    trust: &TlsTrust,
+    roots: &TlsRoots,
+    alpn: &[u8],
+) -> Result<(rustls::ClientConfig, Arc<OnceLock<UntrustedCertificate>>), CarrierError> {
+    let refused = Arc::new(OnceLock::new());
     let provider = provider();
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -147,13 +159,14 @@ pub(crate) fn client_config(
         algorithms: provider.signature_verification_algorithms,
         provider,
         by_roots: OnceLock::new(),
+        refused: Arc::clone(&refused),
     };
     let mut config = builder
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    config.alpn_protocols = vec![speech.alpn().to_vec()];
-    Ok(config)
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok((config, refused))
 }
 
 /// The same configuration for what is to be spoken now.
@@ -215,6 +228,8 @@ struct RelayVerifier {
     provider: Arc<CryptoProvider>,
     /// Made when it is needed: loading the system's roots takes a while.
     by_roots: OnceLock<Result<Verifier, rustls::Error>>,
+    /// The first certificate that was not accepted.
+    refused: Arc<OnceLock<UntrustedCertificate>>,
 }
 
 impl ServerCertVerifier for RelayVerifier {
@@ -254,6 +269,8 @@ impl ServerCertVerifier for RelayVerifier {
                 issuer: issuer(end_entity),
                 reason: error.to_string(),
             };
+            // Each connection may be refused; one reason is enough to tell.
+            let _ = self.refused.set(untrusted.clone());
             let other = rustls::OtherError(Arc::new(untrusted));
             rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))
         })

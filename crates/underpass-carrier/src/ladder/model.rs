@@ -18,6 +18,10 @@ pub(super) struct Boxes {
     pub(super) swallow_upgrades: bool,
     pub(super) hold_responses: bool,
     pub(super) hold_requests: bool,
+    /// UDP is swallowed.
+    pub(super) drop_udp: bool,
+    /// Nobody on the way speaks HTTP/2.
+    pub(super) refuse_http2: bool,
     /// Whatever streams is cut after so many seconds.
     pub(super) cut_streams_after: Option<u64>,
     /// Extra delay on everything, in milliseconds.
@@ -42,7 +46,15 @@ impl Boxes {
         let needs = &rung.abilities;
         if self.dead {
             Fate::Dead
-        } else if needs.needs_upgrade && self.refuse_upgrades {
+        } else if needs.needs_udp {
+            if self.drop_udp {
+                Fate::Swallowed
+            } else {
+                Fate::Works
+            }
+        } else if needs.needs_upgrade && self.refuse_upgrades
+            || needs.needs_http2 && self.refuse_http2
+        {
             Fate::Refused
         } else if needs.needs_upgrade && self.swallow_upgrades
             || needs.needs_response_streaming && self.hold_responses
