@@ -15,6 +15,8 @@ use proxies::boxes::{Page, Squid, Tinyproxy, closed_port};
 use proxies::kerberos::Realm;
 use proxies::log::Log;
 use rig::{Rig, SCHEMES, recv_exactly, send};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use underpass_carrier::proxy::{
     Credentials, CredentialsFile, PacPlace, Proxies, ProxyChoice, ProxyError, ProxySettings,
     ProxyUrl,
@@ -190,6 +192,51 @@ async fn tinyproxy_with_basic() {
         let error = fails(&wrong, kind, scheme).await;
         assert_eq!(error.reason(), Some(Code::ProxyWrongCredentials), "{error}");
     }
+}
+
+/// A proxy that asks, and closes the connection when the answer comes, as one does that has not said
+/// that it would close. Whoever shows the password at once is told that the relay is not there.
+async fn asks_and_closes() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut asked = false;
+            while let Some(head) = read_head(&mut client).await {
+                let answer = match head.to_lowercase().contains("proxy-authorization: basic ") {
+                    true if asked => break,
+                    true => "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n",
+                    false => {
+                        "HTTP/1.1 407 Who?\r\nproxy-authenticate: Basic realm=\"x\"\r\ncontent-length: 0\r\n\r\n"
+                    }
+                };
+                asked = answer.contains(" 407 ");
+                client.write_all(answer.as_bytes()).await.expect("taken");
+            }
+        }
+    });
+    port
+}
+
+async fn read_head(client: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.ok()?);
+    }
+    String::from_utf8(head).ok()
+}
+
+/// A password that was never heard was not refused.
+#[tokio::test]
+async fn a_proxy_that_closes_while_it_is_answered_is_answered_again() {
+    let first = rig(with_password(asks_and_closes().await, SECRET)).await;
+    let error = fails(&first, "poll", Scheme::Http).await;
+    let is_beyond = matches!(error, CarrierError::Refused { status: 502, .. });
+    assert!(is_beyond, "{error}");
+    // By CONNECT too, and with nothing learned before.
+    let fresh = rig(with_password(asks_and_closes().await, SECRET)).await;
+    let error = fails(&fresh, "upgrade", Scheme::Https).await;
+    assert_eq!(error.reason(), Some(Code::ProxyCannotReach), "{error}");
 }
 
 #[tokio::test]

@@ -275,6 +275,23 @@ impl Authenticator {
         Ok(Some(value))
     }
 
+    /// There was no answer to the last request, because its connection had ended: what it said was not
+    /// heard, and is said again by the next one. Otherwise the next challenge would count as a refusal
+    /// of credentials that were never shown.
+    pub(crate) fn unheard(&mut self) {
+        self.next = match std::mem::replace(&mut self.said, Said::Nothing) {
+            Said::Nothing => return,
+            // Without credentials there is nothing to say, and the proxy asks again.
+            Said::Basic => self.basic().map_or(Next::AsKnown, Next::Value),
+            Said::Digest {
+                challenge,
+                known: false,
+            } => Next::Digest(challenge),
+            Said::NtlmFirst(_) => Next::Value(self.begin_ntlm()),
+            Said::Digest { .. } | Said::NtlmLast | Said::Negotiate(_) => Next::AsKnown,
+        };
+    }
+
     /// The proxy has answered 401, which is a server's to say. tinyproxy says it of a wrong password
     /// all the same; a tunnel has nobody else to say it, and no server behind a proxy wants anything
     /// of a carrier.
