@@ -63,7 +63,14 @@ impl Abilities {
     /// proxy is worth a try first.
     #[must_use]
     pub fn wants_tunnel(&self) -> bool {
-        self.two_way_streaming || self.needs_upgrade || self.needs_request_streaming
+        let Self {
+            two_way_streaming,
+            needs_upgrade,
+            needs_request_streaming,
+            needs_http2,
+            ..
+        } = self;
+        *two_way_streaming || *needs_upgrade || *needs_request_streaming || *needs_http2
     }
 }
 

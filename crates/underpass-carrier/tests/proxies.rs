@@ -15,6 +15,8 @@ use proxies::boxes::{Page, Squid, Tinyproxy, closed_port};
 use proxies::kerberos::Realm;
 use proxies::log::Log;
 use rig::{Rig, SCHEMES, recv_exactly, send};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use underpass_carrier::proxy::{
     Credentials, CredentialsFile, PacPlace, Proxies, ProxyChoice, ProxyError, ProxySettings,
     ProxyUrl,
@@ -46,9 +48,14 @@ async fn rig(settings: ProxySettings) -> Rig {
     rig
 }
 
+/// What a proxy for HTTP can pass on at all.
+fn by_http() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| !kind.abilities.needs_udp)
+}
+
 /// A few bytes both ways by every kind that can be made, and by what way they went.
 async fn every_kind_carries(rig: &mut Rig, tunnel: impl Fn(&Kind, Scheme) -> bool) {
-    for kind in KINDS {
+    for kind in by_http() {
         for scheme in SCHEMES {
             let url = rig.url(scheme);
             let (mut client, mut server) = rig.pair_to(kind, &url).await;
@@ -177,8 +184,59 @@ async fn tinyproxy_with_basic() {
     let Some(tinyproxy) = Tinyproxy::start(&config).await else {
         return;
     };
-    let mut rig = rig(with_password(tinyproxy.port, SECRET)).await;
-    every_kind_carries(&mut rig, by_the_rule).await;
+    let mut right = rig(with_password(tinyproxy.port, SECRET)).await;
+    every_kind_carries(&mut right, by_the_rule).await;
+    // It answers a wrong password with the status that is a server's.
+    for (kind, scheme) in [("poll", Scheme::Http), ("upgrade", Scheme::Https)] {
+        let wrong = rig(with_password(tinyproxy.port, WRONG)).await;
+        let error = fails(&wrong, kind, scheme).await;
+        assert_eq!(error.reason(), Some(Code::ProxyWrongCredentials), "{error}");
+    }
+}
+
+/// A proxy that asks, and closes the connection when the answer comes, as one does that has not said
+/// that it would close. Whoever shows the password at once is told that the relay is not there.
+async fn asks_and_closes() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut asked = false;
+            while let Some(head) = read_head(&mut client).await {
+                let answer = match head.to_lowercase().contains("proxy-authorization: basic ") {
+                    true if asked => break,
+                    true => "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n",
+                    false => {
+                        "HTTP/1.1 407 Who?\r\nproxy-authenticate: Basic realm=\"x\"\r\ncontent-length: 0\r\n\r\n"
+                    }
+                };
+                asked = answer.contains(" 407 ");
+                client.write_all(answer.as_bytes()).await.expect("taken");
+            }
+        }
+    });
+    port
+}
+
+async fn read_head(client: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.ok()?);
+    }
+    String::from_utf8(head).ok()
+}
+
+/// A password that was never heard was not refused.
+#[tokio::test]
+async fn a_proxy_that_closes_while_it_is_answered_is_answered_again() {
+    let first = rig(with_password(asks_and_closes().await, SECRET)).await;
+    let error = fails(&first, "poll", Scheme::Http).await;
+    let is_beyond = matches!(error, CarrierError::Refused { status: 502, .. });
+    assert!(is_beyond, "{error}");
+    // By CONNECT too, and with nothing learned before.
+    let fresh = rig(with_password(asks_and_closes().await, SECRET)).await;
+    let error = fails(&fresh, "upgrade", Scheme::Https).await;
+    assert_eq!(error.reason(), Some(Code::ProxyCannotReach), "{error}");
 }
 
 #[tokio::test]
@@ -252,10 +310,10 @@ async fn a_proxy_that_refuses_connect() {
     };
     let mut rig = rig(through(&squid.url())).await;
     // It removes upgrades, and passes everything else on.
-    for kind in KINDS
-        .iter()
-        .filter(|kind| !kind.abilities.needs_upgrade && !kind.abilities.two_way_streaming)
-    {
+    for kind in by_http().filter(|kind| {
+        let it = &kind.abilities;
+        !(it.needs_upgrade || it.two_way_streaming || it.needs_http2)
+    }) {
         let url = rig.url(Scheme::Http);
         let (client, _server) = rig.pair_to(kind, &url).await;
         assert!(!client.info.proxy.expect("there").tunnel, "{}", kind.name);
@@ -336,7 +394,8 @@ async fn a_page_in_the_relays_place() {
     let page = Page::serve("text/html", b"<html>please log in</html>".to_vec()).await;
     let direct = Rig::new().await;
     let behind = rig(through(&page.url())).await;
-    for kind in KINDS.iter().filter(|kind| kind.name != "quic") {
+    // What an HTTP/1.1 server says to HTTP/2 by prior knowledge is no page.
+    for kind in by_http().filter(|kind| !kind.abilities.needs_http2) {
         let url: RelayUrl = page.url().parse().expect("valid");
         let error = connect(&url, kind, &direct.client)
             .await

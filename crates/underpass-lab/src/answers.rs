@@ -3,6 +3,9 @@
 /// The longest head that is looked for, in bytes; longer ones are passed on as they are.
 const LONGEST_HEAD: usize = 64 * 1024;
 
+/// How the head of every answer begins.
+const VERSION: &[u8] = b"HTTP/1.";
+
 /// Where in its answers a connection is.
 #[derive(Debug)]
 enum Place {
@@ -70,6 +73,16 @@ impl Answers {
                 self.ready.extend(self.held.drain(..end));
                 self.read = 0;
                 self.place = Place::Head;
+                true
+            }
+            // Another protocol: HTTP/2, or none of ours.
+            Place::Head
+                if unread
+                    .iter()
+                    .zip(VERSION)
+                    .any(|(byte, wanted)| byte != wanted) =>
+            {
+                self.place = Place::Endless;
                 true
             }
             Place::Head => match unread.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -153,6 +166,15 @@ mod tests {
             assert_eq!(answers.take(endless, false), endless);
             assert_eq!(answers.take(b"more", true), b"");
             assert_eq!(answers.take(b"!", false), b"more!");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_passes_as_it_comes() {
+        // A frame of HTTP/2, and something else.
+        for other in [&b"\0\0\x12\x04\0\0\0\0\0"[..], b"plain", b"HTTP/2"] {
+            assert_eq!(feed(other, false).0, other);
+            assert_eq!(feed(other, true).0, b"");
         }
     }
 

@@ -215,8 +215,10 @@ async fn measured(
     if !is_relay {
         return Step::Skipped(NO_RELAY);
     }
-    let mut settings = ProbeSettings::default();
-    settings.limit = MEASURE_LIMIT.min(deadline.left());
+    let settings = ProbeSettings {
+        limit: MEASURE_LIMIT.min(deadline.left()),
+        ..ProbeSettings::default()
+    };
     let measuring = measure(&reach.relay, &reach.client, settings);
     deadline.step(CARRIER_LIMIT, measuring).await
 }

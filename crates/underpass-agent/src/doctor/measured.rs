@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn the_idle_limit_lies_between_what_was_survived_and_what_was_cut() {
         let s = Duration::from_secs;
-        let cases: &[(&[(u64, Option<bool>)], Verdict, Option<f64>)] = &[
+        type Silences = &'static [(u64, Option<bool>)];
+        let cases: &[(Silences, Verdict, Option<f64>)] = &[
             (&[(11, Some(true))], Verdict::Pass, Some(11_000.0)),
             (&[(11, Some(false))], Verdict::Slow, Some(0.0)),
             (

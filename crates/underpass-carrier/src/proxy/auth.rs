@@ -282,6 +282,37 @@ impl Authenticator {
         None
     }
 
+    /// There was no answer to the last request, because its connection had ended: what it said was not
+    /// heard, and is said again by the next one. Otherwise the next challenge would count as a refusal
+    /// of credentials that were never shown.
+    pub(crate) fn unheard(&mut self) {
+        self.next = match std::mem::replace(&mut self.said, Said::Nothing) {
+            Said::Nothing => return,
+            // Without credentials there is nothing to say, and the proxy asks again.
+            Said::Basic => self.basic().map_or(Next::AsKnown, Next::Value),
+            Said::Digest {
+                challenge,
+                known: false,
+            } => Next::Digest(challenge),
+            Said::NtlmFirst(_) => Next::Value(self.begin_ntlm()),
+            Said::Digest { .. } | Said::NtlmLast | Said::Negotiate(_) => Next::AsKnown,
+        };
+    }
+
+    /// The proxy has answered 401, which is a server's to say. tinyproxy says it of a wrong password
+    /// all the same; a tunnel has nobody else to say it, and no server behind a proxy wants anything
+    /// of a carrier.
+    ///
+    /// # Errors
+    /// The credentials are wrong: they were shown, and had not let anything pass before.
+    pub(crate) fn unauthorized(&mut self) -> Result<(), ProxyError> {
+        let proven = matches!(self.gate.known().wish, Wish::Basic);
+        match self.said {
+            Said::Basic if !proven => Err(self.gate.refuse(Scheme::Basic)),
+            _ => Ok(()),
+        }
+    }
+
     /// An answer other than 407 came: the proxy has let the request pass.
     pub(crate) fn accepted(&mut self) {
         let mut known = self.gate.known();

@@ -51,10 +51,19 @@ pub(crate) async fn pass(
         };
         let response = match answered {
             Ok(response) => response,
-            // It was closed after it had asked.
-            Err(_) if round > 0 && !auth.is_bound() => return Ok(Passed::Again),
-            Err(error) => return Err(error.into()),
+            Err(error) if auth.is_bound() => return Err(error.into()),
+            Err(error) => {
+                auth.unheard();
+                // After it had asked, it was the proxy that closed.
+                return match round {
+                    0 => Err(error.into()),
+                    _ => Ok(Passed::Again),
+                };
+            }
         };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            auth.unauthorized()?;
+        }
         if response.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             auth.accepted();
             return Ok(Passed::Through(response));
