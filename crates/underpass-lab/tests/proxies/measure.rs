@@ -23,6 +23,8 @@ const SETTLE: Duration = Duration::from_secs(120);
 const MEBIBYTE: u64 = 1 << 20;
 /// What passes each way, byte-exact.
 const LENGTH: u64 = 64 * MEBIBYTE;
+/// So much of it has passed when the rate begins to be measured.
+const WARM: u64 = 16 * MEBIBYTE;
 /// How often the path is cut.
 const CUTS: usize = 20;
 
@@ -141,12 +143,12 @@ impl Subject {
         Ok(traffic::exchange(&stream, 32, 20, Duration::from_millis(20))?.median())
     }
 
-    /// The rate to the client: of the second half, when the session has found out what the path carries.
+    /// The rate to the client, once the session has found out what the path carries.
     pub(crate) fn down(&self) -> Result<f64> {
         let mut stream = self.stream(1)?;
         let mut checker = Checker::new(SEED);
         let mut buffer = vec![0; 64 << 10];
-        let (mut received, mut half) = (0, None);
+        let (mut received, mut warm) = (0, None);
         loop {
             let length = stream.read(&mut buffer).context("down")?;
             if length == 0 {
@@ -154,11 +156,11 @@ impl Subject {
             }
             checker.take(&buffer[..length]);
             received += length as u64;
-            if received >= LENGTH / 2 {
-                half.get_or_insert((Instant::now(), received));
+            if received >= WARM {
+                warm.get_or_insert((Instant::now(), received));
             }
         }
-        let rate = half.map(rate_since);
+        let rate = warm.map(rate_since);
         checker.finish().exact(LENGTH).context("down")?;
         rate.context("down: nothing came")
     }
@@ -170,15 +172,15 @@ impl Subject {
         let stream = self.stream(2)?;
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| traffic::upload_exactly(&stream, SEED, LENGTH));
-            let half = wait_until("half of it has come", STALL, || {
+            let warm = wait_until("the first of it has come", STALL, || {
                 let received = tally.received() - before;
-                let there = received >= LENGTH / 2 || sending.is_finished();
+                let there = received >= WARM || sending.is_finished();
                 Ok(there.then(|| (Instant::now(), received)))
             });
             let sent = sending
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let rate = half.map(rate_since);
+            let rate = warm.map(rate_since);
             sent.context("up")?;
             rate
         })
