@@ -10,7 +10,7 @@ cargo build --workspace --all-targets || exit 1
 # These mostly wait for paths that are cut, so the others run beside them.
 beside=(cuts)
 # These compare times or rates with each other, so nothing runs beside them.
-alone=(channels latency)
+alone=(channels latency proxies)
 
 logs=${CARGO_TARGET_DIR:-target}/test-logs
 rm -rf "$logs"

@@ -385,7 +385,10 @@ impl Ascent {
     }
 
     fn over(&mut self, fault: Fault, tried: &[Tried]) -> AttachError {
-        let all_barred = self.barred.len() == tried.len();
+        // What needs UDP passes no proxy: that it failed says nothing about what bars the others.
+        let by_tcp = |tried: &&Tried| !self.settings.carriers[tried.rung].abilities.needs_udp;
+        let others = tried.iter().filter(by_tcp).count();
+        let all_barred = others > 0 && self.barred.len() == others;
         let refused = match fault {
             Fault::Final => self.refusal.take(),
             // What is in the way of all, or what kept the host itself away: the last one says it.

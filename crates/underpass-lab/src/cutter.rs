@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::boxes::Stubborn;
 use crate::firewall::Firewall;
 use crate::link::Link;
 use crate::middlebox::Middlebox;
@@ -32,6 +33,8 @@ pub enum Cut {
     Inject(Link),
     /// A box that stands between closes the TCP connections through it, wherever in a frame they are.
     Close(Middlebox),
+    /// A stubborn proxy does the same.
+    Sever(Stubborn),
     /// The process is frozen for a while.
     Freeze(Process),
     /// The process is killed and started again.
@@ -232,6 +235,7 @@ impl Cut {
             Self::Hold(link) => format!("the box at {} holds everything", link.owner()),
             Self::Inject(link) => format!("the box at {} resets all flows", link.owner()),
             Self::Close(middlebox) => format!("{} closes all connections", middlebox.name()),
+            Self::Sever(_) => "the proxy closes all connections".into(),
             Self::Freeze(process) => format!("{} is frozen", process.label()),
             Self::Restart(process) => format!("{} is killed and started again", process.label()),
         }
@@ -262,6 +266,10 @@ impl Cut {
                 middlebox.close_all();
                 Ok(())
             }
+            Self::Sever(proxy) => {
+                proxy.close_all();
+                Ok(())
+            }
             Self::Freeze(process) => process.freeze(),
             Self::Restart(process) => process.restart(),
         }
@@ -273,6 +281,7 @@ impl Cut {
             | Self::Forget(_)
             | Self::Inject(_)
             | Self::Close(_)
+            | Self::Sever(_)
             | Self::Restart(_) => Ok(()),
             Self::BlackHole(firewall) => firewall.open(),
             Self::Unplug(link) => link.restore(),

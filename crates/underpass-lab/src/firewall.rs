@@ -67,6 +67,8 @@ struct Faults {
     old: Verdict,
     /// What happens to every flow.
     all: Verdict,
+    /// Whether UDP vanishes.
+    udp_vanishes: bool,
 }
 
 /// A machine that masquerades a private network, drops whatever its [`Policy`] does not allow, and can break flows.
@@ -120,6 +122,7 @@ impl Firewall {
             generation: 1,
             old: Verdict::Pass,
             all: Verdict::Pass,
+            udp_vanishes: false,
         };
         let shared = Shared {
             name: name.into(),
@@ -197,6 +200,14 @@ impl Firewall {
         self.change(|faults| faults.all = Verdict::Reset)
     }
 
+    /// Lets every UDP packet vanish, both ways, or no longer.
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn swallow_udp(&self, vanishes: bool) -> Result<()> {
+        self.change(|faults| faults.udp_vanishes = vanishes)
+    }
+
     /// Ends [`Firewall::black_hole`] and [`Firewall::refuse`]. Flows that were forgotten or reset stay so.
     ///
     /// # Errors
@@ -266,11 +277,17 @@ impl Faults {
             generation,
             old,
             all,
+            udp_vanishes,
         } = self;
+        let udp = if *udp_vanishes {
+            "meta l4proto udp drop\n"
+        } else {
+            ""
+        };
         let lines = |hook| {
             let all = verdict_rules(hook, "", *all);
             let old = verdict_rules(hook, &format!("ct mark < {generation}"), *old);
-            format!("{all}ct state new ct mark set {generation}\n{old}")
+            format!("{udp}{all}ct state new ct mark set {generation}\n{old}")
         };
         // Flows that begin or end here are those of a proxy that runs on the firewall.
         let chains: String = ["forward", "input", "output"]
@@ -359,6 +376,7 @@ mod tests {
             generation: 3,
             old: Verdict::Reset,
             all: Verdict::Pass,
+            udp_vanishes: false,
         };
         let rules = faults.rules();
         let mark = rules.find("ct mark set 3").unwrap();

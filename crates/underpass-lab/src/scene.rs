@@ -19,6 +19,7 @@
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -71,6 +72,8 @@ pub struct Scene {
     pub publisher: Agent,
     /// On the public host.
     pub relay: Relay,
+    /// How long the client's login took, its first contact with the relay from this network.
+    pub first_contact: Duration,
     /// Where all this is.
     pub net: TwoFirewalls,
 }
@@ -104,11 +107,14 @@ impl Scene {
             client = client.by(carrier);
         }
         publisher.log_in_first(&relay)?;
-        client.log_in(&relay, &publisher.invite(CLIENT)?)?;
+        let code = publisher.invite(CLIENT)?;
+        let begin = Instant::now();
+        client.log_in(&relay, &code)?;
         Ok(Self {
             client,
             publisher,
             relay,
+            first_contact: begin.elapsed(),
             net,
         })
     }

@@ -96,6 +96,7 @@ impl Relay {
         }
         if options.tls {
             command.args(["--tls-listen", "0.0.0.0:443", "--tls", "self-signed"]);
+            command.args(["--tls-names", &host.address().to_string()]);
         }
         command.args(&options.arguments);
         let process = host.spawn("relay", command)?;

@@ -250,21 +250,21 @@ impl Authenticator {
         uri: &str,
     ) -> Result<Option<HeaderValue>, ProxyError> {
         let value = match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Nothing => return Ok(None),
+            Next::Nothing => return Ok(self.say_nothing()),
             Next::Value(value) => value,
             Next::Digest(challenge) => self.answer_digest(challenge, false, (method, uri))?,
             Next::AsKnown => {
                 self.next = Next::AsKnown;
                 let wish = self.gate.known().wish.clone();
                 match wish {
-                    Wish::Unknown | Wish::Nothing => return Ok(None),
+                    Wish::Unknown | Wish::Nothing => return Ok(self.say_nothing()),
                     Wish::Basic => self.basic()?,
                     Wish::Digest(challenge) => {
                         self.answer_digest(challenge, true, (method, uri))?
                     }
                     Wish::Bound(scheme) => match self.begin_bound(scheme).await? {
                         Some(value) => value,
-                        None => return Ok(None),
+                        None => return Ok(self.say_nothing()),
                     },
                 }
             }
@@ -273,6 +273,13 @@ impl Authenticator {
             .map_err(|_| self.broken("its challenge cannot be answered in a header"))?;
         value.set_sensitive(true);
         Ok(Some(value))
+    }
+
+    /// The answer to what was said before may never have come, because the connection was cut. Whoever then asks a
+    /// request that says nothing has not refused anything.
+    fn say_nothing(&mut self) -> Option<HeaderValue> {
+        self.said = Said::Nothing;
+        None
     }
 
     /// There was no answer to the last request, because its connection had ended: what it said was not
@@ -561,4 +568,69 @@ fn windows_time() -> u64 {
         .unwrap_or_default();
     let units = (since.as_secs() + EPOCH_OFFSET_S).saturating_mul(10_000_000);
     units + u64::from(since.subsec_nanos() / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::challenge::parse_challenges;
+    use super::*;
+
+    /// A challenge of NTLM that says nothing about the server ([MS-NLMP] section 2.2.1.2).
+    fn ntlm_challenge() -> String {
+        let unicode_and_ntlm = 0x0000_0201u32.to_le_bytes();
+        let head = [&b"NTLMSSP\0"[..], &2u32.to_le_bytes(), &[0; 8]].concat();
+        let message = [&head[..], &unicode_and_ntlm, &[7; 8], &[0; 24]].concat();
+        format!("NTLM {}", STANDARD.encode(message))
+    }
+
+    async fn asked(auth: &mut Authenticator, challenge: &str) -> Result<(), ProxyError> {
+        auth.challenged(&parse_challenges(challenge)).await
+    }
+
+    async fn says(auth: &mut Authenticator) -> Option<HeaderValue> {
+        let value = auth.authorization("GET", "http://relay/").await;
+        value.expect("nothing was refused")
+    }
+
+    /// Whatever the scheme, and however far the exchange is when the connection is cut.
+    #[tokio::test]
+    async fn an_exchange_that_was_cut_off_is_no_refusal() {
+        let ntlm = ntlm_challenge();
+        let digest = r#"Digest realm="r", nonce="n", qop="auth", algorithm=MD5"#;
+        let exchanges: [&[&str]; 4] = [
+            &[r#"Basic realm="r""#],
+            &[digest],
+            &["NTLM"],
+            &["NTLM", &ntlm],
+        ];
+        for exchange in exchanges {
+            let proxy = "http://proxy:3128".parse().expect("valid");
+            let credentials = Credentials::new("anna", "secret");
+            let gate = Arc::new(Gate::new(proxy, Some(credentials)));
+            let mut auth = Authenticator::new(gate);
+            assert!(says(&mut auth).await.is_none());
+            for challenge in exchange {
+                asked(&mut auth, challenge)
+                    .await
+                    .expect("it has credentials");
+                assert!(says(&mut auth).await.is_some(), "{challenge}");
+            }
+            // The answer is lost. On the next connection the proxy asks from the beginning.
+            assert!(says(&mut auth).await.is_none(), "{exchange:?}");
+            let again = asked(&mut auth, exchange[0]).await;
+            again.unwrap_or_else(|error| panic!("{exchange:?}: {error}"));
+            // A refusal is one all the same.
+            for challenge in &exchange[1..] {
+                assert!(says(&mut auth).await.is_some());
+                asked(&mut auth, challenge)
+                    .await
+                    .expect("it has credentials");
+            }
+            assert!(says(&mut auth).await.is_some());
+            if exchange != ["NTLM"] {
+                let refused = asked(&mut auth, exchange[0]).await;
+                assert!(matches!(refused, Err(ProxyError::WrongCredentials { .. })));
+            }
+        }
+    }
 }

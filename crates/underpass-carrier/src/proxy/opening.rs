@@ -298,7 +298,13 @@ impl Client {
             let parts = upgraded
                 .downcast::<TokioIo<BoxedConnection>>()
                 .map_err(|_| CarrierError::broken("the tunnel is of another type"))?;
-            if !parts.read_buf.is_empty() {
+            let speaks_first = !parts.read_buf.is_empty();
+            if (speaks_first || announces_body(response.headers()))
+                && let Some(portal) = crate::portal::recognise(status, response.headers(), None)
+            {
+                return Err(portal);
+            }
+            if speaks_first {
                 let reason = "bytes come out of the tunnel before any went in".to_owned();
                 return Err(ProxyError::Broken { proxy, reason }.into());
             }
@@ -329,6 +335,14 @@ impl Client {
         }
         .into())
     }
+}
+
+/// Whether the answer to a CONNECT tells of a body, which a tunnel has not (RFC 9110 section 9.3.6): a page may still be
+/// on its way.
+fn announces_body(headers: &header::HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length != "0")
 }
 
 fn closes(gate: &Gate) -> CarrierError {

@@ -2,13 +2,14 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
+//! use std::time::Duration;
 //! use underpass_lab::boxes::{Enclosed, Installed, Place, Tinyproxy};
-//! use underpass_lab::{Cable, Options};
+//! use underpass_lab::Options;
 //! let place = Place::Gateway(|gate| {
 //!     let proxy = Tinyproxy::start(gate, 8888)?;
 //!     Ok(Installed::proxy(proxy.address(), None, proxy))
 //! });
-//! let enclosed = Enclosed::start(&place, Cable::Plain, Options::default())?;
+//! let enclosed = Enclosed::start(&place, Duration::from_millis(50), Options::default())?;
 //! # drop(enclosed);
 //! # Ok(())
 //! # }
@@ -16,6 +17,7 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -105,37 +107,50 @@ pub struct Enclosed {
     pub scene: Scene,
     /// The proxy, when it is the one that was written for the tests.
     pub stubborn: Option<Stubborn>,
+    /// The reverse proxy's machine.
+    pub front: Option<Host>,
+    /// What the client is told of its network.
+    pub told: Told,
     /// Dropped last: agents come before what they go through.
     _installed: Option<Installed>,
 }
 
 impl Enclosed {
-    /// Sets it up; `cable` is the one between the client's firewall and the public network.
+    /// Sets it up, with a round trip of `delay` between the client's firewall and the public network.
     ///
     /// # Errors
     /// A program failed; or `Skip` when a box is not installed.
-    pub fn start(place: &Place, cable: Cable, mut options: Options) -> Result<Self> {
+    pub fn start(place: &Place, delay: Duration, mut options: Options) -> Result<Self> {
         let mut lab = Lab::new()?;
         let relay = lab.public_host("relay", Cable::Plain)?;
         let onward = SocketAddr::from((relay.address(), options.relay.port));
-        let (policy, front) = match place {
-            Place::Nowhere(policy) => (policy.clone(), None),
-            Place::Gateway(_) => (Policy::nothing(), None),
+        let (policy, front, installed) = match place {
+            Place::Nowhere(policy) => (policy.clone(), None, None),
+            Place::Gateway(_) => (Policy::nothing(), None, None),
             Place::Front(start) => {
                 let host = lab.public_host("front", Cable::Plain)?;
-                let front = start(&host, onward)?;
-                (Policy::only_to(host.address()), Some(front))
+                let installed = start(&host, onward)?;
+                (Policy::only_to(host.address()), Some(host), Some(installed))
             }
         };
         let firewall_a = lab.firewall("fwa", &Policy::web(), Cable::Plain)?;
+        let cable = if delay.is_zero() {
+            Cable::Plain
+        } else {
+            Cable::Boxed(1)
+        };
         let firewall_b = lab.firewall("fwb", &policy, cable)?;
+        if let Some(impair) = firewall_b.link().impair() {
+            impair.both(|line| line.delay = delay / 2);
+        }
         let installed = match place {
             Place::Gateway(start) => Some(start(&lab.gateway(&firewall_b))?),
-            _ => front,
+            _ => installed,
         };
         if let Some(installed) = &installed {
             options.client = installed.told.clone();
         }
+        let told = options.client.clone();
         let net = TwoFirewalls {
             a: lab.private_host("a", &firewall_a)?,
             b: lab.private_host("b", &firewall_b)?,
@@ -146,6 +161,8 @@ impl Enclosed {
         };
         Ok(Self {
             scene: Scene::start(net, &options)?,
+            told,
+            front,
             stubborn: installed.as_ref().and_then(|box_| box_.stubborn.clone()),
             _installed: installed,
         })

@@ -111,6 +111,28 @@ pub fn count_by_half_close(mut stream: &TcpStream, seed: u64, length: u64) -> Re
         .with_context(|| format!("no count: {answer:?}"))
 }
 
+/// Sends `length` bytes of the [`Pattern`] of `seed` to a [`Service::judge`](super::Service::judge) and fails unless it
+/// found exactly those.
+///
+/// # Errors
+/// The connection failed, or what the service found.
+pub fn upload_exactly(mut stream: &TcpStream, seed: u64, length: u64) -> Result<()> {
+    upload(stream, seed, length).context("send")?;
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .with_context(|| format!("after {answer:?}"))?;
+    let right = Findings {
+        received: length,
+        ..Findings::default()
+    };
+    ensure!(
+        answer == format!("{right}\n"),
+        "{length} bytes were sent: {answer:?}"
+    );
+    Ok(())
+}
+
 /// Sends `size` bytes to an echo service and waits for them, `count` times with `gap` between.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rustix::net::sockopt::set_socket_linger;
 
 use super::CHUNK;
-use super::pattern::Pattern;
+use super::pattern::{Checker, Pattern};
 use crate::host::Host;
 
 /// What a service has seen so far.
@@ -125,6 +125,26 @@ impl Service {
                     return writeln!(stream, "{count}");
                 }
                 count += length as u64;
+                tally.received.fetch_add(length as u64, Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// Reads to the end, compares with the [`Pattern`] of `seed`, answers with its [`Findings`](super::Findings) in a
+    /// line, as they are shown, and closes.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub fn judge(host: &Host, port: u16, seed: u64) -> Result<Self> {
+        Self::start(host, port, move |mut stream, tally| {
+            let mut buffer = vec![0; CHUNK];
+            let mut checker = Checker::new(seed);
+            loop {
+                let length = stream.read(&mut buffer)?;
+                if length == 0 {
+                    return writeln!(stream, "{}", checker.finish());
+                }
+                checker.take(&buffer[..length]);
                 tally.received.fetch_add(length as u64, Ordering::Relaxed);
             }
         })
