@@ -10,7 +10,9 @@ cargo build --workspace --all-targets || exit 1
 # These mostly wait for paths that are cut, so the others run beside them.
 beside=(cuts)
 # These compare times or rates with each other, so nothing runs beside them.
-alone=(channels latency proxies)
+alone=(channels latency)
+# Every kind of proxy takes too long for a test that everybody runs: scripts/soak.sh goes through them.
+long=(proxy_matrix)
 
 logs=${CARGO_TARGET_DIR:-target}/test-logs
 rm -rf "$logs"
@@ -32,7 +34,7 @@ targets() { printf -- '--test\n%s\n' "$@"; }
 others=()
 for file in crates/*/tests/*.rs crates/*/tests/*/main.rs; do
   name=$(basename "${file%/main.rs}" .rs)
-  [[ " ${beside[*]} ${alone[*]} ${others[*]-} " == *" $name "* ]] || others+=("$name")
+  [[ " ${beside[*]} ${alone[*]} ${long[*]} ${others[*]-} " == *" $name "* ]] || others+=("$name")
 done
 
 mapfile -t options < <(targets "${beside[@]}")

@@ -80,7 +80,7 @@ fn by_the_rule(kind: &Kind, scheme: Scheme) -> bool {
 async fn fails(rig: &Rig, kind: &str, scheme: Scheme) -> CarrierError {
     let kind = kind_by_name(kind).expect("known");
     let made = connect(&rig.url(scheme), kind, &rig.client).await;
-    made.err().expect("must fail")
+    made.expect_err("must fail")
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ pub(crate) enum Goal {
 enum Outcome {
     Begun(Box<Begun>),
     Carries(NewHop),
-    Passed(PacketCarrier, Duration),
+    Passed(Box<PacketCarrier>, Duration),
     Failed(Failed),
 }
 
@@ -277,7 +277,7 @@ impl Ascent {
                 return Some(Turn::Carries(hop));
             }
             Outcome::Passed(packets, round_trip) => {
-                self.passed.insert(attempt, packets);
+                self.passed.insert(attempt, *packets);
                 self.tell(Event::Passed {
                     attempt,
                     round_trip,
@@ -448,7 +448,7 @@ impl Ascent {
                 (Purpose::Relief, _) => Probation::relief(clock::now()),
             };
             let round_trip = attempt::try_out(&mut packets, probation).await?;
-            Ok(Outcome::Passed(packets, round_trip))
+            Ok(Outcome::Passed(Box::new(packets), round_trip))
         };
         self.spawn(attempt, run);
     }

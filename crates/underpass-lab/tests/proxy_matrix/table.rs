@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::measure::Figures;
 
-const BEGIN: &str = "<!-- The table is written by the test: UNDERPASS_BLESS=1 cargo test -p underpass-lab --test proxies -->\n";
+const BEGIN: &str = "<!-- The table is written by the test: UNDERPASS_BLESS=1 cargo test -p underpass-lab --test proxy_matrix -->\n";
 const END: &str = "<!-- end of the table -->";
 const HEAD: &str = "| between client and relay | first byte | carrier | round trip | down | up | lost over 20 cuts |\n\
                     |---|---|---|---|---|---|---|\n";
