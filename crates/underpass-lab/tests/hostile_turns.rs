@@ -1,8 +1,6 @@
 //! A box that turns hostile in the middle of a transfer costs no byte and at most 5 s; when it is friendly again, the
 //! session improves by itself.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,9 +26,6 @@ const LONGEST_STALL: Duration = Duration::from_secs(5);
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 /// How often it is looked whether bytes have come.
 const TICK: Duration = Duration::from_millis(10);
-/// Bytes sent at once, and the time between: some megabytes a second, so that the machine has time for the rest.
-const PIECE: usize = 32 << 10;
-const GAP: Duration = Duration::from_millis(8);
 const SEED: u64 = 3;
 /// Carriers that failed are tried again sooner than users would want it.
 const SETTINGS: &str = "carrier_retry = \"2s\"\n";
@@ -87,7 +82,7 @@ impl Stage {
         let stream = traffic::connect(&self.enclosed.scene.net.b, self.way.address(), LIMIT)?;
         let (over, progress) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
-            let echo = scope.spawn(|| echo_until(&stream, &over, &progress));
+            let echo = scope.spawn(|| traffic::echo_until(&stream, SEED, &over, &progress));
             let watch = scope.spawn(|| longest_stall(&over, &progress));
             let turned = turns(self);
             over.store(true, Ordering::Relaxed);
@@ -102,55 +97,6 @@ impl Stage {
             println!("{bytes} bytes exact, the longest stall took {stall:.2?}");
             Ok(stall)
         })
-    }
-}
-
-/// Sends until told to stop and reads what comes back: how many bytes.
-fn echo_until(stream: &TcpStream, over: &AtomicBool, progress: &AtomicU64) -> Result<u64> {
-    std::thread::scope(|scope| {
-        let sender = scope.spawn(|| send_until(stream, over));
-        let mut checker = traffic::Checker::new(SEED);
-        let received = receive(stream, &mut checker, progress);
-        if received.is_err() {
-            // The sender may wait for a reader that is gone.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        let sent = sender
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let found = checker.finish();
-        received.with_context(|| found.to_string())?;
-        let sent = sent.context("send")?;
-        found.exact(sent)?;
-        Ok(sent)
-    })
-}
-
-fn send_until(mut stream: &TcpStream, over: &AtomicBool) -> Result<u64> {
-    let mut pattern = traffic::Pattern::new(SEED);
-    let mut buffer = vec![0; PIECE];
-    while !over.load(Ordering::Relaxed) {
-        pattern.fill(&mut buffer);
-        stream.write_all(&buffer)?;
-        std::thread::sleep(GAP);
-    }
-    stream.shutdown(Shutdown::Write)?;
-    Ok(pattern.position())
-}
-
-fn receive(
-    mut stream: &TcpStream,
-    checker: &mut traffic::Checker,
-    progress: &AtomicU64,
-) -> Result<()> {
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let length = stream.read(&mut buffer)?;
-        if length == 0 {
-            return Ok(());
-        }
-        checker.take(&buffer[..length]);
-        progress.fetch_add(length as u64, Ordering::Relaxed);
     }
 }
 

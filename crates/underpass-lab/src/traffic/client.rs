@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -47,6 +47,51 @@ pub fn echo(stream: &TcpStream, seed: u64, length: u64, progress: &AtomicU64) ->
         written.with_context(|| format!("send: {findings}"))?;
         Ok(findings)
     })
+}
+
+/// Bytes that [`echo_until`] sends at once, and the time between: some megabytes a second, so that the machine has time
+/// for the rest.
+const PIECE: usize = 32 * 1024;
+const GAP: Duration = Duration::from_millis(8);
+
+/// Sends the [`Pattern`] of `seed` to an echo service, a few megabytes a second, until `over` is set, and reads it back,
+/// with a half-close at the end. `progress` counts what came back. Gives the number of bytes.
+///
+/// # Errors
+/// The connection failed before the end, or other bytes came back.
+pub fn echo_until(
+    stream: &TcpStream,
+    seed: u64,
+    over: &AtomicBool,
+    progress: &AtomicU64,
+) -> Result<u64> {
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| upload_until(stream, seed, over));
+        let findings = read_all(stream, seed, None, progress);
+        if findings.is_err() {
+            // The writer may wait for a reader that is gone.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        let written = writer
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let findings = findings?;
+        let length = written.with_context(|| format!("send: {findings}"))?;
+        findings.exact(length)?;
+        Ok(length)
+    })
+}
+
+fn upload_until(mut stream: &TcpStream, seed: u64, over: &AtomicBool) -> io::Result<u64> {
+    let mut pattern = Pattern::new(seed);
+    let mut buffer = vec![0; PIECE];
+    while !over.load(Ordering::Relaxed) {
+        pattern.fill(&mut buffer);
+        stream.write_all(&buffer)?;
+        std::thread::sleep(GAP);
+    }
+    stream.shutdown(Shutdown::Write)?;
+    Ok(pattern.position())
 }
 
 /// Sends `length` bytes of the [`Pattern`] of `seed`, then shuts the sending side.
