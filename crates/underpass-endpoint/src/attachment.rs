@@ -27,6 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 const PART_LIMIT: Duration = Duration::from_secs(2);
 /// A carrier that lasted so long was a good one: the next attempt follows at once.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
+/// Rounds in a row of which the relay says that the requests were out of date, before the session is given up.
+const MOST_STALE: u32 = 8;
 /// How often the round trip of the link in use is looked at, and the network it is on.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
@@ -384,6 +386,7 @@ async fn keep_attached(inner: Arc<Inner>, mut ascent: Ascent) {
 
 async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
     let mut wait = Backoff::new();
+    let mut stale = 0;
     loop {
         let session = inner.session.borrow().clone();
         let Some(reason) = improve(inner, ascent, &session).await else {
@@ -408,13 +411,20 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
                     inner.lost(started);
                 }
                 inner.restored(hop.link);
+                stale = 0;
                 wait.attempt_lasted(started.elapsed());
             }
             Err(error) => {
                 inner.waits_for(&error);
-                if let AttachError::Refused { .. } = error {
+                // That a request is out of date is no end: one of several crossed another on the way.
+                stale = match error.code() {
+                    Code::StaleResume => stale + 1,
+                    _ => 0,
+                };
+                let refused = matches!(error, AttachError::Refused { .. });
+                if refused && !(1..MOST_STALE).contains(&stale) {
                     // The relay does not know the session any more: there is nothing to resume.
-                    session.close(Code::UnknownSession, "the relay does not know the session");
+                    session.close(Code::UnknownSession, &error.to_string());
                     continue;
                 }
                 wait.sleep().await;
