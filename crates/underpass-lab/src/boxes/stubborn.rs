@@ -9,7 +9,7 @@
 //! let net = TwoFirewalls::new()?;
 //! let proxy = Stubborn::start(&net.b, 3128, Manners::without_tunnels(), 1)?;
 //! // In the middle of a transfer:
-//! proxy.change(|manners| manners.holds_answers = true)?;
+//! proxy.change(|manners| manners.holds_answers = true);
 //! # Ok(())
 //! # }
 //! ```
