@@ -16,6 +16,7 @@ mod digest;
 mod environment;
 mod error;
 mod fetch;
+pub(crate) mod fuzzing;
 mod negotiate;
 mod ntlm;
 pub(crate) mod opening;

@@ -15,6 +15,8 @@ mod answer;
 mod ask;
 mod downward;
 mod far;
+#[doc(hidden)]
+pub mod fuzzing;
 mod session;
 mod table;
 mod token;
