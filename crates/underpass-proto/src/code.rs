@@ -236,6 +236,10 @@ codes! {
         "the request's body is too large",
         "the client sends more at once than the relay takes",
         "send it in several requests";
+    0x28 TooManyAttempts TOO_MANY_ATTEMPTS "UP-ATTEMPTS", PermissionDenied, retry true, exit 3:
+        "too many wrong tokens came from this address",
+        "somebody goes on with a token that is misspelt, revoked or expired, or guesses",
+        "wait for as long as the answer says, then show a token that is valid";
 }
 
 impl Code {
