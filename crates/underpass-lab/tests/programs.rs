@@ -1,7 +1,7 @@
 //! Programs that know nothing of Underpass use real servers through both firewalls, by every carrier.
 //!
 //! Topology of each: server and publisher on `a` behind firewall A, client programs on `b` behind firewall B, the relay
-//! in public between them. The firewalls let nothing out but TCP to ports 80, 443 and 8080, and nothing in.
+//! in XX
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use underpass_lab::server::{Nginx, Postgres, Redis, SshServer};
 use underpass_lab::traffic::Pattern;
 use underpass_lab::{
-    Finished, Options, Scene, TwoFirewalls, Way, each_carrier, exec, side_by_side, tests,
+    Finished, Options, Scene, Way, each_carrier_and_quic, exec, side_by_side, tests,
 };
 
 fn main() -> ExitCode {
@@ -32,21 +32,21 @@ const LOOK: Duration = Duration::from_millis(1500);
 const AT_ONCE: usize = 3;
 
 fn psql_and_pgbench() -> Result<()> {
-    each_carrier(AT_ONCE, |carrier| {
+    each_carrier_and_quic(AT_ONCE, |carrier| {
         use_postgres(&scene(&Options::by(carrier))?)
     })
 }
 
 fn ssh_and_scp() -> Result<()> {
-    each_carrier(AT_ONCE, |carrier| use_ssh(&scene(&Options::by(carrier))?))
+    each_carrier_and_quic(AT_ONCE, |carrier| use_ssh(&scene(&Options::by(carrier))?))
 }
 
 fn curl() -> Result<()> {
-    each_carrier(AT_ONCE, |carrier| use_nginx(&scene(&Options::by(carrier))?))
+    each_carrier_and_quic(AT_ONCE, |carrier| use_nginx(&scene(&Options::by(carrier))?))
 }
 
 fn redis_cli_and_benchmark() -> Result<()> {
-    each_carrier(AT_ONCE, |carrier| use_redis(&scene(&Options::by(carrier))?))
+    each_carrier_and_quic(AT_ONCE, |carrier| use_redis(&scene(&Options::by(carrier))?))
 }
 
 /// The same on port 443 with TLS around it: one carrier that upgrades, one that only asks and is answered.
@@ -61,7 +61,7 @@ fn all_programs_over_https() -> Result<()> {
 }
 
 fn scene(options: &Options) -> Result<Scene> {
-    Scene::start(TwoFirewalls::new()?, options)
+    Scene::start(options.network()?, options)
 }
 
 fn run(command: &mut Command) -> Result<Finished> {
