@@ -221,6 +221,12 @@ impl Ascent {
         }
     }
 
+    /// The link in use is late with an answer.
+    pub(crate) fn late(&mut self) {
+        tracing::debug!("an answer is late, others are made ready");
+        self.tell(Event::Late);
+    }
+
     /// Does what is due, then waits for one thing to happen. Cancel safe while no new session is being begun.
     pub(crate) async fn turn(&mut self) -> Option<Turn> {
         if let Some(over) = self.act() {
@@ -445,7 +451,7 @@ impl Ascent {
                     return Ok(Outcome::Carries(hop));
                 }
                 (Purpose::Probation, _) => Probation::full(clock::now()),
-                (Purpose::Relief, _) => Probation::relief(clock::now()),
+                (Purpose::Relief | Purpose::Standby, _) => Probation::relief(clock::now()),
             };
             let round_trip = attempt::try_out(&mut packets, probation).await?;
             Ok(Outcome::Passed(Box::new(packets), round_trip))

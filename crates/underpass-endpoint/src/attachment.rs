@@ -441,6 +441,7 @@ async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Optio
         tokio::select! {
             biased;
             reason = session.wants_leg() => return reason,
+            () = session.leg_late() => ascent.late(),
             turn = ascent.turn() => if let Some(Turn::Carries(hop)) = turn {
                 inner.moved(hop.link);
             },

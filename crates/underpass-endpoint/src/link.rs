@@ -535,7 +535,7 @@ struct Silence {
 }
 
 impl Silence {
-    const FIRST: Duration = Duration::from_secs(1);
+    const FIRST: Duration = Duration::from_millis(500);
     const LAST: Duration = Duration::from_secs(8);
 
     fn new() -> Self {

@@ -4,7 +4,8 @@
 //!   first that ask least of the path beside the one to prefer; the first that carries wins.
 //! - *Improve beside*: while one carries, better ones are tried one at a time, each on probation
 //!   ([`Probation`]) while the old one goes on; what fails is left alone for a while, longer each time.
-//! - *Come down*: what was lost, does not answer or answers much later than before is replaced.
+//! - *Come down*: what was lost, does not answer or answers much later than before is replaced. While
+//!   an answer is late, others are made ready beside the leg, so that little is left to do should it be dead.
 //!
 //! The driving contract: after each call of [`Ladder::handle`] and [`Ladder::handle_timeout`] the
 //! driver takes all of [`Ladder::poll_action`], and calls again at [`Ladder::poll_timeout`]. Time is
@@ -16,6 +17,7 @@ mod memory;
 mod order;
 mod probation;
 mod round;
+mod standby;
 mod watch;
 mod words;
 
@@ -40,7 +42,8 @@ pub use words::{
 };
 
 use mark::Mark;
-use round::Round;
+use round::{Next, Round};
+use standby::{PREPARE_AFTER, Standby};
 use watch::Watch;
 
 /// A new leg carries for so long before better ones are tried: what the user waits for goes first.
@@ -83,6 +86,8 @@ pub struct Ladder {
     active: Option<Active>,
     round: Option<Round>,
     trial: Option<Trial>,
+    standby: Option<Standby>,
+    next_standby: Time,
     next_relief: Time,
     next_attempt: u64,
     actions: VecDeque<Action>,
@@ -100,6 +105,8 @@ impl Ladder {
             active: None,
             round: None,
             trial: None,
+            standby: None,
+            next_standby: Time::ZERO,
             next_relief: Time::ZERO,
             next_attempt: 0,
             actions: VecDeque::new(),
@@ -132,6 +139,7 @@ impl Ladder {
         let mark = &self.marks[rung];
         let in_round = |round: &Round| round.live.iter().any(|live| live.rung == rung);
         let in_trial = |trial: &Trial| trial.rung == rung;
+        // What is but made ready beside the leg in use is not worth mentioning.
         if self.trial.as_ref().is_some_and(in_trial) || self.round.as_ref().is_some_and(in_round) {
             return RungState::Trying;
         }
@@ -151,6 +159,7 @@ impl Ladder {
     pub fn handle(&mut self, now: Time, event: Event) {
         match event {
             Event::Wanted(wanted) => self.wanted(now, wanted),
+            Event::Late => self.late(now),
             Event::Reached { attempt } => {
                 if let Some(round) = &mut self.round {
                     round.reached(attempt);
@@ -199,8 +208,10 @@ impl Ladder {
         if let Some(round) = &self.round {
             return round.timeout();
         }
-        if let Some(trial) = &self.trial {
-            return Some(trial.deadline);
+        let standby = self.standby.as_ref().map(Standby::timeout);
+        let trial = self.trial.as_ref().map(|trial| trial.deadline);
+        if let Some(next) = [standby, trial].into_iter().flatten().min() {
+            return Some(next);
         }
         let active = self.active.as_ref()?;
         let free = |rung: usize| self.marks[rung].retry_at().unwrap_or(Time::ZERO);
@@ -232,12 +243,39 @@ impl Ladder {
             Some(active) => order::recovery_order(&self.rungs, active.rung, shunned),
             None => order::start_order(&self.rungs, self.best, shunned),
         };
-        self.round = Some(Round::new(order, now));
+        let ready = self.standby.take().map(|standby| standby.ready);
+        self.round = Some(Round::new(&order, ready.unwrap_or_default(), now));
+    }
+
+    /// The leg in use is late with an answer: others are made ready, in case it is dead.
+    fn late(&mut self, now: Time) {
+        let free = self.round.is_none() && self.standby.is_none();
+        let Some(active) = self.active.as_ref().filter(|_| free) else {
+            return;
+        };
+        if self.next_standby > now {
+            return;
+        }
+        self.next_standby = now + PREPARE_AFTER;
+        let shunned = |rung: usize| self.marks[rung].shunned(now);
+        let order = order::recovery_order(&self.rungs, active.rung, shunned);
+        let order = order.into_iter().filter(|rung| !shunned(*rung));
+        self.standby = Some(Standby::new(order, now));
+    }
+
+    fn drop_standby(&mut self) {
+        for ready in self.standby.take().into_iter().flat_map(|it| it.ready) {
+            self.drop_attempt(ready.attempt);
+        }
     }
 
     fn failed(&mut self, now: Time, attempt: AttemptId, fault: Fault, reason: String) {
         if let Some(trial) = self.trial.take_if(|trial| trial.attempt == attempt) {
             self.trial_failed(now, &trial, reason);
+        } else if let Some(standby) = &mut self.standby
+            && standby.failed(now, attempt)
+        {
+            // Nobody wanted it yet; what is wrong with it shows when somebody does.
         } else if let Some(round) = &mut self.round
             && let Some(rung) = round.take(attempt)
         {
@@ -263,6 +301,14 @@ impl Ladder {
     }
 
     fn passed(&mut self, now: Time, attempt: AttemptId, round_trip: Duration) {
+        if let Some(round) = self.round.as_mut().filter(|it| it.has(attempt)) {
+            round.passed(now, attempt);
+            self.actions.push_back(Action::Promote { attempt });
+            return;
+        }
+        if self.standby.as_mut().is_some_and(|it| it.passed(attempt)) {
+            return;
+        }
         let in_use = self.active.as_ref().and_then(|it| it.watch.last());
         let Some(trial) = self.trial.as_mut().filter(|it| it.attempt == attempt) else {
             return;
@@ -302,7 +348,10 @@ impl Ladder {
         };
         if let Some(round) = self.round.take() {
             self.settle(now, round);
+            // It was right to prepare, and may be again.
+            self.next_standby = now;
         }
+        self.drop_standby();
         self.marks[rung].carries();
         self.best = Some(rung);
         self.active = Some(Active {
@@ -372,6 +421,7 @@ impl Ladder {
 
     /// Goes on with whatever is due.
     fn proceed(&mut self, now: Time) {
+        self.proceed_standby(now);
         if self.round.is_some() {
             self.proceed_round(now);
         } else if let Some(trial) = self.trial.take_if(|trial| trial.deadline <= now) {
@@ -382,8 +432,27 @@ impl Ladder {
             };
             self.trial_failed(now, &trial, reason.to_owned());
         }
-        if self.round.is_none() && self.trial.is_none() {
+        if self.round.is_none() && self.trial.is_none() && self.standby.is_none() {
             self.improve(now);
+        }
+    }
+
+    fn proceed_standby(&mut self, now: Time) {
+        let Some(standby) = &mut self.standby else {
+            return;
+        };
+        if standby.is_over(now) {
+            return self.drop_standby();
+        }
+        let attempt = AttemptId(self.next_attempt + 1);
+        if let Some(rung) = standby.next(now, attempt) {
+            self.next_attempt += 1;
+            let purpose = Purpose::Standby;
+            self.actions.push_back(Action::Try {
+                attempt,
+                rung,
+                purpose,
+            });
         }
     }
 
@@ -414,12 +483,18 @@ impl Ladder {
                 self.drop_attempt(overdue);
             } else if let Some(fault) = round.over() {
                 return self.end_round(fault);
-            } else if let Some(rung) = round.next(now, attempt) {
-                self.next_attempt += 1;
-                self.actions.push_back(Action::Try {
-                    attempt,
-                    rung,
-                    purpose: Purpose::Carry,
+            } else if let Some(next) = round.next(now, attempt) {
+                self.actions.push_back(match next {
+                    Next::Promote(attempt) => Action::Promote { attempt },
+                    Next::Try(rung) => {
+                        self.next_attempt += 1;
+                        let purpose = Purpose::Carry;
+                        Action::Try {
+                            attempt,
+                            rung,
+                            purpose,
+                        }
+                    }
                 });
             } else {
                 return;

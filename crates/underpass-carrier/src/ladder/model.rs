@@ -121,6 +121,7 @@ struct Leg {
     since: Time,
     /// When nothing comes any more.
     silent_since: Option<Time>,
+    late: bool,
     suspected: bool,
 }
 
@@ -144,6 +145,8 @@ pub(super) struct World {
 
 /// A leg is suspected after so long without an answer, as in the session.
 const SUSPECT: Duration = Duration::from_secs(2);
+/// The same for one that is late.
+const LATE: Duration = Duration::from_millis(700);
 
 impl World {
     pub(super) fn new(rungs: Vec<Rung>, best: Option<usize>, boxes: Boxes) -> Self {
@@ -231,6 +234,7 @@ impl World {
         };
         let works = boxes.fate(&self.rung(rung)) == Fate::Works;
         if let Some(leg) = &mut self.leg {
+            leg.late &= !works;
             leg.silent_since = match works {
                 true => None,
                 false => leg.silent_since.or(Some(now)),
@@ -259,6 +263,7 @@ impl World {
             rung,
             since: self.now,
             silent_since: None,
+            late: false,
             suspected: false,
         });
         self.history.push((self.now, rung));
@@ -316,7 +321,7 @@ impl World {
         let probation = match attempt.purpose {
             Purpose::Carry => return self.carry(id),
             Purpose::Probation => Probation::full(self.now),
-            Purpose::Relief => Probation::relief(self.now),
+            Purpose::Relief | Purpose::Standby => Probation::relief(self.now),
         };
         attempt.stage = Stage::Trying {
             probation,
@@ -389,11 +394,15 @@ impl World {
             self.stalled_since.get_or_insert(self.now);
             return self.tell(Event::Wanted(Wanted::Lost));
         }
-        if leg
-            .silent_since
-            .is_some_and(|since| self.now.since(since) >= SUSPECT)
-            && !leg.suspected
-        {
+        let silent = leg.silent_since.map(|since| self.now.since(since));
+        let silent = silent.unwrap_or_default();
+        if silent >= LATE && !leg.late {
+            if let Some(leg) = &mut self.leg {
+                leg.late = true;
+            }
+            return self.tell(Event::Late);
+        }
+        if silent >= SUSPECT && !leg.suspected {
             if let Some(leg) = &mut self.leg {
                 leg.suspected = true;
             }
@@ -425,6 +434,19 @@ impl World {
         if let Some(since) = self.stalled_since {
             self.longest_stall = self.longest_stall.max(self.now.since(since));
         }
+    }
+
+    /// Nothing comes on the leg in use any more, whatever becomes of others.
+    pub(super) fn silence(&mut self) {
+        if let Some(leg) = &mut self.leg {
+            leg.silent_since = Some(self.now);
+            self.stalled_since = Some(self.now);
+        }
+    }
+
+    /// Attempts that are going on, or wait to be decided about.
+    pub(super) fn under_way(&self) -> usize {
+        self.attempts.len()
     }
 
     /// What carries.

@@ -37,6 +37,9 @@ pub enum Purpose {
     Probation,
     /// Something carries it badly: make a carrier and put it on [`Probation::relief`](super::Probation::relief).
     Relief,
+    /// What carries it is late: make a carrier, put it on [`Probation::relief`](super::Probation::relief),
+    /// and keep it ready until it is promoted or dropped.
+    Standby,
 }
 
 /// What the driver is to do.
@@ -51,7 +54,7 @@ pub enum Action {
         /// What for.
         purpose: Purpose,
     },
-    /// The attempt has passed its probation: resume the session on it.
+    /// The attempt has passed its probation, now or a while ago: resume the session on it.
     Promote {
         /// Which.
         attempt: AttemptId,
@@ -110,6 +113,8 @@ pub enum Wanted {
 pub enum Event {
     /// A leg is needed. Ignored while a round is under way.
     Wanted(Wanted),
+    /// The leg is late with an answer. It may still come.
+    Late,
     /// A carrier stands, and nothing has come back on it.
     Reached {
         /// Of this attempt.
