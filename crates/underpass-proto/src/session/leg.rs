@@ -384,6 +384,7 @@ mod tests {
         let verdict = leg.handle_timeout(at(1700), oldest, IDLE, 0);
         assert_eq!(verdict, Verdict::Late, "what came before it is not told");
         assert!(!leg.answered(at(1800)), "it was not suspect");
+        leg.ping_owed = None;
         let oldest = Some(at(1900));
         let verdict = leg.handle_timeout(at(2149), oldest, IDLE, 0);
         assert_eq!(verdict, Verdict::Fine);
