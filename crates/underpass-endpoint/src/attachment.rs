@@ -395,8 +395,10 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
             }
             continue;
         };
-        if inner.link.borrow().is_some() && reason == WantsLeg::Detached {
+        let lost = inner.link.borrow().clone();
+        if let Some(lost) = lost.filter(|_| reason == WantsLeg::Detached) {
             inner.lost(Instant::now());
+            ascent.lost(&lost);
             inner.link.send_replace(None);
             tracing::info!("the path to the relay is lost, making another");
         }

@@ -18,11 +18,8 @@ use crate::session::Session;
 
 /// The peer must answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
-/// Without an answer for so long, the link itself is asked whether it still works: as soon as a session
-/// that has begun would ask...
-const ASK_AFTER: Duration = Duration::from_millis(250);
-/// ... and again this often.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// While an answer is missing the link itself is asked this often whether it still works.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 /// A path that breaks during the handshake is tried again for so long: less than the time for which
 /// a relay waits for a publisher that is away, so that its answer is the last word.
 const PASSING_LIMIT: Duration = Duration::from_secs(15);
@@ -138,7 +135,7 @@ impl Attachment {
             _ = link.ended() => return Err(broken()),
             // The answer may never come: mostly the link was replaced because none did.
             () = self.link_replaced(link.serial()) => return Err(broken()),
-            never = ask_later(link) => match never {},
+            never = ask_meanwhile(link) => match never {},
         };
         let answered = connecting.handle_answer(answer)?;
         if let Err(reason) = trust.check(service, &answered.peer) {
@@ -249,13 +246,12 @@ fn broken() -> ConnectError {
     }
 }
 
-/// Finds out whether it is the link that an answer is missing for. Never ends.
-async fn ask_later(link: &Link) -> Infallible {
-    let mut wait = ASK_AFTER;
+/// Finds out whether it is the link that an answer is missing for. Asks at once: where the path has just
+/// died, every moment until then is waited for in the end. Never ends.
+async fn ask_meanwhile(link: &Link) -> Infallible {
     loop {
-        tokio::time::sleep(wait).await;
         link.ask();
-        wait = ASK_AGAIN;
+        tokio::time::sleep(ASK_AFTER).await;
     }
 }
 
@@ -297,7 +293,7 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
         let active = tokio::select! {
             active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())) => active == Ok(true),
             () = attachment.link_replaced(serial) => false,
-            never = ask_later(&link) => match never {},
+            never = ask_meanwhile(&link) => match never {},
         };
         if active {
             unknown = 0;

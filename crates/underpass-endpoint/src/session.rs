@@ -482,6 +482,11 @@ impl Session {
         self.with(|state, _| state.core.update_keys());
     }
 
+    /// How often something is to be said on a leg that is silent otherwise.
+    pub(crate) fn keep_alive_every(&self, every: Duration) {
+        self.with(|state, _| state.core.set_ping_after(every));
+    }
+
     /// Waits until `check` finds what it looks for.
     async fn wait<R>(&self, mut check: impl FnMut(&mut State) -> Option<R>) -> R {
         loop {

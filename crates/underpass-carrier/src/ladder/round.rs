@@ -20,6 +20,9 @@ pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Live {
     pub(super) attempt: AttemptId,
     pub(super) rung: usize,
+    /// When it was begun.
+    pub(super) made: Time,
+    /// Since when it has to come to something.
     started: Time,
     /// It got as far as the relay, or a box that speaks HTTP.
     reached: bool,
@@ -57,6 +60,7 @@ impl Round {
         let live = |it: Ready| Live {
             attempt: it.attempt,
             rung: it.rung,
+            made: it.started,
             // What waits to be gone on with has done its part in time.
             started: if it.passed { now } else { it.started },
             reached: it.passed,
@@ -81,6 +85,7 @@ impl Round {
             Next::Try(rung) => self.live.push(Live {
                 attempt,
                 rung,
+                made: now,
                 started: now,
                 reached: false,
             }),
@@ -109,11 +114,11 @@ impl Round {
         }
     }
 
-    /// Takes an attempt out; its rung.
-    pub(super) fn take(&mut self, attempt: AttemptId) -> Option<usize> {
+    /// Takes an attempt out.
+    pub(super) fn take(&mut self, attempt: AttemptId) -> Option<Live> {
         self.queue.retain(|next| *next != Next::Promote(attempt));
         let position = self.live.iter().position(|live| live.attempt == attempt)?;
-        Some(self.live.swap_remove(position).rung)
+        Some(self.live.swap_remove(position))
     }
 
     /// One failed: the next need not wait for its time.
