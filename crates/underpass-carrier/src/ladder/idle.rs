@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// Nothing needs to be said oftener than this.
-pub const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
+const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 /// What dies after less silence was not idle.
 const LEAST: Duration = Duration::from_millis(1500);
 /// So many in a row are no accident.

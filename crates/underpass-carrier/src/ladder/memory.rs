@@ -10,9 +10,11 @@ use super::mark::LONGEST_BACKOFF;
 /// Networks that are remembered; the one that was not met for longest goes first.
 const MOST: usize = 64;
 /// Carriers that are remembered to have failed, on each.
-const MOST_HELD: usize = 16;
-/// The longest line that is read, in bytes.
-const LONGEST_LINE: usize = 1024;
+const MOST_HELD: usize = 10;
+/// The longest key, in bytes.
+const LONGEST_KEY: usize = 512;
+/// The longest line that is read, in bytes: a key, and three times what is written of one network at most.
+const LONGEST_LINE: usize = 2048;
 /// The first line of the file.
 const TITLE: &str = "underpass networks 1";
 
@@ -55,7 +57,7 @@ impl Network<'_> {
         let clean =
             |part: &&str| part.replace(|c: char| c.is_control() || c == ' ' || c == '|', "_");
         let mut key = parts.iter().map(clean).collect::<Vec<_>>().join("|");
-        while key.len() > LONGEST_LINE / 2 {
+        while key.len() > LONGEST_KEY {
             key.pop();
         }
         key
@@ -144,7 +146,7 @@ impl Memory {
         memory
     }
 
-    /// The whole as text, bounded to some tens of kilobytes.
+    /// The whole as text, bounded to 128 KiB.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\n");
@@ -390,7 +392,7 @@ mod tests {
             let key = network.key();
             let mut memory = Memory::default();
             memory.learn(&key, remembered("poll"));
-            prop_assert!(key.len() <= LONGEST_LINE / 2);
+            prop_assert!(key.len() <= LONGEST_KEY);
             prop_assert_eq!(Memory::from_text(&memory.to_text()), memory);
         }
     }

@@ -4,7 +4,7 @@
 //!   first that ask least of the path beside the one to prefer; the first that carries wins.
 //! - *Improve beside*: while one carries, better ones are tried one at a time, each on probation
 //!   ([`Probation`]) while the old one goes on; what fails is left alone for a while, longer each time.
-//!   What worked and was cut comes back soon, on a longer probation: it was mostly the path ([`mark`]).
+//!   What worked and was cut comes back soon, on a longer probation: it was mostly the path.
 //! - *Come down*: what was lost, does not answer or answers much later than before is replaced. While
 //!   an answer is late, others are made ready beside the leg, so that little is left to do should it be dead.
 //!
@@ -33,7 +33,6 @@ use std::time::Duration;
 
 use underpass_proto::Time;
 
-pub use idle::SHORTEST_KEEPALIVE;
 pub use mark::{FIRST_BACKOFF, LONGEST_BACKOFF};
 pub use memory::{HeldAgainst, Memory, Network, Remembered};
 pub(crate) use probation::pattern;
@@ -286,6 +285,7 @@ impl Ladder {
         }
         self.best = best.filter(|best| *best < self.rungs.len());
         self.next_relief = now;
+        self.last_failure = None;
         let before = self.idle_cuts.interval();
         self.idle_cuts = IdleCuts::new(keepalive);
         self.keep_alive_from(before);
@@ -468,6 +468,7 @@ impl Ladder {
             self.next_standby = now;
         }
         self.drop_standby();
+        self.cut_idle = false;
         self.marks[rung].carries();
         self.best = Some(rung);
         self.active = Some(Active {
