@@ -139,6 +139,30 @@ fn what_was_made_ready_is_dropped_when_the_answer_comes() {
 }
 
 #[test]
+fn what_is_not_ready_in_time_goes_on_and_is_not_begun_twice() {
+    let mut far = near();
+    far.round_trip_ms = 500;
+    let mut world = World::new(all(), None, far);
+    world.run(secs(40));
+    assert_eq!(world.carrying(), Some(index("quic")));
+    let tries = world.tries;
+    world.longest_stall = Duration::ZERO;
+    far.drop_udp = true;
+    world.change(far);
+    world.run(Duration::from_millis(1900));
+    assert!(world.tries > tries && world.carrying().is_none());
+    // Until something carries, and before anything better is tried beside it.
+    world.run(secs(2));
+    assert!(world.carrying().is_some());
+    assert!(world.longest_stall <= secs(4), "{:?}", world.longest_stall);
+    assert!(
+        world.tries - tries <= all().len(),
+        "{}",
+        world.tries - tries
+    );
+}
+
+#[test]
 fn the_same_carrier_again_goes_before_the_hardier_ones() {
     let mut world = World::new(all(), None, near());
     world.run(secs(30));
