@@ -395,8 +395,10 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
             }
             continue;
         };
-        if inner.link.borrow().is_some() && reason == WantsLeg::Detached {
+        let lost = inner.link.borrow().clone();
+        if let Some(lost) = lost.filter(|_| reason == WantsLeg::Detached) {
             inner.lost(Instant::now());
+            ascent.lost(&lost);
             inner.link.send_replace(None);
             tracing::info!("the path to the relay is lost, making another");
         }
@@ -441,6 +443,7 @@ async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Optio
         tokio::select! {
             biased;
             reason = session.wants_leg() => return reason,
+            () = session.leg_late() => ascent.late(),
             turn = ascent.turn() => if let Some(Turn::Carries(hop)) = turn {
                 inner.moved(hop.link);
             },

@@ -18,7 +18,7 @@ use crate::session::Session;
 
 /// The peer must answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
-/// Without an answer for so long, the link itself is asked whether it still works.
+/// While an answer is missing the link itself is asked this often whether it still works.
 const ASK_AFTER: Duration = Duration::from_secs(1);
 /// A path that breaks during the handshake is tried again for so long: less than the time for which
 /// a relay waits for a publisher that is away, so that its answer is the last word.
@@ -100,10 +100,14 @@ impl Attachment {
         let begun = Instant::now();
         let mut wait = Backoff::new();
         loop {
-            match self.connect_once(service, trust).await {
+            let link = self.link().await?;
+            match self.connect_once(&link, service, trust).await {
                 Err(error) if error.is_passing() && begun.elapsed() < PASSING_LIMIT => {
                     tracing::debug!("{service}: {error}, trying again");
-                    wait.sleep().await;
+                    // Where another link is there already, there is nothing to wait for.
+                    if !self.is_replaced(link.serial()) {
+                        wait.sleep().await;
+                    }
                 }
                 outcome => return outcome,
             }
@@ -112,10 +116,10 @@ impl Attachment {
 
     async fn connect_once(
         &self,
+        link: &Arc<Link>,
         service: &str,
         trust: &dyn PeerTrust,
     ) -> Result<Session, ConnectError> {
-        let link = self.link().await?;
         let relay = self.relay_key().fingerprint();
         let (connecting, hello) = Connecting::start(
             self.inner.settings.session.clone(),
@@ -124,11 +128,14 @@ impl Attachment {
             relay.as_bytes(),
             &mut rand::rng(),
         )?;
-        let mut route = self.inner.routes.open(&link, service, &hello);
+        let mut route = self.inner.routes.open(link, service, &hello);
         let answer = tokio::select! {
+            biased;
             answer = next_packet(&mut route) => answer?,
             _ = link.ended() => return Err(broken()),
-            never = ask_later(&link) => match never {},
+            // The answer may never come: mostly the link was replaced because none did.
+            () = self.link_replaced(link.serial()) => return Err(broken()),
+            never = ask_meanwhile(link) => match never {},
         };
         let answered = connecting.handle_answer(answer)?;
         if let Err(reason) = trust.check(service, &answered.peer) {
@@ -239,11 +246,12 @@ fn broken() -> ConnectError {
     }
 }
 
-/// Finds out whether it is the link that an answer is missing for. Never ends.
-async fn ask_later(link: &Link) -> Infallible {
+/// Finds out whether it is the link that an answer is missing for. Asks at once: where the path has just
+/// died, every moment until then is waited for in the end. Never ends.
+async fn ask_meanwhile(link: &Link) -> Infallible {
     loop {
-        tokio::time::sleep(ASK_AFTER).await;
         link.ask();
+        tokio::time::sleep(ASK_AFTER).await;
     }
 }
 
@@ -285,7 +293,7 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
         let active = tokio::select! {
             active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())) => active == Ok(true),
             () = attachment.link_replaced(serial) => false,
-            never = ask_later(&link) => match never {},
+            never = ask_meanwhile(&link) => match never {},
         };
         if active {
             unknown = 0;

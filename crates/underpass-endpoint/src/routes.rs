@@ -578,6 +578,11 @@ impl LegPort for RouteLeg {
         }
     }
 
+    /// What is routed is not acknowledged by the link's own session, which must be told to ask.
+    fn answer_missing(&self) {
+        self.link.ask();
+    }
+
     fn done(&self, _replaced: bool) {
         self.finished.store(true, Ordering::Release);
         self.paused.store(false, Ordering::Release);

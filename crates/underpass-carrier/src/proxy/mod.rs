@@ -220,6 +220,20 @@ impl Proxies {
         }
     }
 
+    /// What decides about the way to a relay, as far as it can be told at once: the proxy, without
+    /// credentials, or the place of the PAC file. None where there is no proxy.
+    #[must_use]
+    pub fn named_for(&self, relay: &RelayUrl) -> Option<String> {
+        match &self.inner.settings.choice {
+            ProxyChoice::None => None,
+            ProxyChoice::Environment(environment) => {
+                environment.proxy_for(relay).map(ProxyUrl::to_string)
+            }
+            ProxyChoice::Fixed(proxy) => Some(proxy.to_string()),
+            ProxyChoice::Pac(place) => Some(place.to_string()),
+        }
+    }
+
     /// What a proxy, named without credentials, was seen to ask of us; none before it was used.
     #[must_use]
     pub fn asks(&self, proxy: &str) -> Option<ProxyAsks> {
