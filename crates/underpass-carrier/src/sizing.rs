@@ -21,9 +21,9 @@ const GROWN_AFTER: u32 = 8;
 ///
 /// A body that takes up to twice as long as the fastest one mostly waited for the path's delay, so
 /// larger ones bring more; one that takes four times as long stood in a queue of its own making.
-/// In between, a body that took hardly longer than those of half its size tells that still larger
-/// ones bring more: so it is on connections that begin anew with each body, where each doubling costs
-/// one more round trip.
+/// In between, on a long way, a body that took hardly longer than those of half its size tells that
+/// still larger ones bring more: so it is on connections that begin anew with each body, where each
+/// doubling costs one more round trip.
 #[derive(Debug)]
 pub(crate) struct BodySize {
     now: usize,
@@ -77,7 +77,7 @@ impl BodySize {
             self.slow = (0, Duration::MAX);
             let full = self.full.map_or(took, |full| full.min(took));
             self.full = Some(full);
-            let pays = self.half.is_none_or(|half| full < half * 3 / 2);
+            let pays = fastest >= SHORT && self.half.is_none_or(|half| full < half * 3 / 2);
             if extra < SHORT.max(fastest) || pays {
                 self.resize((self.now * 2).min(self.largest), Some(full));
             }
@@ -149,16 +149,17 @@ mod tests {
         assert_eq!(size.now(), 1_000_000);
     }
 
-    /// Where a larger body takes as much longer as it is larger, the link is full: nothing is won.
+    /// Where twice the size takes nearly twice as long, the link is full: nothing more is won.
     #[test]
     fn bodies_do_not_grow_on_a_link_that_is_full() {
         let mut size = BodySize::new(1_000_000);
-        size.delivered(10, FAST);
-        let time_of = |len: usize| FAST + Duration::from_micros(len as u64);
-        for _ in 0..5 {
-            size.delivered(size.now(), time_of(size.now()));
+        let delay = Duration::from_millis(100);
+        size.delivered(10, delay);
+        for _ in 0..9 {
+            let on_the_link = Duration::from_micros(size.now() as u64);
+            size.delivered(size.now(), delay + on_the_link);
         }
-        assert_eq!(size.now(), 2 * FIRST_BODY);
+        assert_eq!(size.now(), 4 * FIRST_BODY);
     }
 
     #[test]

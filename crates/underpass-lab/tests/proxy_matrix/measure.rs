@@ -46,7 +46,7 @@ pub(crate) struct Figures {
 pub(crate) struct Subject {
     entrances: Entrances,
     _published: Process,
-    services: [Service; 3],
+    _services: [Service; 3],
     enclosed: Enclosed,
 }
 
@@ -78,7 +78,7 @@ impl Subject {
         Ok(Self {
             entrances,
             _published: published,
-            services,
+            _services: services,
             enclosed,
         })
     }

@@ -180,13 +180,13 @@ impl Path {
     /// Takes a round trip measured from one record or ping.
     pub(crate) fn on_rtt(&mut self, rtt: Duration) {
         let (min, smoothed) = match self.smoothed_rtt {
-            None => {
-                let initial = product(INITIAL_RATE, rtt).min(LARGEST_INITIAL_WINDOW);
-                self.window = self.window.max(initial);
-                (rtt, rtt)
-            }
+            None => (rtt, rtt),
             Some(old) => (self.min_rtt.min(rtt), old * 7 / 8 + rtt / 8),
         };
+        // Nothing but the round trip has set it so far.
+        if self.mode == Mode::Start && self.window == initial_window(self.min_rtt) {
+            self.window = initial_window(min);
+        }
         self.min_rtt = min;
         self.smoothed_rtt = Some(smoothed);
         let late = rtt > min + LATE.max(min / 8);
@@ -448,6 +448,11 @@ fn followed((before, rate_before): (u64, u64), (now, rate): (u64, u64)) -> f64 {
     } else {
         0.0
     }
+}
+
+/// What may be under way before the rate was measured.
+fn initial_window(rtt: Duration) -> u64 {
+    product(INITIAL_RATE, rtt).clamp(INITIAL_WINDOW, LARGEST_INITIAL_WINDOW)
 }
 
 fn product(rate: u64, time: Duration) -> u64 {
