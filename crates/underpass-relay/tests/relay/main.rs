@@ -10,3 +10,4 @@ mod routes;
 mod rules;
 mod shutdown;
 mod stage;
+mod tickets;
