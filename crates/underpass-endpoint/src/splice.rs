@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use underpass_proto::code::Code;
 
 use crate::channel::{Channel, ChannelError, ChannelReader, ChannelWriter};
@@ -77,35 +77,33 @@ pub async fn splice(channel: Channel, tcp: TcpStream) -> SpliceReport {
 /// the service of that name, and the channel goes on with it. The near program notices nothing.
 pub async fn splice_far(
     channel: Channel,
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     dial: impl AsyncFn(String) -> Result<TcpStream, Code>,
 ) -> SpliceReport {
     let mut report = SpliceReport::default();
     let (mut reader, mut writer) = channel.into_split();
     end_by_reset(&tcp);
-    let mut halves = tcp.into_split();
     loop {
-        let joined = join(&mut reader, &mut writer, &mut halves, &mut report).await;
+        let joined = join(&mut reader, &mut writer, &mut tcp, &mut report).await;
         let moved = match joined {
             Ok(Joined::Ended) => {
-                end_in_order(halves.0.as_ref());
+                end_in_order(&tcp);
                 return report;
             }
             Ok(Joined::Redial(redial)) => dial(redial.service).await.map_err(Broken::Redial),
             Err(broken) => Err(broken),
         };
         match moved {
-            Ok(tcp) => {
+            Ok(new) => {
                 report.redials += 1;
-                end_by_reset(&tcp);
+                end_by_reset(&new);
                 // The old connection is interrupted; the new one takes over where it stood.
-                abort(std::mem::replace(&mut halves, tcp.into_split()));
+                tcp = new;
                 reader.accept_redial();
             }
             Err(broken) => {
                 writer.reset(broken.code());
                 reader.stop(broken.code());
-                abort(halves);
                 report.error = Some(broken.to_string());
                 return report;
             }
@@ -116,11 +114,14 @@ pub async fn splice_far(
 async fn join(
     reader: &mut ChannelReader,
     writer: &mut ChannelWriter,
-    (from_tcp, to_tcp): &mut (OwnedReadHalf, OwnedWriteHalf),
+    tcp: &mut TcpStream,
     report: &mut SpliceReport,
 ) -> Result<Joined, Broken> {
-    let mut up = pin!(upload(from_tcp, writer, &mut report.sent));
-    let mut down = pin!(download(reader, to_tcp, &mut report.received));
+    // Borrowed halves: an owned one says a clean end (FIN) when it is dropped, as it is when the whole process ends in
+    // the middle of a conversation.
+    let (mut from_tcp, mut to_tcp) = tcp.split();
+    let mut up = pin!(upload(&mut from_tcp, writer, &mut report.sent));
+    let mut down = pin!(download(reader, &mut to_tcp, &mut report.received));
     // The first failure ends both directions; the first orderly end only its own.
     tokio::select! {
         outcome = &mut up => { outcome?; down.await }
@@ -128,13 +129,6 @@ async fn join(
             Joined::Ended => up.await.map(|()| Joined::Ended),
             redial => Ok(redial),
         },
-    }
-}
-
-/// Closes a TCP connection by a reset, so that its program sees an error and no end.
-fn abort((from_tcp, to_tcp): (OwnedReadHalf, OwnedWriteHalf)) {
-    if let Ok(tcp) = from_tcp.reunite(to_tcp) {
-        reset(tcp);
     }
 }
 
@@ -157,7 +151,7 @@ fn end_in_order(tcp: &TcpStream) {
 }
 
 async fn upload(
-    tcp: &mut OwnedReadHalf,
+    tcp: &mut ReadHalf<'_>,
     channel: &mut ChannelWriter,
     count: &mut u64,
 ) -> Result<(), Broken> {
@@ -191,7 +185,7 @@ fn stopped_by_peer(error: ChannelError) -> Result<(), Broken> {
 
 async fn download(
     channel: &mut ChannelReader,
-    tcp: &mut OwnedWriteHalf,
+    tcp: &mut WriteHalf<'_>,
     count: &mut u64,
 ) -> Result<Joined, Broken> {
     loop {
@@ -209,7 +203,7 @@ async fn download(
     }
 }
 
-async fn write(tcp: &mut OwnedWriteHalf, chunk: Bytes) -> io::Result<()> {
+async fn write(tcp: &mut WriteHalf<'_>, chunk: Bytes) -> io::Result<()> {
     tcp.write_all(&chunk).await
 }
 

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 use underpass_carrier::{ClientSettings, KINDS, Kind, Listen, NotFound, Server, ServerSettings};
 use underpass_endpoint::link::{LinkEnd, Router};
-use underpass_endpoint::splice::splice_far;
+use underpass_endpoint::splice::{splice, splice_far};
 use underpass_endpoint::{
     Accepted, Acceptor, AttachSettings, Attachment, Link, OpenOptions, Session,
 };
@@ -254,4 +254,27 @@ async fn a_channel_moves_to_another_host_service_unnoticed() {
     let mut rest = Vec::new();
     assert!(reader.read_to_end(&mut rest).await.is_err());
     assert_eq!(splicing.await.unwrap().redials, 1);
+}
+
+/// As when the process ends in the middle of a conversation: all its tasks are dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_splice_that_is_dropped_is_a_break_for_its_program() {
+    let (address, _sessions) = far_end().await;
+    let attachment = attach(address, "upgrade").await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for _ in 0..20 {
+        let options = OpenOptions::default();
+        let channel = attachment.session().open("echo", options).await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, accepted) = tokio::join!(dialled, listener.accept());
+        let splicing = tokio::spawn(splice(channel, accepted.unwrap().0));
+        let mut near = near.unwrap();
+        near.write_all(b"before").await.unwrap();
+        near.read_exact(&mut [0; 6]).await.unwrap();
+        // It reads while the other end goes: that would see a FIN before a reset.
+        let program = tokio::spawn(async move { near.read(&mut [0; 1]).await });
+        splicing.abort();
+        let read = program.await.unwrap();
+        assert!(read.is_err(), "a clean end: {read:?}");
+    }
 }

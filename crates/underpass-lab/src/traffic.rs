@@ -8,8 +8,8 @@ mod pattern;
 mod service;
 
 pub use client::{
-    Opened, connect, count_by_half_close, download, drip, echo, echo_until, exchange, open_many,
-    upload, upload_exactly,
+    Opened, connect, count_by_half_close, download, drip, echo, echo_until, exchange,
+    exchange_beside, open_many, upload, upload_exactly,
 };
 pub use latency::Latencies;
 pub use pattern::{Checker, Findings, Pattern};

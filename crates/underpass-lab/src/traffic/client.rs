@@ -182,30 +182,38 @@ pub fn upload_exactly(mut stream: &TcpStream, seed: u64, length: u64) -> Result<
 ///
 /// # Errors
 /// The connection failed, or something else came back.
-pub fn exchange(
+pub fn exchange(stream: &TcpStream, size: usize, count: usize, gap: Duration) -> Result<Latencies> {
+    let turns = exchange_beside(stream, size, count, gap, || 0)?;
+    Ok(turns.into_iter().map(|(time, _)| time).collect())
+}
+
+/// As [`exchange`]: the time of each turn, and by how much `others` grew meanwhile, such as what arrived of a transfer
+/// beside it.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn exchange_beside(
     mut stream: &TcpStream,
     size: usize,
     count: usize,
     gap: Duration,
-) -> Result<Latencies> {
+    others: impl Fn() -> u64,
+) -> Result<Vec<(Duration, u64)>> {
     let mut pattern = Pattern::new(size as u64);
     let (mut sent, mut got) = (vec![0; size], vec![0; size]);
-    let mut durations = Vec::with_capacity(count);
-    for round in 0..count {
+    let mut turns = Vec::with_capacity(count);
+    for turn in 0..count {
         pattern.fill(&mut sent);
-        let begin = Instant::now();
+        let (begin, before) = (Instant::now(), others());
         stream.write_all(&sent)?;
         stream
             .read_exact(&mut got)
-            .with_context(|| format!("round trip {round}"))?;
-        durations.push(begin.elapsed());
-        ensure!(
-            got == sent,
-            "something else came back in round trip {round}"
-        );
+            .with_context(|| format!("round trip {turn}"))?;
+        turns.push((begin.elapsed(), others() - before));
+        ensure!(got == sent, "something else came back in round trip {turn}");
         std::thread::sleep(gap);
     }
-    Ok(Latencies::new(durations))
+    Ok(turns)
 }
 
 /// Connections that are open at the same time.

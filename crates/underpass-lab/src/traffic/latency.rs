@@ -42,6 +42,13 @@ impl Latencies {
     }
 }
 
+impl FromIterator<Duration> for Latencies {
+    /// As [`Latencies::new`].
+    fn from_iter<I: IntoIterator<Item = Duration>>(durations: I) -> Self {
+        Self::new(durations.into_iter().collect())
+    }
+}
+
 impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
