@@ -29,8 +29,9 @@ use crate::log::{Kind, Log, Note};
 use crate::queue::Marks;
 use crate::refusal::Refusal;
 
-/// The longest that an agent may ask a ticket to be kept for; the store's tickets end at some time.
-const LONGEST_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The longest that an agent may ask a ticket to be kept for: a week. A session that is kept for longer is
+/// opened by name after that.
+const LONGEST_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One link, as the switch knows it.
 struct Port {

@@ -62,7 +62,7 @@ pub(super) struct Route {
     keep: Duration,
     /// The handle of its ticket, once it has one.
     ticket: Option<Handle>,
-    /// The ticket was issued for this route, so without it nobody has any use for it.
+    /// The ticket is the first of its session: if the publisher never answers, nobody needs it.
     issued: bool,
     stage: Stage,
     /// When its stage has lasted for too long.

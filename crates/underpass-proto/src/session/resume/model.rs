@@ -112,7 +112,7 @@ enum Step {
     /// A relay that lies: brings the far endpoint a request with no ticket checked.
     Inject { request: usize },
     /// The same with a confirmation, on a leg of its own.
-    Reconfirm { confirm: usize, leg: usize },
+    Reconfirm { confirm: usize, leg: u64 },
 }
 
 /// What one rule of the authority is replaced by, to see that the model notices.
@@ -132,7 +132,10 @@ enum Authority {
 struct Bounds {
     tries: u64,
     crashes: u32,
-    intrusions: u64,
+    /// How often somebody presents a ticket.
+    presents: u64,
+    /// How often a relay lies.
+    lies: u64,
     authority: Authority,
 }
 
@@ -146,7 +149,8 @@ struct World {
     net: BTreeMap<Vec<u8>, Message>,
     tries: u64,
     crashes: u32,
-    intrusions: u64,
+    presents: u64,
+    lies: u64,
     /// What somebody who hears everything has heard.
     requests: Vec<Resume>,
     confirms: Vec<Confirm>,
@@ -194,7 +198,8 @@ impl World {
             net: BTreeMap::new(),
             tries: 0,
             crashes: 0,
-            intrusions: 0,
+            presents: 0,
+            lies: 0,
             requests: Vec::new(),
             confirms: Vec::new(),
             presented: Vec::new(),
@@ -205,6 +210,11 @@ impl World {
             confirmed: Vec::new(),
             wrong: None,
         }
+    }
+
+    /// Legs that are not the client's.
+    fn intruders(&self) -> u64 {
+        self.presents + self.lies
     }
 
     fn send(&mut self, message: Message) {
@@ -333,7 +343,7 @@ impl World {
     fn crash(&mut self) {
         self.crashes += 1;
         self.net.clear();
-        for leg in (1..=self.tries).chain(INTRUDERS..=INTRUDERS + self.intrusions) {
+        for leg in (1..=self.tries).chain(INTRUDERS..INTRUDERS + self.intruders()) {
             self.near.leg_gone(LegId(leg));
             self.far.leg_gone(LegId(leg));
         }
@@ -378,7 +388,8 @@ impl World {
         for summary in self.net.keys() {
             out.extend(summary);
         }
-        out.extend([self.tries as u8, self.crashes as u8, self.intrusions as u8]);
+        out.extend([self.tries as u8, self.crashes as u8]);
+        out.extend([self.presents as u8, self.lies as u8]);
         out.extend([self.newest_used as u8, self.tickets.len() as u8]);
         out.extend([self.confirms.len() as u8, self.requests.len() as u8]);
         for (generation, leg) in &self.winners {
@@ -420,11 +431,18 @@ impl Model for Bounds {
         if world.crashes < self.crashes && !world.net.is_empty() {
             actions.push(Step::Crash);
         }
-        if world.intrusions == self.intrusions {
+        if world.lies < self.lies {
+            actions.extend((0..world.requests.len()).map(|request| Step::Inject { request }));
+            for confirm in 0..world.confirms.len() {
+                for leg in 0..world.intruders() {
+                    actions.push(Step::Reconfirm { confirm, leg });
+                }
+            }
+        }
+        if world.presents == self.presents {
             return;
         }
         for request in 0..world.requests.len() {
-            actions.push(Step::Inject { request });
             // Tickets that were heard, and last the intruder's own.
             for ticket in 0..=world.presented.len() {
                 for stolen in [false, true] {
@@ -434,11 +452,6 @@ impl Model for Bounds {
                         stolen,
                     });
                 }
-            }
-        }
-        for confirm in 0..world.confirms.len() {
-            for leg in 0..=world.intrusions as usize {
-                actions.push(Step::Reconfirm { confirm, leg });
             }
         }
     }
@@ -461,8 +474,8 @@ impl Model for Bounds {
                 request,
                 stolen,
             } => {
-                let leg = LegId(INTRUDERS + world.intrusions);
-                world.intrusions += 1;
+                let leg = LegId(INTRUDERS + world.intruders());
+                world.presents += 1;
                 let ticket = world
                     .presented
                     .get(ticket)
@@ -473,15 +486,15 @@ impl Model for Bounds {
                 world.send(Message::Reopen(leg, claim, ticket, request));
             }
             Step::Inject { request } => {
-                let leg = LegId(INTRUDERS + world.intrusions);
-                world.intrusions += 1;
+                let leg = LegId(INTRUDERS + world.intruders());
+                world.lies += 1;
                 let request = world.requests[request].clone();
                 world.send(Message::Incoming(leg, request));
             }
             Step::Reconfirm { confirm, leg } => {
-                world.intrusions += 1;
+                world.lies += 1;
                 let confirm = world.confirms[confirm].clone();
-                world.confirm(LegId(INTRUDERS + leg as u64), &confirm);
+                world.confirm(LegId(INTRUDERS + leg), &confirm);
             }
         }
         Some(world)
@@ -506,11 +519,12 @@ impl Model for Bounds {
     }
 }
 
-fn bounds(tries: u64, crashes: u32, intrusions: u64) -> Bounds {
+fn bounds(tries: u64, crashes: u32) -> Bounds {
     Bounds {
         tries,
         crashes,
-        intrusions,
+        presents: 0,
+        lies: 0,
         authority: Authority::AsItIs,
     }
 }
@@ -523,12 +537,23 @@ fn check(bounds: Bounds) {
 
 #[test]
 fn whoever_lost_what_both_sides_can_meet() {
-    check(bounds(3, 1, 0));
+    check(bounds(3, 1));
 }
 
 #[test]
 fn nobody_gets_in_by_what_they_heard() {
-    check(bounds(2, 1, 1));
+    check(Bounds {
+        presents: 1,
+        ..bounds(2, 1)
+    });
+}
+
+#[test]
+fn a_relay_that_lies_locks_nobody_out() {
+    check(Bounds {
+        lies: 2,
+        ..bounds(2, 0)
+    });
 }
 
 /// What the checker says about a rule that is replaced.
@@ -546,10 +571,14 @@ fn found_with(authority: Authority, bounds: Bounds) -> Vec<&'static str> {
 
 #[test]
 fn a_wrong_authority_is_found() {
-    let found = found_with(Authority::SpendsAtOnce, bounds(2, 1, 0));
+    let found = found_with(Authority::SpendsAtOnce, bounds(2, 1));
     assert!(found.contains(&"both sides can meet"), "{found:?}");
-    for (authority, intrusions) in [(Authority::SpendsNothing, 1), (Authority::AsksNobody, 1)] {
-        let found = found_with(authority, bounds(2, 0, intrusions));
+    for authority in [Authority::SpendsNothing, Authority::AsksNobody] {
+        let bounds = Bounds {
+            presents: 1,
+            ..bounds(2, 0)
+        };
+        let found = found_with(authority, bounds);
         let wrong = "nobody gets in who should not";
         assert!(found.contains(&wrong), "{authority:?}: {found:?}");
     }
