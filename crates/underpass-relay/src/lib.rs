@@ -10,6 +10,7 @@
 //! | `policy` | who may ask for what, pure: one table |
 //! | `desk` | answers to control requests, on the store |
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
+//! | `group` | what other relays have changed in a store that several share |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`authority`] | the ticket authority: who gives out and checks first tickets |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
@@ -25,6 +26,7 @@ mod clock;
 pub mod code;
 mod desk;
 mod gate;
+mod group;
 pub mod hub;
 mod lane;
 mod log;

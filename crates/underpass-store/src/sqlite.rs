@@ -11,6 +11,7 @@ mod events;
 mod faults;
 mod machines;
 mod open;
+mod rights;
 mod services;
 mod tickets;
 mod users;
@@ -246,6 +247,10 @@ impl Store for SqliteStore {
 
     fn forget_ticket(&self, handle: Handle) -> StoreFuture<'_, bool> {
         Box::pin(self.0.forget_ticket(handle))
+    }
+
+    fn rights_revision(&self) -> StoreFuture<'_, u64> {
+        Box::pin(self.0.rights_revision())
     }
 
     fn append_events<'a>(&'a self, events: &'a [NewEvent]) -> StoreFuture<'a, (), AppendError> {

@@ -237,6 +237,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Forgets a line. Returns whether there was one.
     fn forget_ticket(&self, handle: Handle) -> StoreFuture<'_, bool>;
 
+    // Other relays.
+
+    /// A number that grows with every change of what somebody may do (roles and states, access lists, services that are
+    /// withdrawn or pass to another machine), whichever process made it.
+    fn rights_revision(&self) -> StoreFuture<'_, u64>;
+
     // Events.
 
     /// Appends events in the order given: all of them, or none.
