@@ -13,7 +13,7 @@ use underpass_seal::PublicKey;
 use crate::attachment::{AttachError, Attachment, Backoff, Inner};
 use crate::clock;
 use crate::link::Link;
-use crate::routes::{NewRoute, PeerInfo, RouteEvent};
+use crate::routes::{NewRoute, PeerInfo, RouteEvent, Tickets};
 use crate::session::Session;
 
 /// The peer must answer within this.
@@ -25,6 +25,8 @@ const ASK_AFTER: Duration = Duration::from_secs(1);
 const PASSING_LIMIT: Duration = Duration::from_secs(15);
 /// A further leg must carry the session within this.
 const RESUME_LIMIT: Duration = Duration::from_secs(25);
+/// The ticket of a session that has ended is deleted if there is a link within this.
+const DISCARD_LIMIT: Duration = Duration::from_secs(1);
 /// So many refusals in a row, each saying that the session is unknown, end it: one may come from a
 /// publisher that is just being replaced.
 const MAX_UNKNOWN: u32 = 3;
@@ -73,7 +75,9 @@ impl ConnectError {
 
     /// Whether it may be otherwise in a moment: a path that broke is being made anew.
     fn is_passing(&self) -> bool {
-        matches!(self, ConnectError::Refused { code, .. } if *code == Code::ServiceAway.number())
+        let passing = [Code::ServiceAway, Code::AuthorityUnreachable];
+        matches!(self, ConnectError::Refused { code, .. }
+            if passing.iter().any(|it| it.number() == *code))
     }
 }
 
@@ -128,7 +132,8 @@ impl Attachment {
             relay.as_bytes(),
             &mut rand::rng(),
         )?;
-        let mut route = self.inner.routes.open(link, service, &hello);
+        let keep_s = self.keep_s();
+        let mut route = self.inner.routes.open(link, service, keep_s, &hello);
         let answer = tokio::select! {
             biased;
             answer = next_packet(&mut route) => answer?,
@@ -145,12 +150,14 @@ impl Attachment {
         let leg = LegId(0);
         let (core, finish) = answered.finish(leg, clock::now())?;
         route.send(&finish);
+        let tickets = route.tickets.clone();
         let session = route.into_leg(leg, |port| Session::new(core, leg, port));
         self.inner.routes.remember(session.clone());
         tokio::spawn(keep_alive(
             self.clone(),
             session.clone(),
             service.to_owned(),
+            tickets,
             link.serial(),
         ));
         match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
@@ -162,6 +169,11 @@ impl Attachment {
                 Err(ConnectError::TimedOut(ANSWER_LIMIT))
             }
         }
+    }
+
+    /// How long sessions of this attachment are kept without a path, in seconds.
+    fn keep_s(&self) -> u64 {
+        self.inner.settings.session.params.keep_s
     }
 
     /// Takes sessions that others make to services published over this attachment; `on_session` gets
@@ -267,9 +279,29 @@ async fn next_packet(route: &mut NewRoute) -> Result<Packet, ConnectError> {
     }
 }
 
-/// Makes a new path for a session that this agent began, whenever it needs one. Its first one is on the
-/// link `serial`.
-async fn keep_alive(attachment: Attachment, session: Session, service: String, mut serial: u64) {
+/// Makes a new path for a session that this agent began, whenever it needs one, and has its ticket
+/// deleted when it has ended. Its first path is on the link `serial`.
+async fn keep_alive(
+    attachment: Attachment,
+    session: Session,
+    service: String,
+    tickets: Tickets,
+    serial: u64,
+) {
+    keep_path(&attachment, &session, &service, &tickets, serial).await;
+    // A ticket that stays expires by itself, so nobody waits long for this.
+    if let Ok(Ok(link)) = tokio::time::timeout(DISCARD_LIMIT, attachment.link()).await {
+        tickets.discard(&link);
+    }
+}
+
+async fn keep_path(
+    attachment: &Attachment,
+    session: &Session,
+    service: &str,
+    tickets: &Tickets,
+    mut serial: u64,
+) {
     let mut wait = Backoff::new();
     let mut unknown = 0;
     loop {
@@ -289,7 +321,9 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
             }
         };
         serial = link.serial();
-        let port = attachment.inner.routes.resume(&link, &service, &session);
+        let keep_s = attachment.keep_s();
+        let routes = &attachment.inner.routes;
+        let port = routes.resume(&link, service, keep_s, session, tickets);
         let active = tokio::select! {
             active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())) => active == Ok(true),
             () = attachment.link_replaced(serial) => false,
@@ -312,6 +346,13 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
                     return;
                 }
             }
+            Some((code, _)) if is_no_ticket(code) => {
+                if let Some(ticket) = port.presented() {
+                    // At most two are refused, then a name opens the route.
+                    tickets.refused(ticket);
+                    continue;
+                }
+            }
             Some((code, text)) if is_final(code) => {
                 session.close(Code::from_number(code).unwrap_or(Code::Internal), &text);
                 return;
@@ -324,6 +365,10 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
 
 fn is_unknown(code: u64) -> bool {
     matches!(Code::from_number(code), Some(Code::UnknownSession))
+}
+
+fn is_no_ticket(code: u64) -> bool {
+    matches!(Code::from_number(code), Some(Code::TicketUnknown))
 }
 
 /// What no further attempt can change.

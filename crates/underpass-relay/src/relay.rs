@@ -24,6 +24,7 @@ use underpass_store::{
     DataFolder, DataFolderError, Fault, OpenError, SetupCodeError, SqliteStore, Store,
 };
 
+use crate::authority::{Authority, InStore};
 use crate::clock;
 use crate::code::OneTimeCode;
 use crate::desk::{Desk, Rules};
@@ -112,6 +113,18 @@ impl Relay {
     /// # Errors
     /// See [`StartError`]; nothing runs then.
     pub async fn start(settings: Settings) -> Result<RelayHandle, StartError> {
+        Self::start_with(settings, None).await
+    }
+
+    /// The same with a ticket authority of the caller's; without one the relay has its own, in its
+    /// store.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing runs then.
+    pub async fn start_with(
+        settings: Settings,
+        authority: Option<Arc<dyn Authority>>,
+    ) -> Result<RelayHandle, StartError> {
         settings.check()?;
         let folder = DataFolder::open(&settings.data)?;
         let secret = folder.load_or_create_secret(KEY_FILE, || StaticKey::generate().to_bytes())?;
@@ -153,7 +166,11 @@ impl Relay {
         let desk = Arc::new(desk);
         let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
-        let reception = Reception::new(acceptor, to_switch, desk, to_log, stop.clone());
+        let own = Arc::new(InStore::begin(Arc::clone(&store)).await?);
+        let keeping_tickets = Arc::clone(&own).keep_time(stop.clone());
+        let authority = authority.unwrap_or(own);
+        let reception = Reception::new(acceptor, to_switch, desk, authority, to_log, stop.clone());
+        reception.tasks.spawn(keeping_tickets);
         plain.begin(&reception, identity.public(), config, stop.clone());
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);

@@ -49,7 +49,9 @@ pub(super) fn status(code: Code) -> StatusCode {
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
         Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
         Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-        Code::Busy | Code::StoreUnavailable | Code::GoingAway => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Code::Aborted
         | Code::Cancelled
         | Code::FlowControlViolation
@@ -58,6 +60,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::CorruptPath
         | Code::Internal
         | Code::StaleResume
+        | Code::TicketUnknown
         | Code::ProxyUnreachable
         | Code::ProxyNeedsCredentials
         | Code::ProxyWrongCredentials
