@@ -31,7 +31,7 @@ const MEBIBYTE: u64 = 1 << 20;
 struct Size {
     length: u64,
     cuts: usize,
-    /// Bytes that come back between the end of a cut and the next one. Twice the mean times the number of cuts stays
+    /// Bytes that come back between the end of a cut and the next one. Twice the mean times the number of cuts stays well
     /// below the length, so that all of them fall into the echo.
     step: std::ops::Range<u64>,
     outage: std::ops::Range<Duration>,
@@ -52,7 +52,7 @@ fn size(carrier: &str) -> Size {
     Size {
         length: 1 << 30,
         cuts: 200,
-        step: MEBIBYTE / 2..4 * MEBIBYTE,
+        step: MEBIBYTE / 2..3 * MEBIBYTE,
         // From what TCP heals by itself to what makes a leg suspect (2 s without an answer).
         outage: ms(20)..ms(2500),
     }
