@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use underpass_carrier::ladder::{RungStory, Wanted};
 use underpass_carrier::{CarrierError, CarrierInfo, ClientSettings, Kind, RelayUrl};
 use underpass_proto::code::Code;
+use underpass_proto::packet::SessionId;
 use underpass_proto::session::{Closed, ClosedBy, Config};
 use underpass_seal::{Fingerprint, PublicKey, StaticKey};
 
@@ -29,6 +30,10 @@ const PART_LIMIT: Duration = Duration::from_secs(2);
 const GOOD_LIFE: Duration = Duration::from_secs(5);
 /// Rounds in a row of which the relay says that the requests were out of date, before the session is given up.
 const MOST_STALE: u32 = 8;
+/// Between attempts to attach to whoever comes after a relay that is going.
+const LEAVE_AGAIN: Duration = Duration::from_millis(500);
+/// How often it is looked whether an old hop session is still in use.
+const PART_LOOK: Duration = Duration::from_millis(50);
 /// How often the round trip of the link in use is looked at, and the network it is on.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
@@ -153,6 +158,8 @@ pub(crate) struct Inner {
     session: watch::Sender<Session>,
     story: Mutex<Story>,
     ladder: SharedLadder,
+    /// The relay wants to be left: the hop session that it said so in, and from when on.
+    going: watch::Sender<Option<(SessionId, Instant)>>,
     ended: watch::Sender<Option<AttachError>>,
 }
 
@@ -200,6 +207,7 @@ impl Attachment {
                 waiting_for: None,
             }),
             ladder: ascent.ladder(),
+            going: watch::Sender::new(None),
             ended: watch::Sender::new(None),
         });
         tokio::spawn(keep_attached(inner.clone(), ascent));
@@ -294,6 +302,11 @@ impl Attachment {
             .is_some_and(|link| link.serial() != serial && !link.is_ended())
     }
 
+    /// The relay has said in `session` that it is going: somebody else may listen in its place `after` so long.
+    pub(crate) fn relay_is_going(&self, session: &Session, after: Duration) {
+        self.inner.leave_at(session, Instant::now() + after);
+    }
+
     fn end_reason(&self) -> AttachError {
         let ended = self.inner.ended.borrow().clone();
         ended.unwrap_or_else(|| AttachError::Ended("ended".into()))
@@ -335,6 +348,27 @@ impl Inner {
         let mut story = self.story();
         story.drops += 1;
         story.since = since;
+    }
+
+    fn leave_at(&self, session: &Session, from: Instant) {
+        self.going.send_replace(Some((session.id(), from)));
+    }
+
+    /// Waits until the relay of this hop session wants to be left. Cancel safe.
+    async fn is_to_leave(&self, session: &Session) {
+        let mut going = self.going.subscribe();
+        let id = session.id();
+        let due = match going
+            .wait_for(|going| going.is_some_and(|(of, _)| of == id))
+            .await
+        {
+            Ok(going) => going.map(|(_, from)| from),
+            Err(_) => None,
+        };
+        match due {
+            Some(from) => tokio::time::sleep_until(from.into()).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// A better carrier has taken over while the old one was there.
@@ -389,11 +423,18 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
     let mut stale = 0;
     loop {
         let session = inner.session.borrow().clone();
-        let Some(reason) = improve(inner, ascent, &session).await else {
-            if !remake(inner, ascent, &session, &mut wait).await {
-                return;
+        let reason = match improve(inner, ascent, &session).await {
+            Next::Leg(reason) => reason,
+            Next::Leave => {
+                leave(inner, ascent, &session).await;
+                continue;
             }
-            continue;
+            Next::Remake => {
+                if !remake(inner, ascent, &session, &mut wait).await {
+                    return;
+                }
+                continue;
+            }
         };
         if inner.link.borrow().is_some() && reason == WantsLeg::Detached {
             inner.lost(Instant::now());
@@ -433,14 +474,25 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
     }
 }
 
-/// Looks for better carriers until the session wants another leg at once, or has ended (none).
-async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Option<WantsLeg> {
+/// What a hop session needs next.
+enum Next {
+    /// Another leg.
+    Leg(WantsLeg),
+    /// Another session, beside which it may go on for a while: the relay wants to be left.
+    Leave,
+    /// Another session in its place: it has ended.
+    Remake,
+}
+
+/// Looks for better carriers until the session needs more than that.
+async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Next {
     let mut looking = tokio::time::interval(LOOK_AFTER);
     looking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            reason = session.wants_leg() => return reason,
+            reason = session.wants_leg() => return reason.map_or(Next::Remake, Next::Leg),
+            () = inner.is_to_leave(session) => return Next::Leave,
             turn = ascent.turn() => if let Some(Turn::Carries(hop)) = turn {
                 inner.moved(hop.link);
             },
@@ -449,6 +501,45 @@ async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Optio
                 ascent.measure(session);
             }
         }
+    }
+}
+
+/// Attaches to whoever listens in place of a relay that is going, while the old attachment still carries
+/// what there is.
+async fn leave(inner: &Arc<Inner>, ascent: &mut Ascent, old: &Session) {
+    let pin = Some(inner.relay_key.fingerprint());
+    match ascent.climb(Wanted::Start, Goal::Begin(pin)).await {
+        Ok(hop) => {
+            tracing::info!(
+                carrier = hop.link.info().carrier,
+                "moved, as the relay asked, while it still carried us"
+            );
+            inner.story().since = Instant::now();
+            inner.session.send_replace(hop.session);
+            let old_link = inner.link.send_replace(Some(hop.link));
+            let parting = part(inner.clone(), old.clone(), old_link);
+            tokio::spawn(parting);
+        }
+        Err(error) => {
+            tracing::debug!("nobody listens in the relay's place yet: {error}");
+            let part = rand::rng().random_range(0.5..1.0);
+            inner.leave_at(old, Instant::now() + LEAVE_AGAIN.mul_f64(part));
+        }
+    }
+}
+
+/// Ends an old hop session once nothing passes through it any more, unless the relay ends it before.
+async fn part(inner: Arc<Inner>, old: Session, link: Option<Arc<Link>>) {
+    let in_use = |link: &Arc<Link>| !link.is_ended() && inner.routes.any_on(link);
+    while old.status().channels > 0 || link.as_ref().is_some_and(in_use) {
+        tokio::select! {
+            _ = old.closed() => break,
+            () = tokio::time::sleep(PART_LOOK) => {}
+        }
+    }
+    old.close(Code::NoError, "went on with the relay's successor");
+    if let Some(link) = link {
+        link.close();
     }
 }
 

@@ -148,6 +148,12 @@ impl Routes {
         self.lock().routes.remove(&(link.serial(), route));
     }
 
+    /// Whether a route is open on this link.
+    pub(crate) fn any_on(&self, link: &Link) -> bool {
+        let serial = link.serial();
+        self.lock().routes.keys().any(|(on, _)| *on == serial)
+    }
+
     /// A number for a route that this agent opens: even ones are ours.
     fn new_number(&self, link: &Link) -> u32 {
         let mut table = self.lock();

@@ -34,6 +34,7 @@ async fn far_end() -> (SocketAddr, mpsc::Receiver<Session>) {
     let listen = Listen {
         address: "127.0.0.1:0".parse().unwrap(),
         tls: None,
+        socket: None,
     };
     let mut server = Server::bind(&[listen], ServerSettings::default(), Arc::new(NotFound))
         .await

@@ -13,6 +13,7 @@
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
 //! | [`target`] | services that the relay dials itself |
+//! | [`handed`], `turn` | sockets from a service manager, and which process uses them |
 //! | [`settings`] | one table of settings |
 //! | [`Relay`] | start and stop |
 
@@ -23,6 +24,7 @@ mod clock;
 pub mod code;
 mod desk;
 mod gate;
+pub mod handed;
 pub mod hub;
 mod lane;
 mod log;
@@ -35,6 +37,7 @@ mod relay;
 pub mod settings;
 mod switch;
 pub mod target;
+mod turn;
 
 pub use refusal::Refusal;
 pub use relay::{Relay, RelayHandle, StartError};

@@ -74,6 +74,7 @@ impl Attachment {
                 waiting_for: None,
             }),
             ladder: SharedLadder::without_rungs(),
+            going: watch::Sender::new(None),
             ended: watch::Sender::new(None),
         });
         tokio::spawn(end_with_its_link(Arc::clone(&inner)));
