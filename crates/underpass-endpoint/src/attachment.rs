@@ -16,10 +16,12 @@ use underpass_proto::session::{Closed, ClosedBy, Config};
 use underpass_seal::{Fingerprint, PublicKey, StaticKey};
 
 use crate::ascent::{Ascent, AscentSettings, Goal, SharedLadder, Turn};
+use crate::clock;
 use crate::control::Control;
 use crate::link::Link;
 use crate::routes::Routes;
 use crate::session::{Session, SessionStatus, WantsLeg};
+use crate::story::{Story, Told, WaitsFor, Why, words_of};
 
 /// Waits between attempts grow from this to that, each by a random part shorter.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -139,14 +141,8 @@ pub struct AttachStatus {
     pub tls_opened_by: Option<String>,
     /// The hop's session.
     pub session: SessionStatus,
-}
-
-#[derive(Debug)]
-struct Story {
-    since: Instant,
-    drops: u64,
-    last_resume: Option<Duration>,
-    waiting_for: Option<String>,
+    /// Its story, which all sessions that pass here share.
+    pub told: Told,
 }
 
 pub(crate) struct Inner {
@@ -198,14 +194,9 @@ impl Attachment {
             routes,
             // Only a session that was resumed would come without one.
             relay_key: hop.relay.unwrap_or(PublicKey([0; 32])),
+            story: Mutex::new(Story::begin(clock::now(), words_of(hop.link.info()))),
             link: watch::Sender::new(Some(hop.link)),
             session: watch::Sender::new(hop.session),
-            story: Mutex::new(Story {
-                since: Instant::now(),
-                drops: 0,
-                last_resume: None,
-                waiting_for: None,
-            }),
             ladder: ascent.ladder(),
             going: watch::Sender::new(None),
             ended: watch::Sender::new(None),
@@ -251,19 +242,22 @@ impl Attachment {
         let carrier = link
             .filter(|link| !link.is_ended())
             .map(|link| link.info().clone());
-        let told = self.session().peer_certificate();
-        let story = self.inner.story();
+        let certificate = self.session().peer_certificate();
+        let told = self.inner.story().told(clock::now());
         AttachStatus {
             relay: self.inner.settings.relay.to_string(),
             relay_key: self.inner.relay_key.fingerprint(),
-            tls_opened_by: carrier.as_ref().and_then(|info| opened_by(info, told)),
+            tls_opened_by: carrier
+                .as_ref()
+                .and_then(|info| opened_by(info, certificate)),
             carrier,
-            since: story.since.elapsed(),
-            drops: story.drops,
-            last_resume: story.last_resume,
-            waiting_for: story.waiting_for.clone(),
+            since: told.since,
+            drops: told.drops,
+            last_resume: told.last.map(|last| last.took),
+            waiting_for: told.waiting.as_ref().map(|waiting| waiting.reason.clone()),
             carriers: self.inner.ladder.story(),
             session: self.session().status(),
+            told,
         }
     }
 
@@ -343,11 +337,16 @@ impl Inner {
         self.story.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The path was lost at `since`, as far as this side could see.
-    fn lost(&self, since: Instant) {
-        let mut story = self.story();
-        story.drops += 1;
-        story.since = since;
+    /// The path is gone, or of no use any more.
+    fn lost(&self, why: Why) {
+        self.link.send_replace(None);
+        self.story().lost(clock::now(), why);
+        self.log_story();
+    }
+
+    /// The story so far goes into the log.
+    fn log_story(&self) {
+        tracing::info!("the relay: {}", self.story().told(clock::now()));
     }
 
     fn leave_at(&self, session: &Session, from: Instant) {
@@ -371,18 +370,14 @@ impl Inner {
         }
     }
 
-    /// A better carrier has taken over while the old one was there.
-    fn moved(&self, link: Arc<Link>) {
-        tracing::info!(carrier = link.info().carrier, "went on on a better carrier");
-        self.story().since = Instant::now();
-        self.link.send_replace(Some(link));
-    }
-
-    /// Remembers why there is no carrier, and says so where that is news.
-    fn waits_for(&self, error: &AttachError) {
+    /// Remembers why there is no carrier, and for how long nothing else is tried; says so where that is news.
+    fn waits_for(&self, error: &AttachError, pause: Duration) {
         let text = error.to_string();
-        let before = self.story().waiting_for.replace(text.clone());
-        if before.as_ref() == Some(&text) {
+        let what = WaitsFor::of(error.code());
+        let until = clock::now() + pause;
+        let before = self.story().told(until).waiting;
+        self.story().waits(what, &text, Some(until));
+        if before.is_some_and(|before| before.reason == text) {
             return;
         }
         match error {
@@ -392,19 +387,11 @@ impl Inner {
         }
     }
 
-    fn restored(&self, link: Arc<Link>) {
-        {
-            let mut story = self.story();
-            story.last_resume = Some(story.since.elapsed());
-            story.since = Instant::now();
-            story.waiting_for = None;
-            tracing::info!(
-                carrier = link.info().carrier,
-                drops = story.drops,
-                "attached again after {:.1?}",
-                story.last_resume.unwrap_or_default(),
-            );
-        }
+    /// Another link carries the attachment. `why` counts where the one before still did.
+    fn carried(&self, link: Arc<Link>, why: Why) {
+        let by = words_of(link.info());
+        self.story().carried(clock::now(), by, why);
+        self.log_story();
         self.link.send_replace(Some(link));
     }
 }
@@ -436,10 +423,10 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
                 continue;
             }
         };
-        if inner.link.borrow().is_some() && reason == WantsLeg::Detached {
-            inner.lost(Instant::now());
-            inner.link.send_replace(None);
-            tracing::info!("the path to the relay is lost, making another");
+        match reason {
+            WantsLeg::Detached if inner.link.borrow().is_some() => inner.lost(Why::Lost),
+            WantsLeg::Detached => {}
+            WantsLeg::Suspect(_) => inner.story().doubted(clock::now()),
         }
         let started = Instant::now();
         let wanted = match reason {
@@ -448,15 +435,13 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
         };
         match ascent.climb(wanted, Goal::Resume(session.clone())).await {
             Ok(hop) => {
-                if reason != WantsLeg::Detached {
-                    inner.lost(started);
-                }
-                inner.restored(hop.link);
+                inner.carried(hop.link, Why::Lost);
                 stale = 0;
                 wait.attempt_lasted(started.elapsed());
             }
             Err(error) => {
-                inner.waits_for(&error);
+                let pause = wait.next();
+                inner.waits_for(&error, pause);
                 // That a request is out of date is no end: one of several crossed another on the way.
                 stale = match error.code() {
                     Code::StaleResume => stale + 1,
@@ -468,7 +453,7 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
                     session.close(Code::UnknownSession, &error.to_string());
                     continue;
                 }
-                wait.sleep().await;
+                tokio::time::sleep(pause).await;
             }
         }
     }
@@ -494,7 +479,7 @@ async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Next 
             reason = session.wants_leg() => return reason.map_or(Next::Remake, Next::Leg),
             () = inner.is_to_leave(session) => return Next::Leave,
             turn = ascent.turn() => if let Some(Turn::Carries(hop)) = turn {
-                inner.moved(hop.link);
+                inner.carried(hop.link, Why::Better);
             },
             _ = looking.tick() => {
                 ascent.look_around();
@@ -510,13 +495,9 @@ async fn leave(inner: &Arc<Inner>, ascent: &mut Ascent, old: &Session) {
     let pin = Some(inner.relay_key.fingerprint());
     match ascent.climb(Wanted::Start, Goal::Begin(pin)).await {
         Ok(hop) => {
-            tracing::info!(
-                carrier = hop.link.info().carrier,
-                "moved, as the relay asked, while it still carried us"
-            );
-            inner.story().since = Instant::now();
+            let old_link = inner.link.borrow().clone();
             inner.session.send_replace(hop.session);
-            let old_link = inner.link.send_replace(Some(hop.link));
+            inner.carried(hop.link, Why::Asked);
             let parting = part(inner.clone(), old.clone(), old_link);
             tokio::spawn(parting);
         }
@@ -552,7 +533,7 @@ async fn remake(
     wait: &mut Backoff,
 ) -> bool {
     let closed = old.closed().await;
-    inner.link.send_replace(None);
+    inner.lost(Why::Forgotten);
     if ended_for_good(&closed) {
         inner.ended.send_replace(Some(AttachError::Refused {
             code: closed.code,
@@ -564,17 +545,21 @@ async fn remake(
         "the relay ended the attachment ({}), attaching anew",
         closed.reason
     );
+    let mut pause = wait.next();
     loop {
-        wait.sleep().await;
+        tokio::time::sleep(pause).await;
         let pin = Some(inner.relay_key.fingerprint());
         match ascent.climb(Wanted::Start, Goal::Begin(pin)).await {
             Ok(hop) => {
                 inner.session.send_replace(hop.session);
-                inner.restored(hop.link);
+                inner.carried(hop.link, Why::Forgotten);
                 return true;
             }
             // Also where somebody stands in the way: as with any other broken path, the right relay may come back.
-            Err(error) => inner.waits_for(&error),
+            Err(error) => {
+                pause = wait.next();
+                inner.waits_for(&error, pause);
+            }
         }
     }
 }
@@ -626,9 +611,15 @@ impl Backoff {
         self.next = FIRST_WAIT;
     }
 
-    pub(crate) async fn sleep(&mut self) {
+    /// The next wait.
+    pub(crate) fn next(&mut self) -> Duration {
         let part = rand::rng().random_range(0.5..1.0);
-        tokio::time::sleep(self.next.mul_f64(part)).await;
+        let wait = self.next.mul_f64(part);
         self.next = (self.next * 2).min(LONGEST_WAIT);
+        wait
+    }
+
+    pub(crate) async fn sleep(&mut self) {
+        tokio::time::sleep(self.next()).await;
     }
 }

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::link::Link;
 use crate::routes::{NewRoute, PeerInfo, RouteEvent};
 use crate::session::Session;
+use crate::story::WaitsFor;
 
 /// The peer must answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
@@ -139,6 +140,7 @@ impl Attachment {
         let (core, finish) = answered.finish(leg, clock::now())?;
         route.send(&finish);
         let session = route.into_leg(leg, |port| Session::new(core, leg, port));
+        session.set_label(format!("session with {service}"));
         self.inner.routes.remember(session.clone());
         tokio::spawn(keep_alive(
             self.clone(),
@@ -170,6 +172,10 @@ impl Attachment {
                 tokio::spawn(async move {
                     match accept(&inner, route, &peer, hello).await {
                         Ok(session) => {
+                            session.set_label(format!(
+                                "{}'s session with {}",
+                                peer.user, peer.service
+                            ));
                             inner.routes.keep(session.clone());
                             on_session(session, peer);
                         }
@@ -273,6 +279,7 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
             },
             () = attachment.link_replaced(serial) => {}
         }
+        session.waits(WaitsFor::Relay, "", None);
         let link = match attachment.link().await {
             Ok(link) => link,
             Err(error) => {
@@ -280,6 +287,7 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
                 return;
             }
         };
+        session.waits(WaitsFor::FarEnd, "", None);
         serial = link.serial();
         let port = attachment.inner.routes.resume(&link, &service, &session);
         let active = tokio::select! {
@@ -310,7 +318,12 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
             }
             _ => {}
         }
-        wait.sleep().await;
+        let pause = wait.next();
+        if let Some((code, text)) = port.gone_because() {
+            let what = Code::from_number(code).map_or(WaitsFor::FarEnd, WaitsFor::of);
+            session.waits(what, &text, Some(clock::now() + pause));
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -22,6 +22,7 @@ mod packets;
 mod routes;
 mod session;
 pub mod splice;
+pub mod story;
 mod trial;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor};

@@ -15,6 +15,7 @@ use underpass_seal::PublicKey;
 use crate::link::{Link, LinkEnd, RouteSource, Router, SourceId};
 use crate::outgoing::Outgoing;
 use crate::session::{LegPort, Session};
+use crate::story::words_of;
 
 /// Bytes that one route adds to a link before the next one has its turn.
 const TURN: usize = 64 * 1024;
@@ -576,6 +577,10 @@ impl RouteSource for RouteLeg {
 }
 
 impl LegPort for RouteLeg {
+    fn carried_by(&self) -> String {
+        words_of(self.link.info())
+    }
+
     fn wake(&self) {
         if let Some(bound) = self.bound.get()
             && !self.paused.load(Ordering::Acquire)

@@ -81,6 +81,7 @@ impl SessionEntry {
             channels: status.channels,
             unacknowledged: status.unacknowledged,
             unread: status.unread,
+            path: (&status.told).into(),
         }
     }
 }
