@@ -390,7 +390,16 @@ impl Agent {
     /// # Errors
     /// It was not ready in time; the message shows its log.
     pub fn publish(&self, services: &[(&str, &str)]) -> Result<Process> {
+        self.publish_with(services, &[])
+    }
+
+    /// The same with more arguments of `underpass publish`.
+    ///
+    /// # Errors
+    /// As [`Agent::publish`].
+    pub fn publish_with(&self, services: &[(&str, &str)], more: &[&str]) -> Result<Process> {
         let mut arguments = vec!["publish"];
+        arguments.extend(more);
         arguments.extend(services.iter().flat_map(|(name, target)| [*name, *target]));
         let process = self.host.spawn("publish", self.command(&arguments)?)?;
         process.line(READY)?;

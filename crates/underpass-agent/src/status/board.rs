@@ -120,6 +120,15 @@ impl Board {
         });
     }
 
+    /// A published service leads to another host.
+    pub fn retarget(&self, service: &str, address: &str) {
+        for entry in &mut self.content().entries {
+            if entry.service == service {
+                address.clone_into(&mut entry.address);
+            }
+        }
+    }
+
     /// Shows a session until the result is dropped.
     #[must_use]
     pub fn show_session(&self, entry: SessionEntry) -> Shown {

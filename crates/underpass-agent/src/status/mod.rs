@@ -1,7 +1,8 @@
-//! What running agents tell `underpass status`.
+//! What running agents tell `underpass status`, and take from other commands.
 
 mod ask;
 mod board;
+mod steer;
 
 use serde::{Deserialize, Serialize};
 use underpass_carrier::ladder::{RungState, RungStory};
@@ -10,6 +11,7 @@ use underpass_endpoint::story::Told;
 
 pub use ask::{StatusServer, ask_all};
 pub use board::{Board, SessionEntry, Shown};
+pub use steer::{Order, OrderServer, retarget};
 
 /// One running agent. Times are in seconds, rates in bytes per second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
