@@ -10,6 +10,7 @@
 //! | `policy` | who may ask for what, pure: one table |
 //! | `desk` | answers to control requests, on the store |
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
+//! | `group` | what other relays have changed in a store that several share |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
 //! | [`target`] | services that the relay dials itself |
@@ -24,6 +25,7 @@ mod clock;
 pub mod code;
 mod desk;
 mod gate;
+mod group;
 pub mod handed;
 pub mod hub;
 mod lane;

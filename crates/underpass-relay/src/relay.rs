@@ -28,6 +28,7 @@ use underpass_store::{
 use crate::clock;
 use crate::code::OneTimeCode;
 use crate::desk::{Desk, Rules};
+use crate::group;
 use crate::handed::Handed;
 use crate::hub::Load;
 use crate::log::{Keep, Kind, Log, Note};
@@ -150,7 +151,9 @@ impl Relay {
         let folder = DataFolder::open(&settings.data)?;
         let secret = folder.load_or_create_secret(KEY_FILE, || StaticKey::generate().to_bytes())?;
         let identity = Arc::new(StaticKey::from_bytes(*secret));
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.database_file()).await?);
+        let database = settings.database.clone();
+        let database = database.unwrap_or_else(|| folder.database_file());
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&database).await?);
         let setup_code = prepare_setup(store.as_ref(), settings.setup_file.as_deref()).await?;
         let certificate = certificate(&settings, &handed, &folder)?;
         let tls_fingerprint = certificate.as_ref().map(TlsIdentity::fingerprint);
@@ -197,11 +200,13 @@ impl Relay {
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
         let desk = Arc::new(desk);
+        let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
         let reception = Reception::new(acceptor, to_switch, desk, to_log, stop.clone());
         plain.begin(&reception, identity.public(), config, stop.clone());
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);
+        reception.tasks.spawn(watching);
         let running = tokio::spawn(Arc::clone(&reception).run(server));
         log.write(Note::new(Kind::Start).with("version", env!("CARGO_PKG_VERSION")));
         let fingerprint = identity.public().fingerprint();

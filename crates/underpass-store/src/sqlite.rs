@@ -11,6 +11,7 @@ mod events;
 mod faults;
 mod machines;
 mod open;
+mod rights;
 mod services;
 mod users;
 
@@ -219,6 +220,10 @@ impl Store for SqliteStore {
 
     fn access_list(&self, service: ServiceId) -> StoreFuture<'_, Vec<AccessEntry>> {
         Box::pin(self.0.access_list(service))
+    }
+
+    fn rights_revision(&self) -> StoreFuture<'_, u64> {
+        Box::pin(self.0.rights_revision())
     }
 
     fn append_events<'a>(&'a self, events: &'a [NewEvent]) -> StoreFuture<'a, (), AppendError> {

@@ -209,6 +209,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// A service's access list, everyone first; empty for an unknown service.
     fn access_list(&self, service: ServiceId) -> StoreFuture<'_, Vec<AccessEntry>>;
 
+    // Other relays.
+
+    /// A number that grows with every change of what somebody may do (roles and states, access lists, services that are
+    /// withdrawn or pass to another machine), whichever process made it.
+    fn rights_revision(&self) -> StoreFuture<'_, u64>;
+
     // Events.
 
     /// Appends events in the order given: all of them, or none.

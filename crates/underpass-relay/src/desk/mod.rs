@@ -11,13 +11,16 @@ mod services;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use underpass_proto::control::{self, Control, Done, Failed};
 use underpass_proto::{Code, names};
 use underpass_seal::PublicKey;
-use underpass_store::{Enrolled, MachineKey, MachineKind, Name, Store, UnixMillis};
+use underpass_store::{
+    Enrolled, Fault, MachineId, MachineKey, MachineKind, Name, Store, UnixMillis, User, UserId,
+};
 
 use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
@@ -219,15 +222,42 @@ impl Desk {
             .switch
             .with_hub(|hub, _| hub.member(caller.attachment).is_some());
         if was_member && standing == Standing::Stranger {
-            let why = Refusal::new(
-                Code::Ended,
-                "this machine or its user was shut out; ask the relay's manager",
-            );
+            let why = shut_out();
             self.switch
                 .with_hub(|hub, _| hub.end(caller.attachment, why.clone()));
             return Err(why);
         }
         Ok(standing)
+    }
+
+    /// Ends all attachments of machines that were shut out, whoever did it, and all routes to services that may not be
+    /// used any more.
+    ///
+    /// # Errors
+    /// The store cannot be asked; nothing is ended then.
+    pub(crate) async fn check_all(&self, at: UnixMillis) -> Result<(), Fault> {
+        let users = self.store.users().await?;
+        let users: HashMap<UserId, User> = users.into_iter().map(|user| (user.id, user)).collect();
+        let machines = self.store.machines(None).await?;
+        // Who has come since the lists were made stands on none of them, and stays.
+        let shut: HashSet<MachineId> = machines
+            .into_iter()
+            .filter_map(|machine| {
+                let user = users.get(&machine.user)?.clone();
+                let enrolled = Enrolled { user, machine };
+                (!enrolled.is_admitted_at(at)).then_some(enrolled.machine.id)
+            })
+            .collect();
+        for attached in self.switch.all_attached() {
+            self.switch.with_hub(|hub, _| {
+                let member = hub.member(attached.id);
+                if member.is_some_and(|member| shut.contains(&member.machine)) {
+                    hub.end(attached.id, shut_out());
+                }
+            });
+        }
+        self.switch.with_hub(|hub, _| hub.recheck_all());
+        Ok(())
     }
 
     fn full_name(&self, service: &Name, owner: &str) -> String {
@@ -268,6 +298,11 @@ fn new_user_name(text: &str) -> Result<Name, Refusal> {
         return Err(Refusal::new(Code::NameInvalid, text));
     }
     Ok(name)
+}
+
+fn shut_out() -> Refusal {
+    let text = "this machine or its user was shut out; ask the relay's manager";
+    Refusal::new(Code::Ended, text)
 }
 
 fn done(request: u64) -> Vec<Control> {

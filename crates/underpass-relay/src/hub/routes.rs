@@ -158,6 +158,15 @@ impl Hub {
         }
     }
 
+    /// What users may do may have changed: every route is checked again.
+    pub fn recheck_all(&mut self) {
+        let granted = |(id, route): (&RouteId, &Route)| Some((*id, route.grant.as_ref()?.service));
+        let all: Vec<_> = self.routes.iter().filter_map(granted).collect();
+        for (id, service) in all {
+            self.ask(id, Asked::Id(service));
+        }
+    }
+
     fn routes_to(&self, service: ServiceId) -> Vec<RouteId> {
         let to = |route: &Route| route.grant.as_ref().is_some_and(|it| it.service == service);
         let found = self.routes.iter().filter(|(_, route)| to(route));

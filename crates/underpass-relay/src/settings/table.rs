@@ -85,6 +85,9 @@ settings! {
     public_url: Option<String> = None;
     /// The folder with the relay's key and database.
     data: PathBuf = default_data_folder();
+    /// The file of the database, where it is not in the data folder. Relays of one group share it, each with a data
+    /// folder of its own; it must be on a local disk.
+    database: Option<PathBuf> = None;
     /// A file to which the one-time setup code is written as well, readable for its owner only.
     setup_file: Option<PathBuf> = None;
     /// The suffix of pseudo DNS names.

@@ -4,6 +4,7 @@
 
 mod enrolment;
 mod far_end;
+mod group;
 mod hostile;
 mod raw;
 mod routes;

@@ -7,6 +7,7 @@
 pub(crate) mod enrolment;
 pub(crate) mod events;
 pub(crate) mod machines;
+pub(crate) mod rights;
 pub(crate) mod services;
 pub(crate) mod users;
 
@@ -150,6 +151,7 @@ macro_rules! conformance_suite {
             events { events_come_back_newest_first, filters_narrow_and_pages_go_on,
                 what_does_not_fit_is_refused_whole, pruning_keeps_what_it_should,
                 texts_shaped_like_statements_are_texts }
+            rights { every_change_of_rights_is_counted }
         }
     };
     ($module:ident, $place:ty; $($family:ident { $($check:ident),+ $(,)? })+) => {
