@@ -375,9 +375,7 @@ impl Inner {
         let text = error.to_string();
         let what = WaitsFor::of(error.code());
         let until = clock::now() + pause;
-        let before = self.story().told(until).waiting;
-        self.story().waits(what, &text, Some(until));
-        if before.is_some_and(|before| before.reason == text) {
+        if !self.story().waits(what, &text, Some(until)) {
             return;
         }
         match error {

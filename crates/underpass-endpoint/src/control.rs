@@ -122,9 +122,9 @@ impl Control {
         while self.attachment.session_changed(&session).await {
             session = self.attachment.session();
             let mut open = self.shared.open.lock().await;
-            if !open
+            if open
                 .as_ref()
-                .is_some_and(|open| open.session == session.id())
+                .is_none_or(|open| open.session != session.id())
             {
                 // A session that ends meanwhile is followed by another.
                 *open = self.open(&session).await.ok();

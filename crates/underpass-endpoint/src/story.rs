@@ -143,13 +143,6 @@ impl Story {
         self.trouble.get_or_insert((now, Why::Silent));
     }
 
-    /// The path answers again, and goes on.
-    pub fn trusted(&mut self) {
-        if self.by.is_some() {
-            self.trouble = None;
-        }
-    }
-
     /// The path is gone.
     pub fn lost(&mut self, now: Time, why: Why) {
         self.trouble.get_or_insert((now, why));
@@ -159,13 +152,14 @@ impl Story {
     }
 
     /// Another path is missing something, which `reason` says more of where it is not empty. It is tried
-    /// again at `until`, if that is known.
-    pub fn waits(&mut self, what: WaitsFor, reason: &str, until: Option<Time>) {
-        self.waiting = Some(Waiting {
+    /// again at `until`, if that is known. Whether the reason is news.
+    pub fn waits(&mut self, what: WaitsFor, reason: &str, until: Option<Time>) -> bool {
+        let before = self.waiting.replace(Waiting {
             what,
             reason: reason.to_owned(),
             until,
         });
+        before.is_none_or(|before| before.reason != reason)
     }
 
     /// It is carried by `by` from now on. `why` counts only where nothing was wrong with the path before.
@@ -382,9 +376,6 @@ mod tests {
         let last = story.told(at(12.0)).last.unwrap();
         assert_eq!(last.took, Duration::from_secs(2));
         assert_eq!(last.why, Why::Silent);
-        // A doubt that was wrong is none.
-        story.doubted(at(20.0));
-        story.trusted();
         story.carried(at(30.0), "ws".into(), Why::Better);
         assert_eq!(
             words(&story, 31.0),
