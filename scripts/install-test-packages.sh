@@ -8,7 +8,7 @@ packages=(
   iproute2 nftables ethtool tcpdump procps        # networks and what flows in them
   curl openssl openssh-client netcat-openbsd      # clients
   openssh-server nginx-light redis-server redis-tools postgresql postgresql-client postgresql-contrib
-  squid-openssl tinyproxy haproxy                 # boxes on the way; squid's plain package cannot intercept TLS
+  squid-openssl tinyproxy haproxy microsocks      # boxes on the way; squid's plain package cannot intercept TLS
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
 )
 

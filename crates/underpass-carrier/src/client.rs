@@ -32,7 +32,7 @@ pub const DEFAULT_MEDIA_TYPE: &str = "binary/tcp";
 /// The media type of bodies of text where nothing else is set.
 pub(crate) const DEFAULT_TEXT_TYPE: &str = "text/plain";
 /// Connections kept open for the next request of one carrier.
-const MAX_IDLE_CONNECTIONS: usize = 12;
+const MAX_IDLE_CONNECTIONS: usize = 28;
 /// Bytes that HTTP keeps in memory per connection and direction.
 const HTTP_BUFFER: usize = 64 * 1024;
 

@@ -20,9 +20,9 @@ use crate::front::{Exchange, Refusal, Reply, Slot};
 use crate::span::number_span;
 use crate::window::{Taken, Window};
 
-/// Requests of one carrier at a time. Ours have at most eight bodies and four polls under way; some may
-/// be here twice, because their connection was cut and nobody has told the relay.
-const MAX_REQUESTS: usize = 32;
+/// Requests of one carrier at a time. Ours have at most 24 bodies and four polls under way; each may
+/// be here twice, because its connection was cut and nobody has told the relay.
+const MAX_REQUESTS: usize = 64;
 /// The most that is read of a body that is too large, so that the client gets to read why.
 const DRAIN: usize = 4 * 1024 * 1024;
 /// How long a body waits for room before the client is asked to send it again; below the shortest

@@ -7,6 +7,7 @@
 //! session (`underpass-proto`) and its driver (`underpass-endpoint`).
 
 pub mod answers;
+mod authority;
 mod body;
 mod certificate;
 mod client;

@@ -48,7 +48,7 @@ pub(crate) const KIND: Kind = Kind {
         survives_holding_proxy: true,
         survives_repeated_requests: true,
         largest_body: Some(1_000_000),
-        connections: 12,
+        connections: 28,
         survives_cut_connections: true,
         works_over_http10: true,
         ..Abilities::NONE

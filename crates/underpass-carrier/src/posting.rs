@@ -22,7 +22,7 @@ use crate::inbox::receipt;
 use crate::request::Part;
 use crate::uplink::{Post, Uplink};
 
-/// Bodies in flight at a time, each on a connection of its own.
+/// Bodies in flight at a time, each on a connection of its own; more where they have to be small.
 const MAX_IN_FLIGHT: usize = 8;
 /// How far bodies reach beyond the first one that is not answered: what a relay keeps of a carrier.
 const AHEAD: u64 = 4 * 1024 * 1024;

@@ -27,7 +27,7 @@ pub(crate) const KIND: Kind = Kind {
         needs_response_streaming: true,
         survives_repeated_requests: true,
         largest_body: Some(1_000_000),
-        connections: 9,
+        connections: 25,
         ..Abilities::NONE
     },
     connect: |client| Box::pin(connect(client)),

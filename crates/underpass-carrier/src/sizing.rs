@@ -21,11 +21,19 @@ const GROWN_AFTER: u32 = 8;
 ///
 /// A body that takes up to twice as long as the fastest one mostly waited for the path's delay, so
 /// larger ones bring more; one that takes four times as long stood in a queue of its own making.
+/// In between, on a long way, a body that took hardly longer than those of half its size tells that
+/// still larger ones bring more: so it is on connections that begin anew with each body, where each
+/// doubling costs one more round trip.
 #[derive(Debug)]
 pub(crate) struct BodySize {
     now: usize,
     largest: usize,
     fastest: Option<Duration>,
+    /// The shortest time of a body of half the size of now; none before there was one, zero where
+    /// bodies of the size of now were too slow before.
+    half: Option<Duration>,
+    /// The same of one of the size of now.
+    full: Option<Duration>,
     /// How many of the smallest bodies took long in a row, and the shortest time of them.
     slow: (u32, Duration),
 }
@@ -38,6 +46,8 @@ impl BodySize {
             now: FIRST_BODY.min(largest),
             largest,
             fastest: None,
+            half: None,
+            full: None,
             slow: (0, Duration::MAX),
         }
     }
@@ -65,14 +75,17 @@ impl BodySize {
         let extra = took - fastest;
         if extra <= LONG.max(fastest * 3) {
             self.slow = (0, Duration::MAX);
-            if extra < SHORT.max(fastest) {
-                self.now = (self.now * 2).min(self.largest);
+            let full = self.full.map_or(took, |full| full.min(took));
+            self.full = Some(full);
+            let pays = fastest >= SHORT && self.half.is_none_or(|half| full < half * 3 / 2);
+            if extra < SHORT.max(fastest) || pays {
+                self.resize((self.now * 2).min(self.largest), Some(full));
             }
             return;
         }
         let floor = SLOW_BODY.min(self.largest);
         if self.now > floor {
-            self.now = (self.now / 2).max(floor);
+            self.resize((self.now / 2).max(floor), Some(Duration::ZERO));
             return;
         }
         let (count, shortest) = self.slow;
@@ -80,6 +93,15 @@ impl BodySize {
         if self.slow.0 >= GROWN_AFTER {
             self.fastest = Some(self.slow.1);
             self.slow = (0, Duration::MAX);
+        }
+    }
+
+    /// `half` is the time by which bodies of twice the size are judged.
+    fn resize(&mut self, now: usize, half: Option<Duration>) {
+        if now != self.now {
+            self.now = now;
+            self.half = half;
+            self.full = None;
         }
     }
 
@@ -111,6 +133,33 @@ mod tests {
             size.delivered(size.now(), FAST + LONG * 2);
         }
         assert_eq!(size.now(), SLOW_BODY, "halved as far as it goes");
+    }
+
+    /// Every body on a connection of its own, which begins with ten segments and doubles them (RFC 6928).
+    #[test]
+    fn bodies_grow_where_each_of_them_begins_a_connection() {
+        let mut size = BodySize::new(1_000_000);
+        let trip = Duration::from_millis(50);
+        size.delivered(10, trip * 2);
+        for _ in 0..5 {
+            let len = size.now();
+            let flights = (0..).find(|n| (14_600 << n) * 2 - 14_600 >= len);
+            size.delivered(len, trip * (2 + flights.expect("enough at last")));
+        }
+        assert_eq!(size.now(), 1_000_000);
+    }
+
+    /// Where twice the size takes nearly twice as long, the link is full: nothing more is won.
+    #[test]
+    fn bodies_do_not_grow_on_a_link_that_is_full() {
+        let mut size = BodySize::new(1_000_000);
+        let delay = Duration::from_millis(100);
+        size.delivered(10, delay);
+        for _ in 0..9 {
+            let on_the_link = Duration::from_micros(size.now() as u64);
+            size.delivered(size.now(), delay + on_the_link);
+        }
+        assert_eq!(size.now(), 4 * FIRST_BODY);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) const KIND: Kind = Kind {
         works_over_http10: true,
         text_only: true,
         largest_body: Some(1_000_000),
-        connections: 12,
+        connections: 28,
         ..Abilities::NONE
     },
     connect: |client| Box::pin(poll::connect(client)),

@@ -8,6 +8,11 @@ use bytes::Bytes;
 use crate::sizing::{BodySize, SMALLEST_BODY};
 use crate::span::take_front;
 
+/// What bodies in flight should be able to carry, in bytes.
+const IN_FLIGHT_BYTES: usize = 2 * 1024 * 1024;
+/// At most so many times more bodies are in flight where the path limits their size.
+pub const MORE_SMALL: usize = 3;
+
 /// One request body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Post {
@@ -38,6 +43,7 @@ enum End {
 /// `None`, and post each one it returns until it is delivered or too large.
 #[derive(Debug)]
 pub struct Uplink {
+    /// Where bodies may be large.
     max_in_flight: usize,
     /// How far a body may reach beyond the first byte that is not known to have arrived.
     ahead: u64,
@@ -57,7 +63,8 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// Bodies of at most `largest_body` bytes, at most `max_in_flight` at a time, and no byte `ahead`
+    /// Bodies of at most `largest_body` bytes, at most `max_in_flight` at a time (up to [`MORE_SMALL`]
+    /// times as many where the path limits their size), and no byte `ahead`
     /// or more beyond the first that is not answered: the receiver would have no room for it.
     #[must_use]
     pub fn new(largest_body: usize, max_in_flight: usize, ahead: u64) -> Self {
@@ -101,9 +108,16 @@ impl Uplink {
         }
     }
 
+    /// What brings throughput is the bytes in flight: where bodies have to be small, there are more
+    /// of them.
+    fn most_in_flight(&self) -> usize {
+        let fitting = IN_FLIGHT_BYTES / self.size.largest().max(1);
+        fitting.clamp(self.max_in_flight, self.max_in_flight * MORE_SMALL)
+    }
+
     /// What to post now, if anything.
     pub fn next_post(&mut self) -> Option<Post> {
-        if self.in_flight >= self.max_in_flight {
+        if self.in_flight >= self.most_in_flight() {
             return None;
         }
         if let Some((_, post)) = self.again.pop_first() {
@@ -366,7 +380,7 @@ mod tests {
                     up.finish();
                 }
                 flying.extend(std::iter::from_fn(|| up.next_post()));
-                prop_assert!(flying.len() <= 4);
+                prop_assert!(flying.len() <= 4 * MORE_SMALL);
                 if flying.is_empty() {
                     break;
                 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::authority::{Authority, AuthorityError, bracketed};
+
 /// How requests travel to the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
@@ -61,6 +63,15 @@ pub enum RelayUrlError {
     Fingerprint,
 }
 
+impl From<AuthorityError> for RelayUrlError {
+    fn from(error: AuthorityError) -> Self {
+        match error {
+            AuthorityError::Host => Self::Host,
+            AuthorityError::Port => Self::Port,
+        }
+    }
+}
+
 impl RelayUrl {
     /// Plain or TLS.
     #[must_use]
@@ -97,9 +108,9 @@ impl RelayUrl {
     /// only where it is not the scheme's own (RFC 9110 section 7.2).
     #[must_use]
     pub fn authority(&self) -> String {
-        let host = self.bracketed_host();
+        let host = bracketed(&self.host);
         if self.port == self.scheme.default_port() {
-            host
+            host.into_owned()
         } else {
             format!("{host}:{}", self.port)
         }
@@ -108,15 +119,7 @@ impl RelayUrl {
     /// Host and port, both always, as CONNECT wants them (RFC 9110 section 9.3.6).
     #[must_use]
     pub fn host_and_port(&self) -> String {
-        format!("{}:{}", self.bracketed_host(), self.port)
-    }
-
-    fn bracketed_host(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        }
+        format!("{}:{}", bracketed(&self.host), self.port)
     }
 }
 
@@ -139,7 +142,7 @@ impl FromStr for RelayUrl {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        let (host, port) = split_authority(authority, scheme)?;
+        let Authority { host, port } = Authority::parse(authority)?;
         let prefix = path.trim_end_matches('/');
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
         if !prefix.chars().all(plain) {
@@ -147,8 +150,8 @@ impl FromStr for RelayUrl {
         }
         Ok(Self {
             scheme,
-            host,
-            port,
+            host: host.to_ascii_lowercase(),
+            port: port.unwrap_or(scheme.default_port()),
             prefix: prefix.to_owned(),
             fingerprint,
         })
@@ -162,40 +165,6 @@ fn split_scheme(text: &str) -> Result<(Scheme, &str), RelayUrlError> {
         "https" => Ok((Scheme::Https, rest)),
         _ => Err(RelayUrlError::Scheme),
     }
-}
-
-fn split_authority(authority: &str, scheme: Scheme) -> Result<(String, u16), RelayUrlError> {
-    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (host, after) = rest.split_once(']').ok_or(RelayUrlError::Host)?;
-        if host.parse::<std::net::Ipv6Addr>().is_err() {
-            return Err(RelayUrlError::Host);
-        }
-        match after {
-            "" => (host, None),
-            _ => (
-                host,
-                Some(after.strip_prefix(':').ok_or(RelayUrlError::Port)?),
-            ),
-        }
-    } else {
-        match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        }
-    };
-    let sound = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
-    if host.is_empty() || !host.chars().all(sound) {
-        return Err(RelayUrlError::Host);
-    }
-    let port = match port {
-        None => scheme.default_port(),
-        // A number may have a sign for the standard library, but not for RFC 3986 section 3.2.3.
-        Some(text) => match text.parse() {
-            Ok(port) if port != 0 && !text.starts_with('+') => port,
-            _ => return Err(RelayUrlError::Port),
-        },
-    };
-    Ok((host.to_ascii_lowercase(), port))
 }
 
 impl fmt::Display for RelayUrl {

@@ -52,7 +52,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// The most bodies kept behind a gap: a client of ours has at most eight in flight, each of which
+    /// The most bodies kept behind a gap: a client of ours has at most 24 in flight, some of which
     /// a size limit may have cut several times.
     pub const MAX_HELD: usize = 64;
 

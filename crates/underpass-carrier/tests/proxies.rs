@@ -128,8 +128,16 @@ const WITH_TICKET: &str = "UNDERPASS_TEST_PROXY_WITH_TICKET";
 #[tokio::test]
 async fn squid_with_negotiate() {
     if let Ok(proxy) = std::env::var(WITH_TICKET) {
+        let log = Log::start();
         let mut rig = rig(through(&proxy)).await;
-        return every_kind_carries(&mut rig, by_the_rule).await;
+        every_kind_carries(&mut rig, by_the_rule).await;
+        let said = log.text();
+        assert!(said.contains("TRACE"), "nothing was logged");
+        // What shows a ticket (RFC 4178 section 4.2) begins so in base64, and is long.
+        let mut words = said.split(|c: char| !c.is_ascii_alphanumeric() && !"+/".contains(c));
+        let ticket = words.find(|word| word.starts_with("YII") && word.len() > 50);
+        assert_eq!(ticket, None, "a ticket was logged");
+        return;
     }
     let Some(realm) = Realm::start().await else {
         return;

@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
-use underpass_carrier::CarrierError;
 use underpass_carrier::ladder::{
-    Action, AttemptId, Event, Fault, Ladder, LadderSettings, Probation, Purpose, Remembered,
-    RungStory, Tried, Wanted, rungs_of,
+    Action, AttemptId, Event, Fault, Ladder, LadderSettings, Probation, Purpose, RungStory, Tried,
+    Wanted, rungs_of,
 };
 use underpass_carrier::probe::{self, Measurements, ProbeSettings};
+use underpass_carrier::{CarrierError, PathBounds};
 use underpass_seal::{Fingerprint, StaticKey};
 
 use crate::attachment::{AttachError, AttachSettings, barred_by};
 use crate::attempt::{self, Begun, Failed, NewHop};
 use crate::clock;
-use crate::network::{self, Notebook};
+use crate::link::Link;
+use crate::network;
 use crate::packets::PacketCarrier;
+use crate::recall::Recall;
 use crate::routes::Routes;
 use crate::session::Session;
 
@@ -77,10 +79,10 @@ pub(crate) struct Ascent {
     stale: Option<AttachError>,
     /// Errors of this round that somebody has to do something about.
     barred: Vec<CarrierError>,
-    notebook: Notebook,
-    network: String,
+    recall: Recall,
     /// What the settings say, before anything was learnt about the path.
     largest_body: usize,
+    ping_after: Duration,
     /// What measures the path, at most once on each network.
     measuring: Measuring,
 }
@@ -141,11 +143,11 @@ impl Ascent {
     ) -> Self {
         let mut choice = settings.ascent.ladder;
         choice.spread = rand::random();
-        let notebook = Notebook::new(settings.ascent.memory.clone());
-        let network = network::key(&settings.relay, None);
+        let recall = Recall::new(settings.ascent.memory.clone());
         let rungs = rungs_of(&settings.carriers);
         let mut ascent = Ascent {
             largest_body: settings.client.largest_body,
+            ping_after: settings.session.ping_after,
             ladder: SharedLadder(Arc::new(Mutex::new(Ladder::new(rungs, None, choice)))),
             settings,
             identity,
@@ -158,11 +160,10 @@ impl Ascent {
             refusal: None,
             stale: None,
             barred: Vec::new(),
-            notebook,
-            network: String::new(),
+            recall,
             measuring: Measuring::NotYet,
         };
-        ascent.enter(network);
+        ascent.enter(ascent.network());
         ascent
     }
 
@@ -170,27 +171,46 @@ impl Ascent {
         self.ladder.clone()
     }
 
-    /// Looks whether this machine is on another network than before.
+    fn network(&self) -> String {
+        let AttachSettings { relay, client, .. } = &self.settings;
+        network::key(relay, None, client.proxies.named_for(relay).as_deref())
+    }
+
+    /// Looks whether this machine is on another network than before; otherwise keeps in mind what was
+    /// learnt of this one.
     pub(crate) fn look_around(&mut self) {
-        let network = network::key(&self.settings.relay, None);
-        if network != self.network {
+        let network = self.network();
+        if !self.recall.is_on(&network) {
             tracing::info!("this is another network, all carriers are tried again");
-            self.enter(network);
+            return self.enter(network);
         }
+        let (held, keepalive) = {
+            let ladder = self.ladder.lock();
+            (ladder.held(clock::now()), ladder.keepalive())
+        };
+        let AttachSettings {
+            client, carriers, ..
+        } = &self.settings;
+        let bounds = client.path.bounds();
+        self.recall.learn(bounds, &held, carriers, keepalive);
     }
 
     fn enter(&mut self, network: String) {
-        let remembered = self.notebook.recall(&network);
-        self.network = network;
+        self.recall.enter(network);
         self.measuring = Measuring::NotYet;
-        let limit = remembered.as_ref().and_then(|known| known.largest_body);
-        self.settings.client.largest_body =
-            limit.map_or(self.largest_body, |limit| limit.min(self.largest_body));
-        let best = remembered.and_then(|known| {
-            let carriers = &self.settings.carriers;
-            carriers.iter().position(|kind| kind.name == known.best)
+        let bounds = self.recall.bounds();
+        let limit = bounds.largest_body.unwrap_or(usize::MAX);
+        self.settings.client.largest_body = limit.min(self.largest_body);
+        self.settings.client.path.replace(bounds);
+        let carriers = &self.settings.carriers;
+        let known = self.recall.known();
+        let best = carriers.iter().position(|kind| kind.name == known.best);
+        let held = self.recall.held(carriers);
+        self.tell(Event::NetworkChanged {
+            best,
+            held,
+            keepalive: known.keepalive,
         });
-        self.tell(Event::NetworkChanged { best });
     }
 
     /// Tries until the goal is reached, or until all carriers have failed.
@@ -219,6 +239,19 @@ impl Ascent {
         if let Some(round_trip) = session.with_core(|core| core.rtt()) {
             self.tell(Event::Measured { round_trip });
         }
+    }
+
+    /// The link in use is lost.
+    pub(crate) fn lost(&mut self, link: &Link) {
+        if let Some(silence) = link.cut_after() {
+            self.tell(Event::CutAfter { silence });
+        }
+    }
+
+    /// The link in use is late with an answer.
+    pub(crate) fn late(&mut self) {
+        tracing::debug!("an answer is late, others are made ready");
+        self.tell(Event::Late);
     }
 
     /// Does what is due, then waits for one thing to happen. Cancel safe while no new session is being begun.
@@ -272,7 +305,9 @@ impl Ascent {
             Outcome::Carries(hop) => {
                 self.tell(Event::Carries { attempt });
                 self.act();
-                self.remember(hop.link.info().carrier);
+                self.recall.carries(hop.link.info().carrier);
+                hop.session
+                    .keep_alive_every(self.settings.session.ping_after);
                 self.measure_path(hop.link.info().carrier);
                 return Some(Turn::Carries(hop));
             }
@@ -292,6 +327,7 @@ impl Ascent {
     fn failed(&mut self, attempt: AttemptId, failed: Failed) {
         let (fault, reason) = match failed {
             Failed::Path(reason) => (Fault::Path, reason),
+            Failed::Cut(reason) => (Fault::Cut, reason),
             Failed::Carrier(error) => {
                 let found = (attempt::fault_of(&error), error.to_string());
                 if error.reason().is_some() && self.barred.len() < self.settings.carriers.len() {
@@ -334,16 +370,14 @@ impl Ascent {
     fn found(&mut self, known: &Measurements) {
         tracing::debug!("the path: {known:?}");
         if let Some(limit) = known.largest_body {
-            let old = self.notebook.recall(&self.network).unwrap_or_default();
-            let largest_body = Some(limit);
-            if !old.best.is_empty() {
-                let learnt = Remembered {
-                    largest_body,
-                    ..old
-                };
-                self.notebook.note(&self.network, learnt);
-            }
+            self.recall.passes(limit);
             self.settings.client.largest_body = limit.min(self.largest_body);
+            // It was seen just now, whatever was remembered.
+            let bounds = self.settings.client.path.bounds();
+            self.settings.client.path.replace(PathBounds {
+                largest_body: Some(limit),
+                ..bounds
+            });
         }
         for (rung, known_of) in rungs_of(&self.settings.carriers).iter().enumerate() {
             if let Some(reason) = known.hopeless(known_of) {
@@ -353,11 +387,14 @@ impl Ascent {
         }
     }
 
-    fn remember(&self, carrier: &str) {
-        let known = self.notebook.recall(&self.network).unwrap_or_default();
-        let best = carrier.to_owned();
-        self.notebook
-            .note(&self.network, Remembered { best, ..known });
+    /// Says something on the session's leg as often as the path needs it, or as seldom as is usual.
+    fn keep_alive(&mut self, every: Option<Duration>) {
+        let every = every.map_or(self.ping_after, |every| every.min(self.ping_after));
+        tracing::debug!("what is silent is kept alive every {every:?}");
+        self.settings.session.ping_after = every;
+        if let Goal::Resume(session) = &self.goal {
+            session.keep_alive_every(every);
+        }
     }
 
     /// Does what the ladder wants done. Why nothing carries, if it has come to that.
@@ -373,6 +410,7 @@ impl Ascent {
                     purpose,
                 }) => self.begin(attempt, rung, purpose),
                 Some(Action::Promote { attempt }) => self.promote(attempt),
+                Some(Action::KeepAlive { every }) => self.keep_alive(every),
                 Some(Action::Drop { attempt }) => {
                     self.passed.remove(&attempt);
                     if let Some(task) = self.under_way.remove(&attempt) {
@@ -445,7 +483,8 @@ impl Ascent {
                     return Ok(Outcome::Carries(hop));
                 }
                 (Purpose::Probation, _) => Probation::full(clock::now()),
-                (Purpose::Relief, _) => Probation::relief(clock::now()),
+                (Purpose::LastingProbation, _) => Probation::lasting(clock::now()),
+                (Purpose::Relief | Purpose::Standby, _) => Probation::relief(clock::now()),
             };
             let round_trip = attempt::try_out(&mut packets, probation).await?;
             Ok(Outcome::Passed(Box::new(packets), round_trip))

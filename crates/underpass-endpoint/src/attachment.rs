@@ -422,8 +422,13 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
             }
         };
         match reason {
-            WantsLeg::Detached if inner.link.borrow().is_some() => inner.lost(Why::Lost),
-            WantsLeg::Detached => {}
+            WantsLeg::Detached => {
+                let lost = inner.link.borrow().clone();
+                if let Some(lost) = lost {
+                    ascent.lost(&lost);
+                    inner.lost(Why::Lost);
+                }
+            }
             WantsLeg::Suspect(_) => inner.story().doubted(clock::now()),
         }
         let started = Instant::now();
@@ -476,6 +481,7 @@ async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Next 
             biased;
             reason = session.wants_leg() => return reason.map_or(Next::Remake, Next::Leg),
             () = inner.is_to_leave(session) => return Next::Leave,
+            () = session.leg_late() => ascent.late(),
             turn = ascent.turn() => if let Some(Turn::Carries(hop)) = turn {
                 inner.carried(hop.link, Why::Better);
             },

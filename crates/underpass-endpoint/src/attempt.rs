@@ -38,6 +38,8 @@ pub(crate) enum Failed {
     Carrier(CarrierError),
     /// It did not do; another may do better.
     Path(String),
+    /// It worked, and was cut.
+    Cut(String),
     /// The relay says that the request to resume is out of date; another one may not be.
     Stale(AttachError),
     /// The relay was reached; another carrier would not change its answer.
@@ -270,7 +272,8 @@ pub(crate) async fn try_out(
                 // What takes longer than an answer may is found out by the probation's own limit.
                 match tokio::time::timeout(ANSWER_LIMIT, packets.send(&Packet { kind, body })).await
                 {
-                    Ok(sent) => sent?,
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Err(ended(&probation, error.into())),
                     Err(_) => return Err(Failed::path("the carrier takes nothing")),
                 }
                 continue;
@@ -278,8 +281,18 @@ pub(crate) async fn try_out(
         };
         let heard = tokio::time::timeout_at(clock::instant(until), padding(packets)).await;
         if let Ok(body) = heard {
-            probation.heard(clock::now(), &body?);
+            let body = body.map_err(|failed| ended(&probation, failed))?;
+            probation.heard(clock::now(), &body);
         }
+    }
+}
+
+/// What ended by itself after it had worked was cut, whatever it says.
+fn ended(probation: &Probation, failed: Failed) -> Failed {
+    match failed {
+        Failed::Carrier(error) if probation.has_answered() => Failed::Cut(error.to_string()),
+        Failed::Path(reason) if probation.has_answered() => Failed::Cut(reason),
+        failed => failed,
     }
 }
 

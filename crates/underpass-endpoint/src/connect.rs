@@ -13,19 +13,21 @@ use underpass_seal::PublicKey;
 use crate::attachment::{AttachError, Attachment, Backoff, Inner};
 use crate::clock;
 use crate::link::Link;
-use crate::routes::{NewRoute, PeerInfo, RouteEvent};
+use crate::routes::{NewRoute, PeerInfo, RouteEvent, Tickets};
 use crate::session::Session;
 use crate::story::WaitsFor;
 
 /// The peer must answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
-/// Without an answer for so long, the link itself is asked whether it still works.
+/// While an answer is missing the link itself is asked this often whether it still works.
 const ASK_AFTER: Duration = Duration::from_secs(1);
 /// A path that breaks during the handshake is tried again for so long: less than the time for which
 /// a relay waits for a publisher that is away, so that its answer is the last word.
 const PASSING_LIMIT: Duration = Duration::from_secs(15);
 /// A further leg must carry the session within this.
 const RESUME_LIMIT: Duration = Duration::from_secs(25);
+/// The ticket of a session that has ended is deleted if there is a link within this.
+const DISCARD_LIMIT: Duration = Duration::from_secs(1);
 /// So many refusals in a row, each saying that the session is unknown, end it: one may come from a
 /// publisher that is just being replaced.
 const MAX_UNKNOWN: u32 = 3;
@@ -74,7 +76,9 @@ impl ConnectError {
 
     /// Whether it may be otherwise in a moment: a path that broke is being made anew.
     fn is_passing(&self) -> bool {
-        matches!(self, ConnectError::Refused { code, .. } if *code == Code::ServiceAway.number())
+        let passing = [Code::ServiceAway, Code::AuthorityUnreachable];
+        matches!(self, ConnectError::Refused { code, .. }
+            if passing.iter().any(|it| it.number() == *code))
     }
 }
 
@@ -101,10 +105,14 @@ impl Attachment {
         let begun = Instant::now();
         let mut wait = Backoff::new();
         loop {
-            match self.connect_once(service, trust).await {
+            let link = self.link().await?;
+            match self.connect_once(&link, service, trust).await {
                 Err(error) if error.is_passing() && begun.elapsed() < PASSING_LIMIT => {
                     tracing::debug!("{service}: {error}, trying again");
-                    wait.sleep().await;
+                    // Where another link is there already, there is nothing to wait for.
+                    if !self.is_replaced(link.serial()) {
+                        wait.sleep().await;
+                    }
                 }
                 outcome => return outcome,
             }
@@ -113,10 +121,10 @@ impl Attachment {
 
     async fn connect_once(
         &self,
+        link: &Arc<Link>,
         service: &str,
         trust: &dyn PeerTrust,
     ) -> Result<Session, ConnectError> {
-        let link = self.link().await?;
         let relay = self.relay_key().fingerprint();
         let (connecting, hello) = Connecting::start(
             self.inner.settings.session.clone(),
@@ -125,11 +133,15 @@ impl Attachment {
             relay.as_bytes(),
             &mut rand::rng(),
         )?;
-        let mut route = self.inner.routes.open(&link, service, &hello);
+        let keep_s = self.keep_s();
+        let mut route = self.inner.routes.open(link, service, keep_s, &hello);
         let answer = tokio::select! {
+            biased;
             answer = next_packet(&mut route) => answer?,
             _ = link.ended() => return Err(broken()),
-            never = ask_later(&link) => match never {},
+            // The answer may never come: mostly the link was replaced because none did.
+            () = self.link_replaced(link.serial()) => return Err(broken()),
+            never = ask_meanwhile(link) => match never {},
         };
         let answered = connecting.handle_answer(answer)?;
         if let Err(reason) = trust.check(service, &answered.peer) {
@@ -139,6 +151,7 @@ impl Attachment {
         let leg = LegId(0);
         let (core, finish) = answered.finish(leg, clock::now())?;
         route.send(&finish);
+        let tickets = route.tickets.clone();
         let session = route.into_leg(leg, |port| Session::new(core, leg, port));
         session.set_label(format!("session with {service}"));
         self.inner.routes.remember(session.clone());
@@ -146,6 +159,7 @@ impl Attachment {
             self.clone(),
             session.clone(),
             service.to_owned(),
+            tickets,
             link.serial(),
         ));
         match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
@@ -157,6 +171,11 @@ impl Attachment {
                 Err(ConnectError::TimedOut(ANSWER_LIMIT))
             }
         }
+    }
+
+    /// How long sessions of this attachment are kept without a path, in seconds.
+    fn keep_s(&self) -> u64 {
+        self.inner.settings.session.params.keep_s
     }
 
     /// Takes sessions that others make to services published over this attachment; `on_session` gets
@@ -245,11 +264,12 @@ fn broken() -> ConnectError {
     }
 }
 
-/// Finds out whether it is the link that an answer is missing for. Never ends.
-async fn ask_later(link: &Link) -> Infallible {
+/// Finds out whether it is the link that an answer is missing for. Asks at once: where the path has just
+/// died, every moment until then is waited for in the end. Never ends.
+async fn ask_meanwhile(link: &Link) -> Infallible {
     loop {
-        tokio::time::sleep(ASK_AFTER).await;
         link.ask();
+        tokio::time::sleep(ASK_AFTER).await;
     }
 }
 
@@ -265,9 +285,29 @@ async fn next_packet(route: &mut NewRoute) -> Result<Packet, ConnectError> {
     }
 }
 
-/// Makes a new path for a session that this agent began, whenever it needs one. Its first one is on the
-/// link `serial`.
-async fn keep_alive(attachment: Attachment, session: Session, service: String, mut serial: u64) {
+/// Makes a new path for a session that this agent began, whenever it needs one, and has its ticket
+/// deleted when it has ended. Its first path is on the link `serial`.
+async fn keep_alive(
+    attachment: Attachment,
+    session: Session,
+    service: String,
+    tickets: Tickets,
+    serial: u64,
+) {
+    keep_path(&attachment, &session, &service, &tickets, serial).await;
+    // A ticket that stays expires by itself, so nobody waits long for this.
+    if let Ok(Ok(link)) = tokio::time::timeout(DISCARD_LIMIT, attachment.link()).await {
+        tickets.discard(&link);
+    }
+}
+
+async fn keep_path(
+    attachment: &Attachment,
+    session: &Session,
+    service: &str,
+    tickets: &Tickets,
+    mut serial: u64,
+) {
     let mut wait = Backoff::new();
     let mut unknown = 0;
     loop {
@@ -289,11 +329,13 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
         };
         session.waits(WaitsFor::FarEnd, "", None);
         serial = link.serial();
-        let port = attachment.inner.routes.resume(&link, &service, &session);
+        let keep_s = attachment.keep_s();
+        let routes = &attachment.inner.routes;
+        let port = routes.resume(&link, service, keep_s, session, tickets);
         let active = tokio::select! {
             active = tokio::time::timeout(RESUME_LIMIT, session.leg_active(port.id())) => active == Ok(true),
             () = attachment.link_replaced(serial) => false,
-            never = ask_later(&link) => match never {},
+            never = ask_meanwhile(&link) => match never {},
         };
         if active {
             unknown = 0;
@@ -310,6 +352,13 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
                 if unknown >= MAX_UNKNOWN {
                     session.close(Code::UnknownSession, &text);
                     return;
+                }
+            }
+            Some((code, _)) if is_no_ticket(code) => {
+                if let Some(ticket) = port.presented() {
+                    // At most two are refused, then a name opens the route.
+                    tickets.refused(ticket);
+                    continue;
                 }
             }
             Some((code, text)) if is_final(code) => {
@@ -329,6 +378,10 @@ async fn keep_alive(attachment: Attachment, session: Session, service: String, m
 
 fn is_unknown(code: u64) -> bool {
     matches!(Code::from_number(code), Some(Code::UnknownSession))
+}
+
+fn is_no_ticket(code: u64) -> bool {
+    matches!(Code::from_number(code), Some(Code::TicketUnknown))
 }
 
 /// What no further attempt can change.

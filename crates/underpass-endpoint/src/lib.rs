@@ -19,6 +19,7 @@ pub mod link;
 mod network;
 mod outgoing;
 mod packets;
+mod recall;
 mod routes;
 mod session;
 pub mod splice;

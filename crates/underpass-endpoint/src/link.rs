@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,9 +17,10 @@ use underpass_carrier::{Carrier, CarrierError, CarrierInfo, Sink, Source};
 use underpass_proto::packet::{Packet, PacketDecoder, PacketError, PacketKind, Refused};
 use underpass_proto::route::{self, RouteHeader};
 use underpass_proto::session::{self as core, LegError, LegId};
-use underpass_proto::{DecodeError, Role, Speaker};
+use underpass_proto::{DecodeError, Role, Speaker, Time};
 use underpass_seal::{OpeningKey, Space, TAG_LEN};
 
+use crate::clock;
 use crate::outgoing::{HeaderSealer, Outgoing};
 use crate::session::{LegPort, Session};
 
@@ -146,7 +147,11 @@ pub struct Link {
     opener: Mutex<Option<HeaderOpener>>,
     router: Arc<dyn Router>,
     writer: Arc<WriterSignal>,
+    /// When a byte passed last, in either direction, in microseconds of the process's clock.
+    last_byte: AtomicU64,
     ended: Mutex<Option<LinkEnd>>,
+    /// How long nothing had passed when the carrier ended by itself.
+    cut_after: OnceLock<Duration>,
     ended_signal: Notify,
 }
 
@@ -259,7 +264,9 @@ impl Link {
             opener: Mutex::new(None),
             router,
             writer: port.writer.clone(),
+            last_byte: AtomicU64::new(clock::now().as_micros()),
             ended: Mutex::new(None),
+            cut_after: OnceLock::new(),
             ended_signal: Notify::new(),
         });
         *lock(&port.link) = Arc::downgrade(&link);
@@ -384,6 +391,26 @@ impl Link {
         }
     }
 
+    /// Where the carrier has ended by itself: for how long nothing had passed on it, in either
+    /// direction.
+    pub(crate) fn cut_after(&self) -> Option<Duration> {
+        self.cut_after.get().copied()
+    }
+
+    fn byte_passed(&self) {
+        let now = clock::now().as_micros();
+        self.last_byte.store(now, Ordering::Relaxed);
+    }
+
+    fn end(&self, end: LinkEnd) {
+        if matches!(end, LinkEnd::Carrier(_) | LinkEnd::Closed) {
+            let last = Time::from_micros(self.last_byte.load(Ordering::Relaxed));
+            let _ = self.cut_after.set(clock::now().since(last));
+        }
+        *lock(&self.ended) = Some(end);
+        self.ended_signal.notify_waiters();
+    }
+
     /// Whether the link has ended.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -485,8 +512,7 @@ async fn run(
         refuse(sink.as_mut(), *code).await;
     }
     tracing::debug!(link = %link.id, carrier = link.info.carrier, "link ended: {end}");
-    *lock(&link.ended) = Some(end.clone());
-    link.ended_signal.notify_waiters();
+    link.end(end.clone());
     link.router.link_down(&link, &end);
     link.session.leg_lost(link.id);
     link.session.note_change();
@@ -520,7 +546,10 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
             },
         };
         match received {
-            Some(Ok(chunk)) => decoder.push(chunk),
+            Some(Ok(chunk)) => {
+                link.byte_passed();
+                decoder.push(chunk);
+            }
             Some(Err(error)) => return error.into(),
             None => return LinkEnd::Closed,
         }
@@ -535,7 +564,7 @@ struct Silence {
 }
 
 impl Silence {
-    const FIRST: Duration = Duration::from_secs(1);
+    const FIRST: Duration = Duration::from_millis(500);
     const LAST: Duration = Duration::from_secs(8);
 
     fn new() -> Self {
@@ -583,6 +612,7 @@ async fn write(link: &Arc<Link>, sink: &mut dyn Sink) -> LinkEnd {
         if let Err(error) = poll_fn(|cx| sink.poll_send(cx, &mut out.queue)).await {
             return error.into();
         }
+        link.byte_passed();
         out.recount();
     }
 }

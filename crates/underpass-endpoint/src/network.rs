@@ -12,8 +12,8 @@ use underpass_carrier::ladder::{Memory, Network, Remembered};
 const MOST: u64 = 256 * 1024;
 
 /// The network that leads to the relay, as a key. `peer` is the relay's address, or a box's, as far
-/// as it is known; without it the system's default way counts.
-pub(crate) fn key(relay: &RelayUrl, peer: Option<SocketAddr>) -> String {
+/// as it is known; without it the system's default way counts. `proxy` is what decides about the way.
+pub(crate) fn key(relay: &RelayUrl, peer: Option<SocketAddr>, proxy: Option<&str>) -> String {
     let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
     let towards = peer.map(|peer| peer.ip());
     let way = way_to(&table, towards);
@@ -21,7 +21,7 @@ pub(crate) fn key(relay: &RelayUrl, peer: Option<SocketAddr>) -> String {
         local: local_address(peer),
         gateway: way.as_ref().and_then(|(gateway, _)| *gateway),
         interface: way.as_ref().map(|(_, interface)| interface.as_str()),
-        proxy: None,
+        proxy,
         relay: &relay.to_string(),
     };
     network.key()

@@ -10,6 +10,7 @@ use underpass_proto::code::Code;
 use underpass_proto::packet::{Packet, PacketKind, Resume, SessionId};
 use underpass_proto::route::{self, RouteHeader};
 use underpass_proto::session::{LegError, LegId};
+use underpass_proto::ticket::{FirstTickets, Handle, Ticket};
 use underpass_seal::PublicKey;
 
 use crate::link::{Link, LinkEnd, RouteSource, Router, SourceId};
@@ -42,8 +43,50 @@ pub(crate) enum RouteEvent {
 }
 
 enum Entry {
-    Handshake(mpsc::Sender<RouteEvent>),
+    Handshake(mpsc::Sender<RouteEvent>, Tickets),
     Leg(Arc<RouteLeg>),
+}
+
+/// The first tickets of one session that this agent begins; clones are the same ones. Sessions that
+/// others begin have none here.
+#[derive(Clone, Default)]
+pub(crate) struct Tickets(Arc<Mutex<FirstTickets>>);
+
+impl Tickets {
+    fn lock(&self) -> MutexGuard<'_, FirstTickets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what the relay gave; a ticket whose place it takes is deleted.
+    fn take_in(&self, link: &Link, given: route::Ticket) {
+        let route::Ticket { ticket, handle, .. } = given;
+        let old = self.lock().take_in(Ticket::new(ticket), Handle(handle));
+        if let Some(old) = old {
+            link.send_header(route::Discard { handle: old.0 }.into());
+        }
+    }
+
+    /// The relay's ticket authority does not know one.
+    pub(crate) fn refused(&self, ticket: &Ticket) {
+        self.lock().refused(ticket);
+    }
+
+    /// Has the ticket deleted: the session has ended.
+    pub(crate) fn discard(&self, link: &Link) {
+        let handle = self.lock().handle();
+        if let Some(Handle(handle)) = handle {
+            link.send_header(route::Discard { handle }.into());
+        }
+    }
+}
+
+/// How a route is opened.
+#[derive(Clone)]
+enum Opening {
+    /// By the service's name; and for how many seconds the session is kept.
+    Name(String, u64),
+    /// By a ticket.
+    Ticket(Ticket),
 }
 
 /// Handles a route that came in with a HELLO.
@@ -73,6 +116,7 @@ pub(crate) struct NewRoute {
     pub(crate) link: Arc<Link>,
     pub(crate) route: u32,
     pub(crate) events: mpsc::Receiver<RouteEvent>,
+    pub(crate) tickets: Tickets,
     kept: bool,
 }
 
@@ -91,7 +135,8 @@ impl NewRoute {
         session: impl FnOnce(Arc<RouteLeg>) -> Session,
     ) -> Session {
         self.kept = true;
-        let port = RouteLeg::new(self.link.clone(), self.route, leg, None);
+        let tickets = self.tickets.clone();
+        let port = RouteLeg::new(self.link.clone(), self.route, leg, None, tickets);
         let session = session(port.clone());
         port.begin(&session, &self.routes);
         // From here on packets go to the session; those before it are in `events`.
@@ -172,14 +217,17 @@ impl Routes {
         self: &Arc<Self>,
         link: &Arc<Link>,
         service: &str,
+        keep_s: u64,
         hello: &Packet,
     ) -> NewRoute {
         let route = self.new_number(link);
         let (sender, events) = mpsc::channel(HANDSHAKE_PACKETS);
-        self.insert(link, route, Entry::Handshake(sender));
+        let tickets = Tickets::default();
+        self.insert(link, route, Entry::Handshake(sender, tickets.clone()));
         let header = route::Open {
             route,
             service: service.to_owned(),
+            keep_s,
         }
         .into();
         link.send_routed(header, unframed(hello));
@@ -188,20 +236,29 @@ impl Routes {
             link: link.clone(),
             route,
             events,
+            tickets,
             kept: false,
         }
     }
 
-    /// Opens a route as a further leg of a session that this agent began: it resumes there.
+    /// Opens a route as a further leg of a session that this agent began: it resumes there. The
+    /// session's ticket opens it; where there is none, or none is good, the service's name.
     pub(crate) fn resume(
         self: &Arc<Self>,
         link: &Arc<Link>,
         service: &str,
+        keep_s: u64,
         session: &Session,
+        tickets: &Tickets,
     ) -> Arc<RouteLeg> {
         let route = self.new_number(link);
         let leg = session.new_leg_id();
-        let port = RouteLeg::new(link.clone(), route, leg, Some(service.to_owned()));
+        let ticket = tickets.lock().to_present().cloned();
+        let opening = match ticket {
+            Some(ticket) => Opening::Ticket(ticket),
+            None => Opening::Name(service.to_owned(), keep_s),
+        };
+        let port = RouteLeg::new(link.clone(), route, leg, Some(opening), tickets.clone());
         self.insert(link, route, Entry::Leg(port.clone()));
         port.begin(session, self);
         session.add_leg(leg, port.clone());
@@ -270,12 +327,14 @@ impl Routes {
                     return refuse(Code::NoService.number());
                 };
                 let (sender, events) = mpsc::channel(HANDSHAKE_PACKETS);
-                self.insert(link, route, Entry::Handshake(sender));
+                let tickets = Tickets::default();
+                self.insert(link, route, Entry::Handshake(sender, tickets.clone()));
                 let new = NewRoute {
                     routes: self.clone(),
                     link: link.clone(),
                     route,
                     events,
+                    tickets,
                     kept: false,
                 };
                 let peer = PeerInfo {
@@ -308,7 +367,7 @@ impl Routes {
             .cloned()
             .ok_or(Code::UnknownSession.number())?;
         let leg = session.new_leg_id();
-        let port = RouteLeg::new(link.clone(), route, leg, None);
+        let port = RouteLeg::new(link.clone(), route, leg, None, Tickets::default());
         port.begin(&session, self);
         session.add_leg(leg, port.clone());
         match session.handle_packet(leg, packet) {
@@ -335,7 +394,7 @@ impl Routes {
             let table = self.lock();
             match table.routes.get(&(link.serial(), route)) {
                 Some(Entry::Leg(leg)) => leg.clone(),
-                Some(Entry::Handshake(sender)) => {
+                Some(Entry::Handshake(sender, _)) => {
                     // More than a handshake needs is nobody's loss: the route ends by its time limit.
                     let _ = sender.try_send(RouteEvent::Packet(packet));
                     return;
@@ -353,10 +412,20 @@ impl Routes {
         }
     }
 
+    fn given(&self, link: &Link, given: route::Ticket) {
+        let tickets = match self.lock().routes.get(&(link.serial(), given.route)) {
+            Some(Entry::Leg(leg)) => leg.tickets.clone(),
+            Some(Entry::Handshake(_, tickets)) => tickets.clone(),
+            // The ticket before it is as good.
+            None => return,
+        };
+        tickets.take_in(link, given);
+    }
+
     fn gone(&self, link: &Link, gone: route::Gone) {
         let entry = self.lock().routes.remove(&(link.serial(), gone.route));
         match entry {
-            Some(Entry::Handshake(sender)) => {
+            Some(Entry::Handshake(sender, _)) => {
                 let _ = sender.try_send(RouteEvent::Gone {
                     code: gone.code,
                     text: gone.text,
@@ -393,8 +462,9 @@ impl Router for AgentRouter {
                 }
             }
             RouteHeader::Gone(gone) => routes.gone(link, gone),
-            // Only agents say this, and the link reads only what relays say.
-            RouteHeader::Open(_) => {}
+            RouteHeader::Ticket(given) => routes.given(link, given),
+            // Only agents say these, and the link reads only what relays say.
+            RouteHeader::Open(_) | RouteHeader::Reopen(_) | RouteHeader::Discard(_) => {}
         }
     }
 
@@ -425,8 +495,11 @@ pub(crate) struct RouteLeg {
     link: Arc<Link>,
     route: u32,
     leg: LegId,
-    /// The first packet opens the route to this service.
-    opens: Mutex<Option<String>>,
+    /// The first packet opens the route so.
+    opens: Mutex<Option<Opening>>,
+    /// The ticket that it was opened by.
+    presented: Option<Ticket>,
+    tickets: Tickets,
     bound: OnceLock<Bound>,
     paused: AtomicBool,
     finished: AtomicBool,
@@ -440,12 +513,24 @@ struct Bound {
 }
 
 impl RouteLeg {
-    fn new(link: Arc<Link>, route: u32, leg: LegId, opens: Option<String>) -> Arc<RouteLeg> {
+    fn new(
+        link: Arc<Link>,
+        route: u32,
+        leg: LegId,
+        opens: Option<Opening>,
+        tickets: Tickets,
+    ) -> Arc<RouteLeg> {
+        let presented = match &opens {
+            Some(Opening::Ticket(ticket)) => Some(ticket.clone()),
+            _ => None,
+        };
         Arc::new(RouteLeg {
             link,
             route,
             leg,
             opens: Mutex::new(opens),
+            presented,
+            tickets,
             bound: OnceLock::new(),
             paused: AtomicBool::new(false),
             finished: AtomicBool::new(false),
@@ -466,6 +551,11 @@ impl RouteLeg {
 
     pub(crate) fn id(&self) -> LegId {
         self.leg
+    }
+
+    /// The first ticket that the route was opened by, if it was.
+    pub(crate) fn presented(&self) -> Option<&Ticket> {
+        self.presented.as_ref()
     }
 
     /// Why the route ended, if it did.
@@ -536,9 +626,15 @@ impl RouteLeg {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         match opens {
-            Some(service) => route::Open {
+            Some(Opening::Name(service, keep_s)) => route::Open {
                 route: self.route,
                 service,
+                keep_s,
+            }
+            .into(),
+            Some(Opening::Ticket(ticket)) => route::Reopen {
+                route: self.route,
+                ticket: *ticket.as_bytes(),
             }
             .into(),
             None => route::Data { route: self.route }.into(),
@@ -587,6 +683,11 @@ impl LegPort for RouteLeg {
         {
             self.link.wake(bound.source);
         }
+    }
+
+    /// What is routed is not acknowledged by the link's own session, which must be told to ask.
+    fn answer_missing(&self) {
+        self.link.ask();
     }
 
     fn done(&self, _replaced: bool) {

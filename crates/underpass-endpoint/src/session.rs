@@ -49,6 +49,8 @@ pub(crate) trait LegPort: Send + Sync {
     fn wake(&self);
     /// The leg carries the session from now on. Called with the session locked.
     fn activated(&self, _core: &core::Session) {}
+    /// An answer is overdue on the leg. Called with the session locked.
+    fn answer_missing(&self) {}
     /// The session has no more use for the leg, because another one has taken its place (`replaced`)
     /// or the session ends: send what was pulled, then end it.
     fn done(&self, replaced: bool);
@@ -81,6 +83,8 @@ pub(crate) struct State {
     closed: Option<Closed>,
     established: bool,
     active: Option<LegId>,
+    /// The leg that is late with an answer, until somebody was told.
+    late: Option<LegId>,
     suspect: Option<LegId>,
     /// How its path came to be where it is.
     story: Story,
@@ -88,6 +92,14 @@ pub(crate) struct State {
     label: Option<String>,
     /// The time for which the timer task is set.
     armed: Option<Time>,
+}
+
+impl State {
+    fn answer_missing(&self, leg: LegId) {
+        if let Some(port) = self.legs.get(&leg) {
+            port.answer_missing();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -162,6 +174,7 @@ impl Session {
             closed: None,
             established: false,
             active: None,
+            late: None,
             suspect: None,
             armed: None,
         };
@@ -230,6 +243,7 @@ impl Session {
             Event::LegActive { leg } => {
                 let before = state.active.replace(leg);
                 let went_on = before != Some(leg) && state.core.resumes() > 0;
+                state.late = None;
                 state.suspect = None;
                 let Some(port) = state.legs.get(&leg) else {
                     return self.inner.changed.notify_waiters();
@@ -242,7 +256,14 @@ impl Session {
                 }
                 self.inner.changed.notify_waiters();
             }
+            Event::AnswerMissing { leg } => state.answer_missing(leg),
+            Event::LegLate { leg } => {
+                state.answer_missing(leg);
+                state.late = Some(leg);
+                self.inner.changed.notify_waiters();
+            }
             Event::LegSuspect { leg } => {
+                state.answer_missing(leg);
                 state.suspect = Some(leg);
                 state.story.doubted(clock::now());
                 self.inner.changed.notify_waiters();
@@ -497,6 +518,11 @@ impl Session {
         self.with(|state, _| state.core.update_keys());
     }
 
+    /// How often something is to be said on a leg that is silent otherwise.
+    pub(crate) fn keep_alive_every(&self, every: Duration) {
+        self.with(|state, _| state.core.set_ping_after(every));
+    }
+
     /// Waits until `check` finds what it looks for.
     async fn wait<R>(&self, mut check: impl FnMut(&mut State) -> Option<R>) -> R {
         loop {
@@ -537,6 +563,15 @@ impl Session {
                 .map(|leg| Some(WantsLeg::Suspect(leg)))
         })
         .await
+    }
+
+    /// Waits until the leg that carries the session is late with an answer; each time is told once.
+    pub(crate) async fn leg_late(&self) {
+        self.wait(|state| {
+            let late = state.late.take()?;
+            (state.active == Some(late)).then_some(())
+        })
+        .await;
     }
 
     /// Waits until `leg` carries the session (true), or is gone or the session ended (false).

@@ -49,7 +49,7 @@ impl From<Failed> for TrialError {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Carrier(error) => TrialError::Carrier(error),
-            Failed::Path(reason) => TrialError::Path(reason),
+            Failed::Path(reason) | Failed::Cut(reason) => TrialError::Path(reason),
             Failed::Stale(error) | Failed::Final(error) => TrialError::Relay(error),
         }
     }

@@ -6,6 +6,7 @@
 
 mod authority;
 mod haproxy;
+mod microsocks;
 mod nginx;
 mod place;
 mod squid;
@@ -25,6 +26,7 @@ use crate::server::{accepts, folder};
 
 pub use authority::Authority;
 pub use haproxy::Haproxy;
+pub use microsocks::Microsocks;
 pub use nginx::{Buffering, NginxFront};
 pub use place::{Enclosed, Installed, Place};
 pub use squid::{Asks, Squid, SquidRules};

@@ -40,7 +40,9 @@ pub use link::Link;
 pub use middlebox::{Direction, Middlebox, Temper};
 pub use namespace::{Namespace, available, left_behind};
 pub use process::{Memory, Process, Signal};
-pub use scene::{CARRIERS, CLIENT, Options, Scene, Way, each_carrier, side_by_side};
+pub use scene::{
+    CARRIERS, CLIENT, Options, QUIC, Scene, Way, each_carrier, each_carrier_and_quic, side_by_side,
+};
 pub use story::Story;
 pub use topology::{Cable, Lab, TwoFirewalls};
 pub use tunnel::{Agent, Entrance, Entrances, Relay, RelayOptions, Told};

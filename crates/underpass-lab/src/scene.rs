@@ -4,9 +4,9 @@
 //! # fn main() -> anyhow::Result<()> {
 //! use std::time::Duration;
 //! use underpass_lab::traffic::{self, Service};
-//! use underpass_lab::{Options, Scene, TwoFirewalls, each_carrier};
+//! use underpass_lab::{Scene, each_carrier};
 //! each_carrier(2, |carrier| {
-//!     let scene = Scene::start(TwoFirewalls::new()?, &Options::by(carrier))?;
+//!     let scene = Scene::by(carrier)?;
 //!     let service = Service::count(&scene.net.a, 0)?;
 //!     let way = scene.way("count", service.address())?;
 //!     let stream = traffic::connect(&scene.net.b, way.address(), Duration::from_secs(30))?;
@@ -23,15 +23,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::firewall::Policy;
 use crate::harness::{self, Skip};
 use crate::process::Process;
-use crate::topology::TwoFirewalls;
+use crate::topology::{Cable, TwoFirewalls};
 use crate::tunnel::{Agent, Entrance, Relay, RelayOptions, Told};
 
-/// Every carrier over HTTP, by the name that `--carrier` takes; the firewalls let no UDP out.
+/// Every carrier over TCP, by the name that `--carrier` takes.
 pub const CARRIERS: [&str; 8] = [
     "upgrade", "h2", "ws", "stream", "posts", "h2posts", "poll", "text",
 ];
+/// The carrier over UDP, for which the firewalls have to let more out.
+pub const QUIC: &str = "quic";
 
 /// The user that the client's machine belongs to. The publisher's is the first administrator.
 pub const CLIENT: &str = "client";
@@ -48,12 +51,32 @@ pub struct Options {
 }
 
 impl Options {
-    /// Both agents by one carrier, over plain HTTP.
+    /// Both agents by one carrier, over plain HTTP; by [`QUIC`] where the relay listens for that on UDP port 443.
     pub fn by(carrier: &str) -> Self {
+        let arguments = match carrier {
+            QUIC => ["--quic-listen", "0.0.0.0:443"].map(str::to_owned).into(),
+            _ => Vec::new(),
+        };
         Self {
             carrier: Some(carrier.into()),
+            relay: RelayOptions {
+                arguments,
+                ..RelayOptions::default()
+            },
             ..Self::default()
         }
+    }
+
+    /// A network whose firewalls let out what the carrier needs: web traffic, and HTTP/3 only for [`QUIC`].
+    ///
+    /// # Errors
+    /// As [`TwoFirewalls::new`].
+    pub fn network(&self) -> Result<TwoFirewalls> {
+        let policy = match self.carrier.as_deref() {
+            Some(QUIC) => Policy::web_and_quic(),
+            _ => Policy::web(),
+        };
+        TwoFirewalls::with(&policy, Cable::Plain, Cable::Plain)
     }
 
     /// The same over HTTPS, with a certificate that the relay signs itself.
@@ -94,6 +117,15 @@ impl Way {
 }
 
 impl Scene {
+    /// Both agents by one carrier, on a network of their own that lets it through.
+    ///
+    /// # Errors
+    /// As [`Scene::start`].
+    pub fn by(carrier: &str) -> Result<Self> {
+        let options = Options::by(carrier);
+        Self::start(options.network()?, &options)
+    }
+
     /// Starts the relay on `net` and logs both agents in.
     ///
     /// # Errors
@@ -156,8 +188,8 @@ impl Scene {
     }
 }
 
-/// Does `work` for every carrier, at most `at_once` of them side by side, each on a thread with a log folder of its own.
-/// `UNDERPASS_CARRIERS` (names with commas between) restricts it to some while one looks for a fault.
+/// Does `work` for every carrier over TCP, at most `at_once` of them side by side, each on a thread with a log folder of
+/// its own. `UNDERPASS_CARRIERS` (names with commas between) restricts it to some while one looks for a fault.
 ///
 /// # Errors
 /// What went wrong, for each carrier where something did. Skipped when the work was.
@@ -165,14 +197,29 @@ pub fn each_carrier(
     at_once: usize,
     work: impl Fn(&'static str) -> Result<()> + Sync,
 ) -> Result<()> {
+    side_by_side(&wanted(CARRIERS.into_iter()), at_once, work)
+}
+
+/// As [`each_carrier`], and for [`QUIC`] too.
+///
+/// # Errors
+/// As [`each_carrier`].
+pub fn each_carrier_and_quic(
+    at_once: usize,
+    work: impl Fn(&'static str) -> Result<()> + Sync,
+) -> Result<()> {
+    let all = wanted(CARRIERS.into_iter().chain([QUIC]));
+    side_by_side(&all, at_once, work)
+}
+
+fn wanted(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
     let wanted = std::env::var("UNDERPASS_CARRIERS").ok();
     let wanted = |name: &&str| {
         wanted
             .as_ref()
             .is_none_or(|list| list.split(',').any(|word| word == *name))
     };
-    let names: Vec<&'static str> = CARRIERS.into_iter().filter(wanted).collect();
-    side_by_side(&names, at_once, work)
+    names.filter(wanted).collect()
 }
 
 /// Does `work` for each of `names`, as [`each_carrier`] does for the carriers.

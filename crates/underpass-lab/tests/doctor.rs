@@ -1,15 +1,13 @@
 //! What `underpass doctor` says about networks of which it is known what is in the way.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use underpass_lab::{
-    Agent, Finished, Host, Process, Relay, RelayOptions, Skip, TwoFirewalls, exec, tests,
-    wait_until,
-};
+use underpass_lab::boxes::{Buffering, NginxFront, Tinyproxy};
+use underpass_lab::{Agent, Finished, Relay, RelayOptions, TwoFirewalls, exec, tests};
 
 fn main() -> ExitCode {
     tests!(
@@ -222,11 +220,15 @@ fn a_firewall_that_lets_nothing_out_is_told() -> Result<()> {
 /// agent - firewall - nginx as it is by default - relay on the same host.
 fn a_box_that_removes_upgrades_is_told() -> Result<()> {
     let net = TwoFirewalls::new()?;
-    let relay = Relay::start(&net.relay)?;
-    let front = format!("location / {{ proxy_pass {}; }}", relay.url());
-    let _nginx = Nginx::start(&net.relay, 80, &front)?;
+    let options = RelayOptions {
+        port: 80,
+        ..RelayOptions::default()
+    };
+    let _relay = Relay::start_with(&net.relay, &options)?;
+    let onward = SocketAddr::from((net.relay.address(), options.port));
+    let nginx = NginxFront::start(&net.relay, 8080, onward, Buffering::Default)?;
     let agent = Agent::unknown(&net.a)?;
-    let url = format!("http://{}", net.relay.address());
+    let url = format!("http://{}", nginx.address());
     let told = Told::by(&agent, &[&url], &[])?;
     ensure!(told.exit == Some(0), "{}", told.json);
     for name in ["upgrade", "ws"] {
@@ -257,15 +259,7 @@ fn a_proxy_that_asks_who_it_is_is_told() -> Result<()> {
     };
     let relay = Relay::start_with(&net.relay, &options)?;
     let host = net.relay.address();
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("tinyproxy.conf");
-    let lines = format!(
-        "Port 8080\nListen {host}\nTimeout 600\nBasicAuth lab canary-of-doctor\nConnectPort 80\n"
-    );
-    std::fs::write(&file, lines)?;
-    let mut command = net.relay.command("tinyproxy");
-    command.args(["-d", "-c"]).arg(&file);
-    let _proxy = serving(&net.relay, "tinyproxy", 8080, command)?;
+    let _proxy = Tinyproxy::asking(&net.relay, 8080, ("lab", "canary-of-doctor"))?;
     let agent = Agent::unknown(&net.a)?;
     for (user, exit, code, verdict) in [
         ("", Some(3), Some("UP-PROXY-AUTH"), "BLOCKED"),
@@ -300,10 +294,9 @@ fn a_proxy_that_asks_who_it_is_is_told() -> Result<()> {
 /// agent - firewall - a web server that answers everything with one page.
 fn a_captive_portal_is_told() -> Result<()> {
     let net = TwoFirewalls::new()?;
-    let page = "default_type text/html; location / { return 200 '<html>Welcome</html>'; }";
-    let _nginx = Nginx::start(&net.relay, 80, page)?;
+    let nginx = NginxFront::portal(&net.relay, 8080, "<html>Welcome</html>")?;
     let agent = Agent::unknown(&net.a)?;
-    let url = format!("http://{}", net.relay.address());
+    let url = format!("http://{}", nginx.address());
     let told = Told::by(&agent, &[&url], &[])?;
     ensure!(told.exit == Some(5), "{}", told.json);
     ensure!(told.json["code"] == "UP-PORTAL", "{}", told.json);
@@ -360,49 +353,4 @@ fn no_credential_is_shown() -> Result<()> {
 
 fn text<'a>(row: &'a Value, field: &str) -> &'a str {
     row[field].as_str().unwrap_or_default()
-}
-
-/// A running nginx with one server.
-struct Nginx {
-    _process: Process,
-    _folder: tempfile::TempDir,
-}
-
-impl Nginx {
-    fn start(host: &Host, port: u16, server: &str) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let own = folder.path().display();
-        let file = folder.path().join("nginx.conf");
-        let at = SocketAddr::from((host.address(), port));
-        std::fs::write(
-            &file,
-            format!(
-                "daemon off;\nuser root;\nworker_processes 1;\npid {own}/pid;\nerror_log stderr warn;\n\
-                 events {{ worker_connections 1024; }}\nhttp {{\naccess_log off;\nclient_body_temp_path {own}/body;\n\
-                 proxy_temp_path {own}/proxy;\nfastcgi_temp_path {own}/fastcgi;\nuwsgi_temp_path {own}/uwsgi;\n\
-                 scgi_temp_path {own}/scgi;\nserver {{ listen {at};\n{server}\n}}\n}}\n"
-            ),
-        )?;
-        let mut command = host.command("nginx");
-        command.arg("-c").arg(&file).arg("-p").arg(folder.path());
-        command.args(["-e", "stderr"]);
-        Ok(Self {
-            _process: serving(host, "nginx", port, command)?,
-            _folder: folder,
-        })
-    }
-}
-
-/// Starts a server, and waits until it takes connections.
-fn serving(host: &Host, name: &str, port: u16, command: std::process::Command) -> Result<Process> {
-    let process = host.spawn(name, command);
-    let process = process.map_err(|_| Skip::because(format!("{name} is not installed")))?;
-    let at = SocketAddr::from((host.address(), port));
-    wait_until(&format!("{name} accepts connections"), LIMIT, || {
-        if process.exited()?.is_some() {
-            bail!("{name} ended\n{}", process.log_tail());
-        }
-        Ok(host.inside(|| TcpStream::connect(at))?.ok())
-    })?;
-    Ok(process)
 }

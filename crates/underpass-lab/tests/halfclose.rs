@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use underpass_lab::traffic::{self, Pattern, Service};
-use underpass_lab::{
-    Entrance, Finished, Options, Process, Scene, TwoFirewalls, each_carrier, exec, tests,
-};
+use underpass_lab::{Entrance, Finished, Process, Scene, each_carrier_and_quic, exec, tests};
 
 fn main() -> ExitCode {
     tests!(
@@ -33,17 +31,13 @@ fn main() -> ExitCode {
 const LIMIT: Duration = Duration::from_secs(90);
 const MEBIBYTE: u64 = 1 << 20;
 
-fn scene(carrier: &str) -> Result<Scene> {
-    Scene::start(TwoFirewalls::new()?, &Options::by(carrier))
-}
-
 fn dial(scene: &Scene, to: SocketAddr) -> Result<TcpStream> {
     traffic::connect(&scene.net.b, to, LIMIT)
 }
 
 fn the_count_comes_after_the_client_has_shut_its_side() -> Result<()> {
-    each_carrier(3, |carrier| {
-        let scene = scene(carrier)?;
+    each_carrier_and_quic(3, |carrier| {
+        let scene = Scene::by(carrier)?;
         let service = Service::count(&scene.net.a, 0)?;
         let way = scene.way("count", service.address())?;
         for length in [0, 1, 3 * MEBIBYTE + 1] {
@@ -61,8 +55,8 @@ fn the_count_comes_after_the_client_has_shut_its_side() -> Result<()> {
 fn the_service_shuts_its_side_first() -> Result<()> {
     const GREETING: u64 = 300_000;
     const REPLY: u64 = 2 * MEBIBYTE;
-    each_carrier(3, |carrier| {
-        let scene = scene(carrier)?;
+    each_carrier_and_quic(3, |carrier| {
+        let scene = Scene::by(carrier)?;
         let (findings, found) = channel();
         let findings = Mutex::new(findings);
         let service = Service::start(&scene.net.a, 0, move |stream, _| {
@@ -116,8 +110,8 @@ impl Patient {
 
 fn a_cut_falls_between_the_shutdown_and_the_answer() -> Result<()> {
     const LENGTH: u64 = MEBIBYTE;
-    each_carrier(5, |carrier| {
-        let scene = scene(carrier)?;
+    each_carrier_and_quic(5, |carrier| {
+        let scene = Scene::by(carrier)?;
         let (fwa, fwb) = (&scene.net.firewall_a, &scene.net.firewall_b);
         let patient = Patient::start(&scene)?;
         let way = scene.way("patient", patient.service.address())?;
@@ -205,8 +199,8 @@ fn abort(stream: TcpStream) -> Result<()> {
 }
 
 fn an_abort_is_an_error_on_the_other_side() -> Result<()> {
-    each_carrier(3, |carrier| {
-        let scene = scene(carrier)?;
+    each_carrier_and_quic(3, |carrier| {
+        let scene = Scene::by(carrier)?;
         for (name, length) in [("at-once", 0), ("few", 10), ("many", 2 * MEBIBYTE)] {
             let service = Service::abort(&scene.net.a, 0, 3, length)?;
             let way = scene.way(name, service.address())?;
@@ -236,8 +230,8 @@ fn an_abort_is_an_error_on_the_other_side() -> Result<()> {
 }
 
 fn an_abort_during_a_cut_is_an_error_too() -> Result<()> {
-    each_carrier(5, |carrier| {
-        let scene = scene(carrier)?;
+    each_carrier_and_quic(5, |carrier| {
+        let scene = Scene::by(carrier)?;
         let (abort_now, told) = channel::<()>();
         let told = Mutex::new(told);
         let service = Service::start(&scene.net.a, 0, move |mut stream, _| {
@@ -279,8 +273,8 @@ fn sees_breaks(service: &Service, count: u64) -> Result<()> {
 }
 
 fn the_death_of_an_agent_is_no_clean_end() -> Result<()> {
-    each_carrier(3, |carrier| {
-        let scene = scene(carrier)?;
+    each_carrier_and_quic(3, |carrier| {
+        let scene = Scene::by(carrier)?;
         let echo = Service::echo(&scene.net.a, 0)?;
         let mut errors = 0;
         for orderly in [true, false] {
@@ -338,8 +332,8 @@ fn nc(scene: &Scene, service: &str, input: &[u8]) -> Result<Finished> {
 }
 
 fn nc_keeps_half_close_and_tells_of_an_abort() -> Result<()> {
-    each_carrier(3, |carrier| {
-        let scene = scene(carrier)?;
+    each_carrier_and_quic(3, |carrier| {
+        let scene = Scene::by(carrier)?;
         let count = Service::count(&scene.net.a, 0)?;
         let fragile = Service::abort(&scene.net.a, 0, 4, 1000)?;
         let services = [("count", count.address()), ("fragile", fragile.address())];
@@ -371,8 +365,8 @@ const FAILING: [(&str, &str); 3] = [
 ];
 
 fn a_failed_dial_reaches_the_near_program() -> Result<()> {
-    each_carrier(3, |carrier| {
-        let scene = scene(carrier)?;
+    each_carrier_and_quic(3, |carrier| {
+        let scene = Scene::by(carrier)?;
         let _published = publish_failing(&scene)?;
         for (name, code) in FAILING {
             let done = nc(&scene, name, b"")?;

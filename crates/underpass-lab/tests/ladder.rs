@@ -14,9 +14,8 @@ fn main() -> ExitCode {
 
 /// How long anything may take on a busy machine. Decides nothing but when a hanging test ends.
 const LIMIT: Duration = Duration::from_secs(180);
-/// A change of carrier took longer than this, and something is wrong: the requirement is 5 s, on a machine that does
-/// nothing else.
-const LONGEST_STALL: Duration = Duration::from_secs(15);
+/// The longest time that a change of carrier may keep an exchange waiting.
+const LONGEST_STALL: Duration = Duration::from_secs(5);
 /// Sent and waited for, again and again.
 const PIECE: usize = 64 * 1024;
 /// Carriers that failed are tried again sooner than users would want it.
@@ -51,7 +50,7 @@ fn a_box_that_changes_its_mind_costs_no_byte() -> Result<()> {
         service.tally().connections() == 1,
         "the channel was made anew"
     );
-    ensure!(longest < LONGEST_STALL, "a stall of {longest:?}");
+    ensure!(longest <= LONGEST_STALL, "a stall of {longest:?}");
     println!(
         "{best}, then {}: {count} exchanges of {PIECE} bytes on one connection, the longest took {longest:.1?}",
         changes.join(", ")

@@ -1,7 +1,7 @@
 //! Programs that know nothing of Underpass use real servers through both firewalls, by every carrier.
 //!
 //! Topology of each: server and publisher on `a` behind firewall A, client programs on `b` behind firewall B, the relay
-//! in public between them. The firewalls let nothing out but TCP to ports 80, 443 and 8080, and nothing in.
+//! in XX
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use underpass_lab::server::{Nginx, Postgres, Redis, SshServer};
 use underpass_lab::traffic::{self, Pattern};
 use underpass_lab::{
-    CLIENT, Finished, Options, Scene, TwoFirewalls, Way, each_carrier, exec, side_by_side, tests,
+    CLIENT, Finished, Options, Scene, Way, each_carrier_and_quic, exec, side_by_side, tests,
 };
 
 fn main() -> ExitCode {
@@ -34,21 +34,21 @@ const LOOK: Duration = Duration::from_millis(1500);
 const AT_ONCE: usize = 3;
 
 fn psql_and_pgbench() -> Result<()> {
-    each_carrier(AT_ONCE, |carrier| {
+    each_carrier_and_quic(AT_ONCE, |carrier| {
         use_postgres(&scene(&Options::by(carrier))?)
     })
 }
 
 fn ssh_and_scp() -> Result<()> {
-    each_carrier(AT_ONCE, |carrier| use_ssh(&scene(&Options::by(carrier))?))
+    each_carrier_and_quic(AT_ONCE, |carrier| use_ssh(&scene(&Options::by(carrier))?))
 }
 
 fn curl() -> Result<()> {
-    each_carrier(AT_ONCE, |carrier| use_nginx(&scene(&Options::by(carrier))?))
+    each_carrier_and_quic(AT_ONCE, |carrier| use_nginx(&scene(&Options::by(carrier))?))
 }
 
 fn redis_cli_and_benchmark() -> Result<()> {
-    each_carrier(AT_ONCE, |carrier| use_redis(&scene(&Options::by(carrier))?))
+    each_carrier_and_quic(AT_ONCE, |carrier| use_redis(&scene(&Options::by(carrier))?))
 }
 
 /// Two servers on `a`. A connection of the client's is led from one to the other and stays the same connection.
@@ -156,7 +156,7 @@ fn all_programs_over_https() -> Result<()> {
 }
 
 fn scene(options: &Options) -> Result<Scene> {
-    Scene::start(TwoFirewalls::new()?, options)
+    Scene::start(options.network()?, options)
 }
 
 fn run(command: &mut Command) -> Result<Finished> {

@@ -1,5 +1,5 @@
 //! What can be wrong with the way through a proxy has a code of its own and says what to do, and nobody finds a password
-//! in what an agent logs, at whatever level.
+//! in what an agent logs, nor a token in what a relay does, at whatever level.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,15 +12,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md4::Digest as _;
 use underpass_lab::boxes::{
-    Asks, Connects, Enclosed, Installed, Login, Manners, Place, Squid, SquidRules, Stubborn,
+    Asks, Connects, Enclosed, Installed, Login, Manners, Microsocks, Place, Squid, SquidRules,
+    Stubborn,
 };
-use underpass_lab::{Finished, Host, Options, Policy, Relay, RelayOptions, exec, tests};
+use underpass_lab::{
+    Agent, Finished, Host, Options, Policy, Relay, RelayOptions, Told, TwoFirewalls, exec, tests,
+};
 
 fn main() -> ExitCode {
     tests!(
         passwords_wrong_and_missing_are_told_apart_and_never_logged,
         proxies_that_do_not_help_are_told_apart,
         a_relay_with_another_key_is_refused,
+        what_opens_a_door_is_not_logged,
     )
 }
 
@@ -31,17 +35,39 @@ const PASSWORD: &str = "Tr0ub4dor&3";
 const WRONG: &str = "Tr0ub4dor&4";
 
 fn squid(gate: &Host, asks: Asks) -> Result<Installed> {
-    let rules = SquidRules {
+    let squid = Squid::start(gate, PORT, &rules(asks))?;
+    let login = Some((USER, PASSWORD));
+    Ok(told(Installed::proxy(squid.address(), login, squid)))
+}
+
+fn rules(asks: Asks) -> SquidRules {
+    SquidRules {
         user: USER.into(),
         password: PASSWORD.into(),
         ..SquidRules::asking(asks)
+    }
+}
+
+/// Spoken to by TLS, so that nobody before it reads the password.
+fn over_tls(gate: &Host) -> Result<Installed> {
+    let rules = SquidRules {
+        over_tls: true,
+        ..rules(Asks::Basic)
     };
     let squid = Squid::start(gate, PORT, &rules)?;
-    Ok(told(Installed::proxy(
-        squid.address(),
-        Some((USER, PASSWORD)),
-        squid,
-    )))
+    let authority = squid.authority().context("it signs")?.certificate();
+    let login = Some((USER, PASSWORD));
+    let installed = Installed::speaking("https", squid.address(), login, squid);
+    Ok(told(
+        installed.with("UNDERPASS_CA", &authority.to_string_lossy()),
+    ))
+}
+
+fn socks(gate: &Host) -> Result<Installed> {
+    let login = (USER, PASSWORD);
+    let proxy = Microsocks::asking(gate, PORT, login)?;
+    let installed = Installed::speaking("socks5", proxy.address(), Some(login), proxy);
+    Ok(told(installed))
 }
 
 fn ntlm(gate: &Host) -> Result<Installed> {
@@ -98,19 +124,20 @@ fn proxy_url(enclosed: &Enclosed, login: &str) -> Result<String> {
         .environment
         .first()
         .context("it is told of a proxy")?;
-    let (_, address) = url
-        .rsplit_once('@')
-        .or(url.rsplit_once("//"))
-        .context("a URL")?;
-    Ok(format!("http://{login}{address}"))
+    let (scheme, rest) = url.split_once("://").context("a URL")?;
+    let (_, address) = rest.rsplit_once('@').unwrap_or(("", rest));
+    Ok(format!("{scheme}://{login}{address}"))
 }
 
 fn passwords_wrong_and_missing_are_told_apart_and_never_logged() -> Result<()> {
     type Start = fn(&Host) -> Result<Installed>;
-    let schemes: [(&str, Start, &str); 3] = [
+    // How it is called where it is not answered, the proxy, and the user's name in its address.
+    let schemes: [(&str, Start, &str); 5] = [
         ("Basic", |gate| squid(gate, Asks::Basic), USER),
         ("Digest", |gate| squid(gate, Asks::Digest), USER),
         ("NTLM", ntlm, "LAB%5Cclerk"),
+        ("Basic", over_tls, USER),
+        ("a user name and password", socks, USER),
     ];
     for (scheme, start, user) in schemes {
         let enclosed = Enclosed::start(&Place::Gateway(start), Duration::ZERO, Options::default())?;
@@ -273,7 +300,7 @@ fn proxies_that_do_not_help_are_told_apart() -> Result<()> {
 fn a_relay_with_another_key_is_refused() -> Result<()> {
     let place = Place::Nowhere(Policy::web());
     let options = Options {
-        client: underpass_lab::Told {
+        client: Told {
             environment: vec![("UNDERPASS_PATIENCE".into(), "3s".into())],
             relay: None,
         },
@@ -285,5 +312,88 @@ fn a_relay_with_another_key_is_refused() -> Result<()> {
     let _other = Relay::start(&enclosed.scene.net.relay)?;
     let code = code_of(&ask(&enclosed, &[])?)?;
     ensure!(code == "UP-KEY", "{code}");
+    Ok(())
+}
+
+/// Codes and tokens, in what the relay and both agents log and say when everything is logged.
+fn what_opens_a_door_is_not_logged() -> Result<()> {
+    let net = TwoFirewalls::new()?;
+    let options = RelayOptions {
+        arguments: vec!["--log".into(), "trace".into()],
+        ..RelayOptions::default()
+    };
+    let relay = Relay::start_with(&net.relay, &options)?;
+    let trace = Told {
+        environment: vec![("UNDERPASS_LOG".into(), "trace".into())],
+        relay: None,
+    };
+    let publisher = Agent::unknown(&net.a)?.told(trace.clone());
+    let client = Agent::unknown(&net.b)?.told(trace);
+    let mut said = Vec::new();
+    let mut run = |agent: &Agent, arguments: &[&str]| -> Result<String> {
+        let done = exec::output(&mut agent.command(arguments)?, LIMIT)?.success()?;
+        said.extend_from_slice(&done.stderr);
+        Ok(done.text().trim().to_owned())
+    };
+    let setup = fs::read_to_string(relay.setup_file())?;
+    let setup = setup.trim();
+    run(&publisher, &["login", relay.url(), "--setup", setup])?;
+    let invitation = run(&publisher, &["users", "invite", "client"])?;
+    run(&client, &["login", relay.url(), "--invite", &invitation])?;
+    let again = exec::output(
+        &mut client.command(&["login", relay.url(), "--invite", &invitation])?,
+        LIMIT,
+    )?;
+    let token = run(&client, &["users", "token", "meter"])?;
+    let wrong = format!("upt_{}", "5ec2e7".repeat(11))
+        .split_at(68)
+        .0
+        .to_owned();
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        for (token, status) in [(&token, "404"), (&wrong, "401")] {
+            let mut curl = net.b.command("curl");
+            curl.args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                version,
+                "-d",
+                "",
+            ]);
+            curl.args(["-H", &format!("Authorization: Bearer {token}")]);
+            curl.arg(format!("{}/plain/open?service=none", relay.url()));
+            let done = exec::output(&mut curl, LIMIT)?.success()?;
+            ensure!(done.text() == status, "{version}: {}", done.text());
+        }
+    }
+    said.extend_from_slice(&again.stderr);
+    let mut texts = vec![("what commands said".to_owned(), said)];
+    for entry in fs::read_dir(net.lab.logs())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        texts.push((name, fs::read(entry.path())?));
+    }
+    let relays = texts.iter().any(|(name, text)| {
+        let traced = text.windows(5).any(|word| word == b"TRACE");
+        name.starts_with("relay") && traced
+    });
+    ensure!(relays, "the relay has logged nothing");
+    for (name, text) in &texts {
+        for (what, secret) in [
+            ("the invitation", invitation.as_str()),
+            ("the token", &token[4..]),
+            ("a wrong token", &wrong[4..]),
+            ("the setup code", setup),
+        ] {
+            // The relay shows that one on its terminal, where it is meant to be.
+            if what == "the setup code" && name.starts_with("relay") {
+                continue;
+            }
+            let mut parts = text.windows(secret.len());
+            let found = parts.any(|part| part == secret.as_bytes());
+            ensure!(!found, "{what} is in {name}");
+        }
+    }
     Ok(())
 }

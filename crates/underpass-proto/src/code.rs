@@ -236,6 +236,18 @@ codes! {
         "the request's body is too large",
         "the client sends more at once than the relay takes",
         "send it in several requests";
+    0x28 TooManyAttempts TOO_MANY_ATTEMPTS "UP-ATTEMPTS", PermissionDenied, retry true, exit 3:
+        "too many wrong tokens came from this address",
+        "somebody goes on with a token that is misspelt, revoked or expired, or guesses",
+        "wait for as long as the answer says, then show a token that is valid";
+    0x29 TicketUnknown TICKET_UNKNOWN "UP-TICKET", NotConnected, retry true, exit 5:
+        "the ticket is not good",
+        "it was used before, has expired, or is not this machine's or this session's",
+        "nothing to do: the agent re-opens the path by the service's name";
+    0x2a AuthorityUnreachable AUTHORITY_UNREACHABLE "UP-AUTHORITY", HostUnreachable, retry true, exit 5:
+        "the relay cannot reach its ticket authority",
+        "the authority is down or is being started anew",
+        "wait: agents try again by themselves; living connections go on; the relay's log says more";
 }
 
 impl Code {

@@ -8,14 +8,14 @@
 //!
 //! A route belongs to one hop: the two agents and the relay between them know it by a
 //! different number on each side. Its packets are counted per direction from 0; only packets
-//! with [`Data`], [`Open`] or [`Incoming`] before them count.
+//! with [`Data`], [`Open`], [`Reopen`] or [`Incoming`] before them count.
 
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::Speaker;
 use crate::packet::{MAX_ROUTE_HEADER, PacketKind, put_prefix, whole};
 use crate::varint;
-use crate::wire::{Auto, Codec, DecodeError, Label, Text, body, messages};
+use crate::wire::{Auto, Codec, DecodeError, Label, Secret, Text, body, messages};
 
 body! {
     /// Opens a route to whoever publishes a service. The payload is the first packet for it.
@@ -24,6 +24,43 @@ body! {
         pub route: u32,
         /// The service, as the user named it; at most 255 bytes.
         pub service: String as Label<255>,
+        /// How long the agent keeps the session without a path, in seconds: tickets last longer.
+        pub keep_s: u64,
+    }
+}
+
+body! {
+    /// Opens a route for a session that is kept at both ends, by the first of its two tickets. The
+    /// payload is its RESUME, which holds the second one, sealed.
+    pub struct Reopen {
+        /// The new route: picked by the agent, even, not in use.
+        pub route: u32,
+        /// The first ticket. It says where the far endpoint is to the ticket authority alone.
+        pub ticket: [u8; 32] as Secret,
+    }
+}
+
+body! {
+    /// The first ticket for the next time. It comes before anything of the far endpoint. The one
+    /// that opened this route is good until this one is used. No payload.
+    pub struct Ticket {
+        /// The route that brought it.
+        pub route: u32,
+        /// The ticket.
+        pub ticket: [u8; 32] as Secret,
+        /// What deletes it, whichever of the session's tickets it is then.
+        pub handle: [u8; 16],
+        /// How long it is good for, in seconds from when it was given out or last renewed; the
+        /// relay renews it while the route is open.
+        pub lifetime_s: u64,
+    }
+}
+
+body! {
+    /// The session of a ticket has ended: nobody needs it any more. No payload, no answer.
+    pub struct Discard {
+        /// As it came with the ticket.
+        pub handle: [u8; 16],
     }
 }
 
@@ -113,6 +150,12 @@ messages! {
     0x06 Dropped in [Relay];
     /// The route is no more.
     0x07 Gone in [Agent, Relay];
+    /// Opens a route by a ticket.
+    0x08 Reopen in [Agent];
+    /// The ticket for the next time.
+    0x09 Ticket in [Relay];
+    /// A ticket is not needed any more.
+    0x0a Discard in [Agent];
 }
 
 impl RouteHeader {
@@ -126,9 +169,9 @@ impl RouteHeader {
         })
     }
 
-    /// The route that the header is about.
-    pub fn route(&self) -> u32 {
-        match self {
+    /// The route that the header is about, where it is about one.
+    pub fn route(&self) -> Option<u32> {
+        Some(match self {
             RouteHeader::Open(it) => it.route,
             RouteHeader::Incoming(it) => it.route,
             RouteHeader::Data(it) => it.route,
@@ -136,7 +179,10 @@ impl RouteHeader {
             RouteHeader::GoOn(it) => it.route,
             RouteHeader::Dropped(it) => it.route,
             RouteHeader::Gone(it) => it.route,
-        }
+            RouteHeader::Reopen(it) => it.route,
+            RouteHeader::Ticket(it) => it.route,
+            RouteHeader::Discard(_) => return None,
+        })
     }
 }
 
@@ -196,8 +242,45 @@ mod samples_of_headers {
                 Open {
                     route: 2,
                     service: "db.alice".into(),
+                    keep_s: 600,
                 },
-                "01 02 08 64622e616c696365",
+                "01 02 08 64622e616c696365 4258",
+            )]
+        }
+    }
+
+    impl Sampled for Reopen {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Reopen {
+                    route: 4,
+                    ticket: [0xaa; 32],
+                },
+                "08 04 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            )]
+        }
+    }
+
+    impl Sampled for Ticket {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Ticket {
+                    route: 4,
+                    ticket: [0xbb; 32],
+                    handle: [0xcc; 16],
+                    lifetime_s: 4200,
+                },
+                "09 04 bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb \
+                 cccccccccccccccccccccccccccccccc 5068",
+            )]
+        }
+    }
+
+    impl Sampled for Discard {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                Discard { handle: [0xcc; 16] },
+                "0a cccccccccccccccccccccccccccccccc",
             )]
         }
     }
@@ -275,7 +358,7 @@ mod tests {
 
     #[test]
     fn each_side_says_only_what_is_its_to_say() {
-        let open = Bytes::from_static(b"\x01\x02\x02db");
+        let open = Bytes::from_static(b"\x01\x02\x02db\x00");
         assert!(RouteHeader::decode_whole(Speaker::Agent, open.clone()).is_ok());
         assert_eq!(
             RouteHeader::decode_whole(Speaker::Relay, open),

@@ -12,6 +12,7 @@
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
 //! | `group` | what other relays have changed in a store that several share |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
+//! | [`authority`] | the ticket authority: who gives out and checks first tickets |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
 //! | [`target`] | services that the relay dials itself |
 //! | [`handed`], `turn` | sockets from a service manager, and which process uses them |
@@ -21,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod attachment;
+pub mod authority;
 mod clock;
 pub mod code;
 mod desk;

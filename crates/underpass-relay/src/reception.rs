@@ -17,16 +17,17 @@ use underpass_proto::control::{CONTROL_SERVICE, Control, ControlDecoder};
 use underpass_proto::packet::SessionId;
 use underpass_proto::{Code, Speaker};
 use underpass_seal::PublicKey;
-use underpass_store::Name;
+use underpass_store::{Name, ServiceId};
 
 use crate::attachment::Attached;
+use crate::authority::{Authority, AuthorityError, RENEW_EVERY};
 use crate::clock;
 use crate::desk::{Caller, Desk, Origin, hub_member};
-use crate::hub::{AttachmentId, Check, Source};
+use crate::hub::{AttachmentId, Check, Given, Question, Source, Wanted};
 use crate::log::{Kind, Log, Note};
 use crate::policy::Standing;
 use crate::refusal::Refusal;
-use crate::switch::Switch;
+use crate::switch::{Errand, Switch};
 use crate::target::{self, RELAY_OWNER, RelayService};
 
 /// Questions to the store at once: it answers one after the other in any case.
@@ -37,11 +38,13 @@ pub(crate) struct Reception {
     acceptor: Acceptor,
     switch: Arc<Switch>,
     desk: Arc<Desk>,
+    authority: Arc<dyn Authority>,
     log: Log,
     /// Attachments by the name of their hop session, to find them when it is resumed.
     by_session: Mutex<HashMap<SessionId, Arc<Attached>>>,
     next: AtomicU64,
     checks: Arc<Semaphore>,
+    errands: Arc<Semaphore>,
     /// The relay is shutting down: nobody new is taken in.
     stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -52,6 +55,7 @@ impl Reception {
         acceptor: Acceptor,
         switch: Arc<Switch>,
         desk: Arc<Desk>,
+        authority: Arc<dyn Authority>,
         log: Log,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -59,10 +63,12 @@ impl Reception {
             acceptor,
             switch,
             desk,
+            authority,
             log,
             by_session: Mutex::default(),
             next: AtomicU64::new(1),
             checks: Arc::new(Semaphore::new(MOST_CHECKS)),
+            errands: Arc::new(Semaphore::new(MOST_CHECKS)),
             stop,
             tasks: TaskTracker::new(),
         });
@@ -73,6 +79,15 @@ impl Reception {
                 reception.tasks.spawn(examining);
             }
         });
+        let weak = Arc::downgrade(&reception);
+        reception.switch.set_registrar(move |errand| {
+            if let Some(reception) = weak.upgrade() {
+                let running = Arc::clone(&reception).run_errand(errand);
+                reception.tasks.spawn(running);
+            }
+        });
+        let renewing = Arc::clone(&reception).renew_tickets();
+        reception.tasks.spawn(renewing);
         reception
     }
 
@@ -296,6 +311,70 @@ impl Reception {
         found.map_err(|why| why.code)
     }
 
+    async fn run_errand(self: Arc<Self>, errand: Errand) {
+        let Ok(_turn) = self.errands.acquire().await else {
+            return;
+        };
+        match errand {
+            Errand::Ask(question) => {
+                let check = question.check;
+                let answer = self.authorize(question).await;
+                self.switch
+                    .with_hub(|hub, now| hub.authorized(check, answer, now));
+            }
+            Errand::Discard(handle) => {
+                if let Err(error) = self.authority.forget(handle).await {
+                    // It expires by itself.
+                    tracing::debug!("a ticket was not deleted: {error}");
+                }
+            }
+        }
+    }
+
+    async fn authorize(&self, question: Question) -> Result<Given, Refusal> {
+        let Question { claim, wanted, .. } = question;
+        let (answer, issued) = match wanted {
+            Wanted::Issue { service, keep } => {
+                let far = far_address(service);
+                (self.authority.issue(claim, far, keep).await, true)
+            }
+            Wanted::Check { ticket } => (self.authority.check(claim, ticket).await, false),
+        };
+        let granted = answer.map_err(|error| match error {
+            AuthorityError::NotGood(why) => {
+                tracing::info!("a ticket was refused: {why}");
+                Refusal::of(Code::TicketUnknown)
+            }
+            AuthorityError::Unreachable(why) => {
+                tracing::warn!(
+                    "a route was refused: the ticket authority cannot be reached: {why}"
+                );
+                Refusal::of(Code::AuthorityUnreachable)
+            }
+        })?;
+        let unknown = || Refusal::of(Code::TicketUnknown);
+        Ok(Given {
+            service: service_at(&granted.far).ok_or_else(unknown)?,
+            ticket: granted.ticket,
+            handle: granted.handle,
+            lifetime: granted.lifetime,
+            issued,
+        })
+    }
+
+    /// Has the tickets of open routes last, until the relay stops.
+    async fn renew_tickets(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RENEW_EVERY) => {}
+                () = self.stop.cancelled() => return,
+            }
+            if let Err(error) = self.authority.renew(self.switch.tickets()).await {
+                tracing::warn!("tickets were not renewed: {error}");
+            }
+        }
+    }
+
     async fn examine(self: Arc<Self>, check: Check) {
         let verdict = match self.checks.acquire().await {
             Ok(_turn) => self.desk.examine(&check, clock::calendar()).await,
@@ -304,6 +383,15 @@ impl Reception {
         self.switch
             .with_hub(|hub, now| hub.verdict(check.check, verdict, now));
     }
+}
+
+/// Where a far endpoint is, in the words of relays that share their services: the service's number.
+fn far_address(service: ServiceId) -> Vec<u8> {
+    service.0.to_be_bytes().to_vec()
+}
+
+fn service_at(far: &[u8]) -> Option<ServiceId> {
+    Some(ServiceId(i64::from_be_bytes(far.try_into().ok()?)))
 }
 
 /// Ends a control channel, and waits until its agent has read it to its end.

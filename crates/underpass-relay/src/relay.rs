@@ -25,6 +25,7 @@ use underpass_store::{
     DataFolder, DataFolderError, Fault, OpenError, SetupCodeError, SqliteStore, Store,
 };
 
+use crate::authority::{Authority, InStore};
 use crate::clock;
 use crate::code::OneTimeCode;
 use crate::desk::{Desk, Rules};
@@ -128,18 +129,20 @@ impl Relay {
     /// # Errors
     /// See [`StartError`]; nothing runs then.
     pub async fn start(settings: Settings) -> Result<RelayHandle, StartError> {
-        Self::start_on(settings, Handed::default()).await
+        Self::start_with(settings, Handed::default(), None).await
     }
 
-    /// The same on sockets that were handed to this process, unless there are none. They are used once
-    /// no process before this one, with the same data folder, takes clients in on them any more; until
-    /// then clients wait in their queues.
+    /// The same with sockets that were handed to this process, and with a ticket authority of the caller's.
+    /// Without sockets the relay opens those of its settings. Handed ones are used once no process before
+    /// this one, with the same data folder, takes clients in on them any more; until then clients wait in
+    /// their queues. Without an authority the relay has its own, in its store.
     ///
     /// # Errors
     /// See [`StartError`]; nothing runs then.
-    pub async fn start_on(
+    pub async fn start_with(
         mut settings: Settings,
         handed: Handed,
+        authority: Option<Arc<dyn Authority>>,
     ) -> Result<RelayHandle, StartError> {
         settings.check()?;
         let succeeds = !handed.is_empty();
@@ -202,7 +205,11 @@ impl Relay {
         let desk = Arc::new(desk);
         let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
-        let reception = Reception::new(acceptor, to_switch, desk, to_log, stop.clone());
+        let own = Arc::new(InStore::begin(Arc::clone(&store)).await?);
+        let keeping_tickets = Arc::clone(&own).keep_time(stop.clone());
+        let authority = authority.unwrap_or(own);
+        let reception = Reception::new(acceptor, to_switch, desk, authority, to_log, stop.clone());
+        reception.tasks.spawn(keeping_tickets);
         plain.begin(&reception, identity.public(), config, stop.clone());
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);

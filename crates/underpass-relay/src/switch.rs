@@ -7,22 +7,31 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use underpass_endpoint::{Link, LinkEnd, Router};
-use underpass_proto::route::{Gone, Incoming, Open, RouteHeader};
+use underpass_proto::packet::{Hello, Packet, PacketKind, Resume, SessionId};
+use underpass_proto::route::{self, Gone, Incoming, RouteHeader};
+use underpass_proto::ticket::{Handle, Ticket};
 use underpass_proto::{Code, Time};
 
 use crate::attachment::Attached;
 use crate::clock;
 use crate::gate::Gate;
-use crate::hub::{AttachmentId, Command, Hub, Limits, LinkId, Load, RouteEnd};
+use crate::hub::{
+    AttachmentId, Command, Given, Hub, Limits, LinkId, Load, Opening, Path, RouteEnd,
+};
 use crate::lane::{Lane, Pool, Pushed};
 use crate::log::{Kind, Log, Note};
 use crate::queue::Marks;
 use crate::refusal::Refusal;
+
+/// The longest that an agent may ask a ticket to be kept for: a week. A session that is kept for longer is
+/// opened by name after that.
+const LONGEST_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One link, as the switch knows it.
 struct Port {
@@ -56,6 +65,17 @@ pub(crate) struct Switch {
     log: Log,
     /// Answers the hub's questions; set once, before the first link.
     examiner: std::sync::OnceLock<Box<dyn Fn(crate::hub::Check) + Send + Sync>>,
+    /// Brings questions and news to the ticket authority; set once, before the first link.
+    registrar: std::sync::OnceLock<Box<dyn Fn(Errand) + Send + Sync>>,
+}
+
+/// Something for the ticket authority.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// To be answered by [`Hub::authorized`].
+    Ask(crate::hub::Question),
+    /// A ticket that nobody needs any more.
+    Discard(Handle),
 }
 
 impl std::fmt::Debug for Switch {
@@ -77,6 +97,7 @@ impl Switch {
             pool: Pool::new(marks, room),
             log,
             examiner: std::sync::OnceLock::new(),
+            registrar: std::sync::OnceLock::new(),
         })
     }
 
@@ -87,6 +108,24 @@ impl Switch {
     ) {
         let first = self.examiner.set(Box::new(examiner)).is_ok();
         debug_assert!(first, "there is one examiner");
+    }
+
+    /// Says who goes to the ticket authority; it must not block.
+    pub(crate) fn set_registrar(&self, registrar: impl Fn(Errand) + Send + Sync + 'static) {
+        let first = self.registrar.set(Box::new(registrar)).is_ok();
+        debug_assert!(first, "there is one registrar");
+    }
+
+    fn send_to_authority(&self, errand: Errand) {
+        match self.registrar.get() {
+            Some(registrar) => registrar(errand),
+            None => tracing::error!("nobody goes to the ticket authority"),
+        }
+    }
+
+    /// The handles of the tickets of all open routes.
+    pub(crate) fn tickets(&self) -> Vec<Handle> {
+        lock(&self.hub).tickets()
     }
 
     /// Does something with the hub, then carries out what it decides.
@@ -211,10 +250,26 @@ impl Switch {
     fn take(&self, port: &Arc<Port>, link: &Arc<Link>, header: RouteHeader, payload: Bytes) {
         match header {
             RouteHeader::Data(data) => self.forward(port, data.route, payload),
-            RouteHeader::Open(open) => self.open(port, link, open, payload),
+            RouteHeader::Open(route::Open {
+                route,
+                service,
+                keep_s,
+            }) => {
+                let keep = Duration::from_secs(keep_s).min(LONGEST_KEEP);
+                let path = Path::Named { service, keep };
+                self.open(port, link, route, path, payload);
+            }
+            RouteHeader::Reopen(route::Reopen { route, ticket }) => {
+                let path = Path::Ticketed(Ticket::new(ticket));
+                self.open(port, link, route, path, payload);
+            }
+            RouteHeader::Discard(route::Discard { handle }) => {
+                self.send_to_authority(Errand::Discard(Handle(handle)));
+            }
             RouteHeader::Gone(gone) => self.with_hub(|hub, _| hub.gone(port.id, gone)),
             // Only relays say these, and the link reads only what agents say.
             RouteHeader::Incoming(_)
+            | RouteHeader::Ticket(_)
             | RouteHeader::Wait(_)
             | RouteHeader::GoOn(_)
             | RouteHeader::Dropped(_) => {}
@@ -238,8 +293,8 @@ impl Switch {
         }
     }
 
-    fn open(&self, port: &Arc<Port>, link: &Arc<Link>, open: Open, payload: Bytes) {
-        let route = open.route;
+    fn open(&self, port: &Port, link: &Arc<Link>, route: u32, path: Path, payload: Bytes) {
+        let session = session_of(&payload);
         let known = lock(&port.lanes).contains_key(&route);
         if !known {
             let inward = Lane::new(&self.pool, link, route);
@@ -253,8 +308,13 @@ impl Switch {
             lock(&port.lanes).insert(route, Lanes { inward, outward });
         }
         // Of a number in use the hub says that the link is to be closed.
-        let key = *lock(&port.key);
-        if !self.with_hub(|hub, _| hub.open(port.id, open, key)) {
+        let opening = Opening {
+            route,
+            path,
+            session,
+            key: *lock(&port.key),
+        };
+        if !self.with_hub(|hub, _| hub.open(port.id, opening)) {
             // The attachment was ended, and the link is about to be.
             lock(&port.lanes).remove(&route);
             link.close();
@@ -267,6 +327,9 @@ impl Switch {
                 Some(examine) => examine(check),
                 None => tracing::error!("nobody answers the questions of the hub"),
             },
+            Command::Authorize(question) => self.send_to_authority(Errand::Ask(question)),
+            Command::Give { end, given } => self.give(end, &given),
+            Command::Discard { handle } => self.send_to_authority(Errand::Discard(handle)),
             Command::Join {
                 near,
                 far,
@@ -297,6 +360,19 @@ impl Switch {
                 };
                 self.log.write(Note::of_route(kind, event));
             }
+        }
+    }
+
+    /// Sent before anything that comes from the other end, since that is not joined yet.
+    fn give(&self, end: RouteEnd, given: &Given) {
+        if let Some((_, link)) = self.end_of(end) {
+            let header = route::Ticket {
+                route: end.route,
+                ticket: *given.ticket.as_bytes(),
+                handle: given.handle.0,
+                lifetime_s: given.lifetime.as_secs(),
+            };
+            link.send_header(header.into());
         }
     }
 
@@ -353,6 +429,17 @@ impl Switch {
             Some(outward) => outward.finish(gone),
             None => link.send_header(gone.into()),
         }
+    }
+}
+
+/// The session that the first packet of a route is of. This, and nothing else of what agents say to each
+/// other, a relay reads: a ticket is good for one session.
+fn session_of(payload: &Bytes) -> Option<SessionId> {
+    let packet = Packet::parse_unframed(payload.clone()).ok()?;
+    match packet.kind {
+        PacketKind::Hello => Some(Hello::decode(packet.body).ok()?.session),
+        PacketKind::Resume => Some(Resume::decode(packet.body).ok()?.session),
+        _ => None,
     }
 }
 

@@ -13,6 +13,7 @@ mod machines;
 mod open;
 mod rights;
 mod services;
+mod tickets;
 mod users;
 
 use std::fmt;
@@ -20,6 +21,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use sqlx::{Sqlite, SqlitePool, Transaction};
+use underpass_proto::Time;
+use underpass_proto::ticket::{Handle, Line};
 
 use crate::{
     Access, AccessEntry, AccessError, AppendError, CodeDigest, Enrolled, Event, EventFilter,
@@ -220,6 +223,30 @@ impl Store for SqliteStore {
 
     fn access_list(&self, service: ServiceId) -> StoreFuture<'_, Vec<AccessEntry>> {
         Box::pin(self.0.access_list(service))
+    }
+
+    fn advance_ticket_clock(&self, at_least: Time) -> StoreFuture<'_, Time> {
+        Box::pin(self.0.advance_ticket_clock(at_least))
+    }
+
+    fn add_ticket<'a>(&'a self, line: &'a Line) -> StoreFuture<'a, ()> {
+        Box::pin(self.0.add_ticket(line))
+    }
+
+    fn ticket<'a>(&'a self, digest: &'a [u8; 32]) -> StoreFuture<'a, Option<Line>> {
+        Box::pin(self.0.ticket(digest))
+    }
+
+    fn replace_ticket<'a>(&'a self, before: &'a Line, after: &'a Line) -> StoreFuture<'a, bool> {
+        Box::pin(self.0.replace_ticket(before, after))
+    }
+
+    fn renew_tickets<'a>(&'a self, handles: &'a [Handle], now: Time) -> StoreFuture<'a, u64> {
+        Box::pin(self.0.renew_tickets(handles, now))
+    }
+
+    fn forget_ticket(&self, handle: Handle) -> StoreFuture<'_, bool> {
+        Box::pin(self.0.forget_ticket(handle))
     }
 
     fn rights_revision(&self) -> StoreFuture<'_, u64> {

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::pin::Pin;
 
+use underpass_proto::Time;
+use underpass_proto::ticket::{Handle, Line};
+
 use crate::{
     Access, AccessEntry, AccessError, AppendError, CodeDigest, Enrolled, Event, EventFilter,
     EventRetention, Fault, Invitation, InvitationId, InviteError, Machine, MachineId, MachineKey,
@@ -208,6 +211,31 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// A service's access list, everyone first; empty for an unknown service.
     fn access_list(&self, service: ServiceId) -> StoreFuture<'_, Vec<AccessEntry>>;
+
+    // Tickets.
+
+    /// Moves the clock of the ticket authority to `at_least`, unless it is beyond that already, and
+    /// forgets the lines that have expired by then. Returns where the clock is now.
+    ///
+    /// It is no calendar: it goes on where it stood when the authority was last there, so that no
+    /// set clock and no pause expires a ticket. Authorities that share a store move one clock.
+    fn advance_ticket_clock(&self, at_least: Time) -> StoreFuture<'_, Time>;
+
+    /// Keeps a new line.
+    fn add_ticket<'a>(&'a self, line: &'a Line) -> StoreFuture<'a, ()>;
+
+    /// The line of which a ticket with this digest is the current one or the next.
+    fn ticket<'a>(&'a self, digest: &'a [u8; 32]) -> StoreFuture<'a, Option<Line>>;
+
+    /// Puts `after` in the place of `before`. Returns false, and changes nothing, where the line is
+    /// not as `before` any more.
+    fn replace_ticket<'a>(&'a self, before: &'a Line, after: &'a Line) -> StoreFuture<'a, bool>;
+
+    /// Renews the lines of these names at `now`, as [`Line::renew`] does. Returns how many there are.
+    fn renew_tickets<'a>(&'a self, handles: &'a [Handle], now: Time) -> StoreFuture<'a, u64>;
+
+    /// Forgets a line. Returns whether there was one.
+    fn forget_ticket(&self, handle: Handle) -> StoreFuture<'_, bool>;
 
     // Other relays.
 

@@ -14,8 +14,10 @@ use std::collections::VecDeque;
 use bytes::{Buf as _, Bytes};
 
 use crate::answers::read_answer as read;
+use crate::coding::Coding;
 use crate::error::CarrierError;
 use crate::kind::kind_by_name;
+pub use crate::proxy::fuzzing::{bypass, challenge, login, ntlm, pac, proxy_url};
 use crate::request::{IdPlace, Part, parse_request};
 use crate::span::{self, Decoder, Event, SpanBuf};
 use crate::url::RelayUrl;
@@ -36,6 +38,14 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("carrier_read_answer", read_answer),
     ("carrier_url", url),
     ("carrier_server", server),
+    ("carrier_coding", coding),
+    ("carrier_issuer", issuer),
+    ("carrier_challenge", challenge),
+    ("carrier_login", login),
+    ("carrier_ntlm", ntlm),
+    ("carrier_pac", pac),
+    ("carrier_proxy_url", proxy_url),
+    ("carrier_bypass", bypass),
 ];
 
 /// What a request asks for: the first line is path and query, the second one the cookies; the first
@@ -159,6 +169,35 @@ pub fn read_answer(data: &[u8]) {
     assert_eq!(read(more.into(), number).is_err(), received.end);
     let cut = Bytes::copy_from_slice(&body[..body.len() - 1]);
     assert!(read(cut, number).is_err(), "stops inside a span");
+}
+
+/// The body of a numbered request that came as text.
+pub fn coding(data: &[u8]) {
+    let read = |text: Vec<u8>| Coding::Text.read(text.into());
+    let Ok(bytes) = read(data.to_vec()) else {
+        return;
+    };
+    assert!(bytes.len() <= data.len());
+    let mut body = Coding::Text.write([bytes.clone()].into());
+    let text = body.copy_to_bytes(body.remaining());
+    assert!(text.len() <= Coding::Text.written_len(bytes.len()) && text.is_ascii());
+    // Boxes may change how its lines end.
+    let mut folded = Vec::new();
+    for byte in text {
+        match byte {
+            b'\n' => folded.extend_from_slice(b"\r\n "),
+            _ => folded.push(byte),
+        }
+    }
+    assert_eq!(read(folded).ok(), Some(bytes));
+}
+
+/// The certificate of whoever answers in the relay's place.
+pub fn issuer(data: &[u8]) {
+    if let Some(name) = crate::certificate::issuer(data) {
+        assert!(!name.contains(char::is_control), "it goes to the terminal");
+        assert!(name.len() <= data.len() * 3, "{name}");
+    }
 }
 
 /// What somebody typed as the address of a relay.

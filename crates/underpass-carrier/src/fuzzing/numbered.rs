@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Script;
 use super::script::{Gauge, content, stream};
 use crate::answers::{Answer, Answers, Ask, AskError, DEPTH, read_answer};
-use crate::uplink::{Post, Uplink};
+use crate::uplink::{MORE_SMALL, Post, Uplink};
 use crate::window::{Taken, Window};
 
 /// Bodies in any order, overlapping, contradicting each other; read now and then.
@@ -198,7 +198,7 @@ impl UplinkRun {
             assert!(len <= self.largest);
             self.in_flight.push(post);
         }
-        assert!(self.in_flight.len() <= self.depth);
+        assert!(self.in_flight.len() <= self.depth * MORE_SMALL);
         let first = self.in_flight.iter().map(|post| post.offset).min();
         let stops = self.in_flight.iter().map(|p| p.offset + p.len as u64);
         let reach = stops.max().unwrap_or(0) - first.unwrap_or(0);

@@ -3,11 +3,18 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
+
+use super::mark::LONGEST_BACKOFF;
 
 /// Networks that are remembered; the one that was not met for longest goes first.
 const MOST: usize = 64;
-/// The longest line that is read, in bytes.
-const LONGEST_LINE: usize = 1024;
+/// Carriers that are remembered to have failed, on each.
+const MOST_HELD: usize = 10;
+/// The longest key, in bytes.
+const LONGEST_KEY: usize = 512;
+/// The longest line that is read, in bytes: a key, and three times what is written of one network at most.
+const LONGEST_LINE: usize = 2048;
 /// The first line of the file.
 const TITLE: &str = "underpass networks 1";
 
@@ -50,7 +57,7 @@ impl Network<'_> {
         let clean =
             |part: &&str| part.replace(|c: char| c.is_control() || c == ' ' || c == '|', "_");
         let mut key = parts.iter().map(clean).collect::<Vec<_>>().join("|");
-        while key.len() > LONGEST_LINE / 2 {
+        while key.len() > LONGEST_KEY {
             key.pop();
         }
         key
@@ -77,8 +84,40 @@ fn subnet(address: IpAddr) -> String {
 pub struct Remembered {
     /// The carrier that carried last.
     pub best: String,
-    /// The largest body, in bytes, that was measured to pass.
+    /// The largest body, in bytes, that passes: measured, or what was left after larger ones were
+    /// refused.
     pub largest_body: Option<usize>,
+    /// The longest time for which requests are held without being cut; in seconds, rounded down.
+    pub longest_hold: Option<Duration>,
+    /// How often something must be said so that nothing is cut as idle; in milliseconds.
+    pub keepalive: Option<Duration>,
+    /// Carriers that failed, and are left alone.
+    pub held: Vec<HeldAgainst>,
+}
+
+/// A carrier that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldAgainst {
+    /// Its name.
+    pub carrier: String,
+    /// How many times.
+    pub failures: u32,
+    /// Until when it is left alone, in seconds since 1970.
+    pub until: u64,
+}
+
+impl Remembered {
+    /// What is still held against carriers at `now`, in seconds since 1970, and for how long. What
+    /// would last longer than any wait does was written by a clock that went wrong.
+    pub fn held_at(&self, now: u64) -> impl Iterator<Item = (&HeldAgainst, Duration)> {
+        let left = move |held: &HeldAgainst| {
+            let left = Duration::from_secs(held.until.checked_sub(now)?);
+            (left > Duration::ZERO && left <= LONGEST_BACKOFF * 2).then_some(left)
+        };
+        self.held
+            .iter()
+            .filter_map(move |held| Some((held, left(held)?)))
+    }
 }
 
 /// What is remembered of all networks, the one met last at the end.
@@ -107,15 +146,12 @@ impl Memory {
         memory
     }
 
-    /// The whole as text, bounded to some tens of kilobytes.
+    /// The whole as text, bounded to 128 KiB.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\n");
         for (key, remembered) in &self.networks {
-            let Remembered { best, largest_body } = remembered;
-            let body = largest_body.map_or("-".to_owned(), |it| it.to_string());
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{key} {best} {body}");
+            write_line(&mut text, key, remembered);
         }
         text
     }
@@ -137,24 +173,74 @@ impl Memory {
     }
 }
 
+/// Key, best carrier, largest body (or `-`), and what else is known, each as `NAME=VALUE`. A reader
+/// passes over names that it does not know.
+fn write_line(text: &mut String, key: &str, remembered: &Remembered) {
+    let Remembered {
+        best,
+        largest_body,
+        longest_hold,
+        keepalive,
+        held,
+    } = remembered;
+    let body = largest_body.map_or("-".to_owned(), |it| it.to_string());
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{key} {best} {body}");
+    if let Some(hold) = longest_hold {
+        let _ = write!(text, " hold={}", hold.as_secs());
+    }
+    if let Some(every) = keepalive {
+        let _ = write!(text, " alive={}", every.as_millis());
+    }
+    for held in held.iter().take(MOST_HELD) {
+        let HeldAgainst {
+            carrier,
+            failures,
+            until,
+        } = held;
+        let _ = write!(text, " not={carrier}:{failures}:{until}");
+    }
+    text.push('\n');
+}
+
+fn is_name(word: &str) -> bool {
+    (1..=16).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 fn parse_line(line: &str) -> Option<(String, Remembered)> {
     let mut words = line.split(' ');
     let key = words.next().filter(|key| !key.is_empty())?;
-    let best = words.next()?;
-    if best.is_empty() || best.len() > 16 || !best.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return None;
-    }
+    let best = words.next().filter(|word| is_name(word))?;
     let largest_body = match words.next() {
         None | Some("-") => None,
         Some(word) => Some(word.parse().ok()?),
     };
-    Some((
-        key.to_owned(),
-        Remembered {
-            best: best.to_owned(),
-            largest_body,
-        },
-    ))
+    let mut remembered = Remembered {
+        best: best.to_owned(),
+        largest_body,
+        ..Remembered::default()
+    };
+    for (name, value) in words.filter_map(|word| word.split_once('=')) {
+        match name {
+            "hold" => remembered.longest_hold = value.parse().ok().map(Duration::from_secs),
+            "alive" => remembered.keepalive = value.parse().ok().map(Duration::from_millis),
+            "not" if remembered.held.len() < MOST_HELD => remembered.held.extend(parse_held(value)),
+            _ => {}
+        }
+    }
+    Some((key.to_owned(), remembered))
+}
+
+fn parse_held(text: &str) -> Option<HeldAgainst> {
+    let mut parts = text.split(':');
+    let carrier = parts.next().filter(|word| is_name(word))?.to_owned();
+    let failures = parts.next()?.parse().ok()?;
+    let until = parts.next()?.parse().ok()?;
+    Some(HeldAgainst {
+        carrier,
+        failures,
+        until,
+    })
 }
 
 #[cfg(test)]
@@ -203,7 +289,49 @@ mod tests {
         Remembered {
             best: best.into(),
             largest_body: Some(62_500),
+            longest_hold: Some(Duration::from_secs(9)),
+            keepalive: Some(Duration::from_millis(2500)),
+            held: vec![held("quic", 1_800_000_000), held("h2", 1_800_000_060)],
         }
+    }
+
+    fn held(carrier: &str, until: u64) -> HeldAgainst {
+        HeldAgainst {
+            carrier: carrier.into(),
+            failures: 3,
+            until,
+        }
+    }
+
+    #[test]
+    fn what_failed_counts_for_a_while_only() {
+        let now = 1_800_000_000;
+        let known = Remembered {
+            held: [now - 1, now, now + 1, now + 3600, now + 9000]
+                .map(|until| held("ws", until))
+                .into(),
+            ..remembered("poll")
+        };
+        let left: Vec<_> = known.held_at(now).map(|(_, left)| left.as_secs()).collect();
+        assert_eq!(left, [1, 3600], "over, or from a clock that went wrong");
+    }
+
+    #[test]
+    fn a_line_of_an_older_version_is_read_and_unknown_words_are_passed_over() {
+        let text = format!("{TITLE}\na ws 1000\nb ws - not=h2 new=1 odd hold=x alive=1500\n");
+        let memory = Memory::from_text(&text);
+        let plain = |body| Remembered {
+            best: "ws".into(),
+            largest_body: body,
+            ..Remembered::default()
+        };
+        assert_eq!(memory.of("a"), Some(&plain(Some(1000))));
+        let keepalive = Some(Duration::from_millis(1500));
+        let expected = Remembered {
+            keepalive,
+            ..plain(None)
+        };
+        assert_eq!(memory.of("b"), Some(&expected));
     }
 
     #[test]
@@ -264,7 +392,7 @@ mod tests {
             let key = network.key();
             let mut memory = Memory::default();
             memory.learn(&key, remembered("poll"));
-            prop_assert!(key.len() <= LONGEST_LINE / 2);
+            prop_assert!(key.len() <= LONGEST_KEY);
             prop_assert_eq!(Memory::from_text(&memory.to_text()), memory);
         }
     }

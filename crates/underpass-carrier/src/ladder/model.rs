@@ -6,7 +6,8 @@ use std::time::Duration;
 use underpass_proto::Time;
 
 use super::{
-    Action, AttemptId, Event, Fault, Ladder, LadderSettings, Probation, Purpose, Rung, Step, Wanted,
+    Action, AttemptId, Event, Fault, Held, Ladder, LadderSettings, Probation, Purpose, Rung, Step,
+    Wanted,
 };
 
 /// What the boxes on the way do.
@@ -121,6 +122,7 @@ struct Leg {
     since: Time,
     /// When nothing comes any more.
     silent_since: Option<Time>,
+    late: bool,
     suspected: bool,
 }
 
@@ -144,9 +146,21 @@ pub(super) struct World {
 
 /// A leg is suspected after so long without an answer, as in the session.
 const SUSPECT: Duration = Duration::from_secs(2);
+/// The same for one that is late.
+const LATE: Duration = Duration::from_millis(700);
 
 impl World {
     pub(super) fn new(rungs: Vec<Rung>, best: Option<usize>, boxes: Boxes) -> Self {
+        Self::remembering(rungs, best, Vec::new(), boxes)
+    }
+
+    /// On a network of which it is remembered what was best, and what has failed.
+    pub(super) fn remembering(
+        rungs: Vec<Rung>,
+        best: Option<usize>,
+        held: Vec<Held>,
+        boxes: Boxes,
+    ) -> Self {
         let mut world = World {
             now: Time::from_micros(1),
             boxes,
@@ -161,6 +175,11 @@ impl World {
             most_at_once: 0,
             tries: 0,
         };
+        world.tell(Event::NetworkChanged {
+            best,
+            held,
+            keepalive: None,
+        });
         world.tell(Event::Wanted(Wanted::Start));
         world
     }
@@ -195,6 +214,7 @@ impl World {
                         attempt.stage = Stage::Resuming { at };
                     }
                 }
+                Action::KeepAlive { .. } => {}
                 Action::RoundOver { .. } => {
                     self.retry_round = Some(self.now + Duration::from_secs(1));
                 }
@@ -231,6 +251,7 @@ impl World {
         };
         let works = boxes.fate(&self.rung(rung)) == Fate::Works;
         if let Some(leg) = &mut self.leg {
+            leg.late &= !works;
             leg.silent_since = match works {
                 true => None,
                 false => leg.silent_since.or(Some(now)),
@@ -259,6 +280,7 @@ impl World {
             rung,
             since: self.now,
             silent_since: None,
+            late: false,
             suspected: false,
         });
         self.history.push((self.now, rung));
@@ -278,12 +300,7 @@ impl World {
             let rung = self.rung(attempt.rung);
             let fate = self.boxes.fate(&rung);
             if self.is_cut(&rung, attempt.since) {
-                self.attempts.remove(&id);
-                self.tell(Event::Failed {
-                    attempt: id,
-                    fault: Fault::Path,
-                    reason: "cut".into(),
-                });
+                self.cut_attempt(id);
                 continue;
             }
             match &attempt.stage {
@@ -298,6 +315,43 @@ impl World {
                 Stage::Resuming { at } if *at <= self.now => self.carry(id),
                 Stage::Resuming { .. } | Stage::Waiting => {}
             }
+        }
+    }
+
+    fn cut_attempt(&mut self, id: AttemptId) {
+        let attempt = self.attempts.remove(&id);
+        let worked = attempt.is_some_and(|it| match &it.stage {
+            Stage::Trying { probation, .. } => probation.has_answered(),
+            stage => matches!(stage, Stage::Waiting | Stage::Resuming { .. }),
+        });
+        self.tell(Event::Failed {
+            attempt: id,
+            fault: if worked { Fault::Cut } else { Fault::Path },
+            reason: "cut".into(),
+        });
+    }
+
+    /// Everything that streams is cut at this moment, and may be made anew at once.
+    pub(super) fn cut_all(&mut self) {
+        let streaming = |world: &World, rung: usize| Boxes::streams(&world.rung(rung));
+        let under_way: Vec<_> = self
+            .attempts
+            .iter()
+            .map(|(id, it)| (*id, it.rung))
+            .collect();
+        for (id, rung) in under_way {
+            if streaming(self, rung) {
+                self.cut_attempt(id);
+            }
+        }
+        if self
+            .leg
+            .as_ref()
+            .is_some_and(|leg| streaming(self, leg.rung))
+        {
+            self.leg = None;
+            self.stalled_since.get_or_insert(self.now);
+            self.tell(Event::Wanted(Wanted::Lost));
         }
     }
 
@@ -316,7 +370,8 @@ impl World {
         let probation = match attempt.purpose {
             Purpose::Carry => return self.carry(id),
             Purpose::Probation => Probation::full(self.now),
-            Purpose::Relief => Probation::relief(self.now),
+            Purpose::LastingProbation => Probation::lasting(self.now),
+            Purpose::Relief | Purpose::Standby => Probation::relief(self.now),
         };
         attempt.stage = Stage::Trying {
             probation,
@@ -389,11 +444,15 @@ impl World {
             self.stalled_since.get_or_insert(self.now);
             return self.tell(Event::Wanted(Wanted::Lost));
         }
-        if leg
-            .silent_since
-            .is_some_and(|since| self.now.since(since) >= SUSPECT)
-            && !leg.suspected
-        {
+        let silent = leg.silent_since.map(|since| self.now.since(since));
+        let silent = silent.unwrap_or_default();
+        if silent >= LATE && !leg.late {
+            if let Some(leg) = &mut self.leg {
+                leg.late = true;
+            }
+            return self.tell(Event::Late);
+        }
+        if silent >= SUSPECT && !leg.suspected {
             if let Some(leg) = &mut self.leg {
                 leg.suspected = true;
             }
@@ -425,6 +484,19 @@ impl World {
         if let Some(since) = self.stalled_since {
             self.longest_stall = self.longest_stall.max(self.now.since(since));
         }
+    }
+
+    /// Nothing comes on the leg in use any more, whatever becomes of others.
+    pub(super) fn silence(&mut self) {
+        if let Some(leg) = &mut self.leg {
+            leg.silent_since = Some(self.now);
+            self.stalled_since = Some(self.now);
+        }
+    }
+
+    /// Attempts that are going on, or wait to be decided about.
+    pub(super) fn under_way(&self) -> usize {
+        self.attempts.len()
     }
 
     /// What carries.

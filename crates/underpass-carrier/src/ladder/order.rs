@@ -56,7 +56,8 @@ fn spearheads(rungs: &[Rung], among: &[usize]) -> Vec<usize> {
 }
 
 /// The order of a round that replaces the leg of `previous`: the same again, because mostly it was
-/// but cut, then what is hardier, then all others.
+/// but cut, then what is hardier, then all others. A box that stops UDP seldom stops anything else:
+/// what needed it is followed by the first choice of what does not.
 pub(super) fn recovery_order(
     rungs: &[Rung],
     previous: usize,
@@ -66,6 +67,9 @@ pub(super) fn recovery_order(
     let mut order: Vec<usize> = Vec::new();
     if !shunned(previous) {
         order.push(previous);
+    }
+    if rungs[previous].abilities.needs_udp {
+        order.extend(good.iter().find(|rung| !rungs[**rung].abilities.needs_udp));
     }
     order.extend(hardier(rungs, previous).filter(|rung| !shunned(*rung)));
     order.extend(good);
@@ -151,6 +155,16 @@ mod tests {
         let expected = ["posts", "poll", "upgrade", "ws", "stream"];
         assert_eq!(names(&rungs, &order), expected);
         assert_eq!(recovery_order(&rungs, 4, |_| false)[0], 4);
+    }
+
+    #[test]
+    fn what_needed_udp_is_followed_by_the_first_choice_of_what_does_not() {
+        let rungs = among(&["quic", "upgrade", "h2", "posts", "poll"]);
+        let order = recovery_order(&rungs, 0, |_| false);
+        let expected = ["quic", "upgrade", "posts", "poll", "h2"];
+        assert_eq!(names(&rungs, &order), expected);
+        let order = recovery_order(&rungs, 0, |rung| rung < 2);
+        assert_eq!(names(&rungs, &order)[..2], ["h2", "posts"]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use underpass_proto::Time;
 
 /// How long a carrier is on probation.
 const LENGTH: Duration = Duration::from_secs(5);
+/// The same for one that was cut before: longer than the lives that count as short.
+const LASTING: Duration = Duration::from_secs(12);
 /// How many bytes it must bring there and back.
 const BYTES: usize = 64 * 1024;
 /// An answer that is missing for so long was held back. As long as the session waits before it
@@ -64,6 +66,12 @@ impl Probation {
     #[must_use]
     pub fn full(now: Time) -> Self {
         Self::new(now, LENGTH, BYTES, 1)
+    }
+
+    /// A long one: a carrier that was cut soon after it was made, and has to show that it lasts.
+    #[must_use]
+    pub fn lasting(now: Time) -> Self {
+        Self::new(now, LASTING, BYTES, 1)
     }
 
     /// A short one: a carrier that is to replace one which hardly works.
@@ -130,6 +138,12 @@ impl Probation {
         if length == SMALL {
             self.round_trips.push(now.since(since));
         }
+    }
+
+    /// Whether anything has come back: what ends after that has worked, and was cut.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.heard > 0
     }
 
     fn fail(&mut self, reason: &str) {
@@ -236,6 +250,13 @@ mod tests {
         assert_eq!(step, Step::Passed(ms(40)));
         assert!(took >= LENGTH && took < LENGTH + ms(600), "{took:?}");
         assert!(bytes >= BYTES, "{bytes}");
+    }
+
+    #[test]
+    fn a_lasting_one_outlives_short_lives() {
+        let (step, took, _) = run(Probation::lasting(Time::ZERO), |_, _| Some(ms(40)), |b| b);
+        assert_eq!(step, Step::Passed(ms(40)));
+        assert!(took > crate::ladder::mark::SHORT_LIFE, "{took:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use underpass_proto::Time;
 
+use super::standby::Ready;
 use super::{AttemptId, Fault, Tried};
 
 /// Between the beginnings of attempts: the delay between connection attempts that RFC 8305 §5
@@ -19,14 +20,26 @@ pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Live {
     pub(super) attempt: AttemptId,
     pub(super) rung: usize,
+    /// When it was begun.
+    pub(super) made: Time,
+    /// Since when it has to come to something.
     started: Time,
     /// It got as far as the relay, or a box that speaks HTTP.
     reached: bool,
 }
 
+/// What a round does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Begin an attempt with this rung.
+    Try(usize),
+    /// Go on with this one, which was made ready before.
+    Promote(AttemptId),
+}
+
 #[derive(Debug)]
 pub(super) struct Round {
-    queue: VecDeque<usize>,
+    queue: VecDeque<Next>,
     /// When the next one begins.
     next_at: Time,
     pub(super) live: Vec<Live>,
@@ -36,30 +49,63 @@ pub(super) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(order: Vec<usize>, now: Time) -> Self {
+    /// A round in this order; what was made ready before goes first, and what is being made ready is
+    /// not begun again.
+    pub(super) fn new(order: &[usize], ready: Vec<Ready>, now: Time) -> Self {
+        let prepared = |rung: &usize| ready.iter().find(|it| it.rung == *rung);
+        let passed = order.iter().filter_map(prepared).filter(|it| it.passed);
+        let passed = passed.map(|it| Next::Promote(it.attempt));
+        let others = order.iter().filter(|rung| prepared(rung).is_none());
+        let queue = passed.chain(others.map(|rung| Next::Try(*rung))).collect();
+        let live = |it: Ready| Live {
+            attempt: it.attempt,
+            rung: it.rung,
+            made: it.started,
+            // What waits to be gone on with has done its part in time.
+            started: if it.passed { now } else { it.started },
+            reached: it.passed,
+        };
         Round {
-            queue: order.into(),
+            queue,
             next_at: now,
-            live: Vec::new(),
+            live: ready.into_iter().map(live).collect(),
             tried: Vec::new(),
             over: None,
         }
     }
 
     /// The next one to begin now, if any.
-    pub(super) fn next(&mut self, now: Time, attempt: AttemptId) -> Option<usize> {
+    pub(super) fn next(&mut self, now: Time, attempt: AttemptId) -> Option<Next> {
         if self.over.is_some() || self.next_at > now {
             return None;
         }
-        let rung = self.queue.pop_front()?;
+        let next = self.queue.pop_front()?;
         self.next_at = now + STAGGER;
-        self.live.push(Live {
-            attempt,
-            rung,
-            started: now,
-            reached: false,
-        });
-        Some(rung)
+        match next {
+            Next::Try(rung) => self.live.push(Live {
+                attempt,
+                rung,
+                made: now,
+                started: now,
+                reached: false,
+            }),
+            Next::Promote(attempt) => self.passed(now, attempt),
+        }
+        Some(next)
+    }
+
+    /// Whether this attempt is part of the round.
+    pub(super) fn has(&self, attempt: AttemptId) -> bool {
+        self.live.iter().any(|live| live.attempt == attempt)
+    }
+
+    /// An attempt that was being made ready is, and has its time anew to carry.
+    pub(super) fn passed(&mut self, now: Time, attempt: AttemptId) {
+        for live in &mut self.live {
+            if live.attempt == attempt {
+                (live.reached, live.started) = (true, now);
+            }
+        }
     }
 
     pub(super) fn reached(&mut self, attempt: AttemptId) {
@@ -68,10 +114,11 @@ impl Round {
         }
     }
 
-    /// Takes an attempt out; its rung.
-    pub(super) fn take(&mut self, attempt: AttemptId) -> Option<usize> {
+    /// Takes an attempt out.
+    pub(super) fn take(&mut self, attempt: AttemptId) -> Option<Live> {
+        self.queue.retain(|next| *next != Next::Promote(attempt));
         let position = self.live.iter().position(|live| live.attempt == attempt)?;
-        Some(self.live.swap_remove(position).rung)
+        Some(self.live.swap_remove(position))
     }
 
     /// One failed: the next need not wait for its time.

@@ -35,8 +35,13 @@ pub enum Purpose {
     Carry,
     /// Something carries it: make a carrier and put it on [`Probation::full`](super::Probation::full).
     Probation,
+    /// The same with [`Probation::lasting`](super::Probation::lasting): it was cut before.
+    LastingProbation,
     /// Something carries it badly: make a carrier and put it on [`Probation::relief`](super::Probation::relief).
     Relief,
+    /// What carries it is late: make a carrier, put it on [`Probation::relief`](super::Probation::relief),
+    /// and keep it ready until it is promoted or dropped.
+    Standby,
 }
 
 /// What the driver is to do.
@@ -51,7 +56,7 @@ pub enum Action {
         /// What for.
         purpose: Purpose,
     },
-    /// The attempt has passed its probation: resume the session on it.
+    /// The attempt has passed its probation, now or a while ago: resume the session on it.
     Promote {
         /// Which.
         attempt: AttemptId,
@@ -60,6 +65,11 @@ pub enum Action {
     Drop {
         /// Which.
         attempt: AttemptId,
+    },
+    /// Say something on the leg at least this often from now on; none is the usual.
+    KeepAlive {
+        /// How often.
+        every: Option<Duration>,
     },
     /// The round is over and nothing carries. Everything it began was dropped.
     RoundOver {
@@ -75,6 +85,8 @@ pub enum Action {
 pub enum Fault {
     /// It broke, or nothing came: perhaps this carrier, perhaps the path at this moment.
     Path,
+    /// It worked, and was cut: perhaps this carrier, perhaps the path at this moment.
+    Cut,
     /// Somebody on the way has said no to this carrier.
     Refused,
     /// The host was not reached: no carrier would have got there.
@@ -94,6 +106,17 @@ pub struct Tried {
     pub reason: String,
 }
 
+/// A carrier that has failed, and is left alone for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Index among the rungs.
+    pub rung: usize,
+    /// How many times it has failed.
+    pub failures: u32,
+    /// In how long it may be tried again.
+    pub retry_in: Duration,
+}
+
 /// Why a round is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -110,6 +133,8 @@ pub enum Wanted {
 pub enum Event {
     /// A leg is needed. Ignored while a round is under way.
     Wanted(Wanted),
+    /// The leg is late with an answer. It may still come.
+    Late,
     /// A carrier stands, and nothing has come back on it.
     Reached {
         /// Of this attempt.
@@ -141,10 +166,19 @@ pub enum Event {
         /// How long.
         round_trip: Duration,
     },
+    /// The leg was cut after so long without a byte either way; told before [`Wanted::Lost`].
+    CutAfter {
+        /// How long.
+        silence: Duration,
+    },
     /// This machine is on another network: what was held against carriers does not count any more.
     NetworkChanged {
         /// The best one there, as far as it is remembered.
         best: Option<usize>,
+        /// What is remembered to have failed there.
+        held: Vec<Held>,
+        /// How often something must be said there, where the usual is known to be too seldom.
+        keepalive: Option<Duration>,
     },
     /// A measurement has shown that a carrier cannot work on this path.
     Hopeless {

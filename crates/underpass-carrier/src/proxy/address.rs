@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::credentials::Credentials;
+use crate::authority::{Authority, AuthorityError, bracketed};
 
 /// What is spoken to a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +71,15 @@ pub enum ProxyUrlError {
     Path,
 }
 
+impl From<AuthorityError> for ProxyUrlError {
+    fn from(error: AuthorityError) -> Self {
+        match error {
+            AuthorityError::Host => Self::Host,
+            AuthorityError::Port => Self::Port,
+        }
+    }
+}
+
 impl ProxyUrl {
     /// A proxy without credentials in its address.
     #[must_use]
@@ -129,51 +139,15 @@ impl FromStr for ProxyUrl {
         if rest.contains(['/', '?', '#']) {
             return Err(ProxyUrlError::Path);
         }
-        let (host, port) = split_host(rest)?;
-        let port = match port {
-            None => scheme.default_port(),
-            Some(text) => parse_port(text).ok_or(ProxyUrlError::Port)?,
-        };
+        let Authority { host, port } = Authority::parse(rest)?;
         let credentials = user_info.map(read_user_info).transpose()?;
         Ok(Self {
             scheme,
             host: host.to_ascii_lowercase(),
-            port,
+            port: port.unwrap_or(scheme.default_port()),
             credentials: credentials.flatten(),
         })
     }
-}
-
-/// Host without brackets, and the text of the port.
-pub(super) fn split_host(text: &str) -> Result<(&str, Option<&str>), ProxyUrlError> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']').ok_or(ProxyUrlError::Host)?;
-            if !host.contains(':') {
-                return Err(ProxyUrlError::Host);
-            }
-            match rest.strip_prefix(':') {
-                Some(port) => (host, Some(port)),
-                None if rest.is_empty() => (host, None),
-                None => return Err(ProxyUrlError::Port),
-            }
-        }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let sound = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
-    if host.is_empty() || !host.chars().all(sound) {
-        return Err(ProxyUrlError::Host);
-    }
-    Ok((host, port))
-}
-
-/// A port without a sign, which the standard library would take.
-pub(super) fn parse_port(text: &str) -> Option<u16> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|port| digits && *port != 0)
 }
 
 fn read_user_info(text: &str) -> Result<Option<Credentials>, ProxyUrlError> {
@@ -208,12 +182,7 @@ impl fmt::Display for ProxyUrl {
             port,
             credentials: _,
         } = self;
-        let scheme = scheme.as_str();
-        if host.contains(':') {
-            write!(f, "{scheme}://[{host}]:{port}")
-        } else {
-            write!(f, "{scheme}://{host}:{port}")
-        }
+        write!(f, "{}://{}:{port}", scheme.as_str(), bracketed(host))
     }
 }
 

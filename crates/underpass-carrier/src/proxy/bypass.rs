@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::address::{parse_port, split_host};
+use crate::authority::Authority;
 
 /// The rules, as `NO_PROXY` lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -72,11 +72,8 @@ impl Rule {
         if let Some(host) = Host::net(entry, None) {
             return rule(host, None);
         }
-        let (host, port) = split_host(entry.strip_prefix('*').unwrap_or(entry)).ok()?;
-        let port = match port {
-            None => None,
-            Some(text) => Some(parse_port(text)?),
-        };
+        let named = entry.strip_prefix('*').unwrap_or(entry);
+        let Authority { host, port } = Authority::parse(named).ok()?;
         if let Some(net) = Host::net(host, None) {
             return rule(net, port);
         }

@@ -16,6 +16,7 @@ mod digest;
 mod environment;
 mod error;
 mod fetch;
+pub(crate) mod fuzzing;
 mod negotiate;
 mod ntlm;
 pub(crate) mod opening;
@@ -216,6 +217,20 @@ impl Proxies {
                 Some(variable) if environment.bypasses(relay) => ProxyOrigin::Bypassed(variable),
                 Some(variable) => ProxyOrigin::Variable(variable),
             },
+        }
+    }
+
+    /// What decides about the way to a relay, as far as it can be told at once: the proxy, without
+    /// credentials, or the place of the PAC file. None where there is no proxy.
+    #[must_use]
+    pub fn named_for(&self, relay: &RelayUrl) -> Option<String> {
+        match &self.inner.settings.choice {
+            ProxyChoice::None => None,
+            ProxyChoice::Environment(environment) => {
+                environment.proxy_for(relay).map(ProxyUrl::to_string)
+            }
+            ProxyChoice::Fixed(proxy) => Some(proxy.to_string()),
+            ProxyChoice::Pac(place) => Some(place.to_string()),
         }
     }
 

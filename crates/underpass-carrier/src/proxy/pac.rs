@@ -27,7 +27,7 @@ const SCRIPT_LIFE: Duration = Duration::from_secs(600);
 /// How long an answer is used before the script is asked again.
 const ANSWER_LIFE: Duration = Duration::from_secs(60);
 /// Ways that are tried from one answer; more are never meant.
-const MOST_STEPS: usize = 8;
+pub(super) const MOST_STEPS: usize = 8;
 
 /// Where a PAC file is.
 #[derive(Clone, PartialEq, Eq)]
@@ -180,12 +180,17 @@ impl Pac {
         });
         let steps = evaluating.await.map_err(|error| self.failed(error))?;
         let steps = steps.map_err(|error| self.failed(error))?;
-        let routes: Vec<_> = steps.iter().take(MOST_STEPS).filter_map(route).collect();
+        let routes = ways(&steps);
         match routes.is_empty() {
             true => Err(self.failed("it names no way that can be gone")),
             false => Ok(routes),
         }
     }
+}
+
+/// What can be gone of an answer, in its order.
+pub(super) fn ways(steps: &[ProxyStep]) -> Vec<Route> {
+    steps.iter().take(MOST_STEPS).filter_map(route).collect()
 }
 
 fn route(step: &ProxyStep) -> Option<Route> {

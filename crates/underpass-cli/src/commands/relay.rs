@@ -57,7 +57,7 @@ impl Relay {
         let stop = stop_asked()?;
         let handed = Handed::from_environment()
             .map_err(|error| Failure::usage(format!("the relay cannot start: {error}")))?;
-        let relay = Server::start_on(settings, handed)
+        let relay = Server::start_with(settings, handed, None)
             .await
             .map_err(|error| of_start(&error))?;
         tell_ready(&context, &relay)?;

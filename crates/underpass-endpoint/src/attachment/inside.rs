@@ -58,7 +58,7 @@ impl Attachment {
         };
         let NewHop { session, link, .. } = made.await.map_err(|failed| match failed {
             Failed::Final(error) | Failed::Stale(error) => error,
-            Failed::Path(reason) => unreachable(reason),
+            Failed::Path(reason) | Failed::Cut(reason) => unreachable(reason),
             Failed::Carrier(error) => unreachable(error.to_string()),
         })?;
         let inner = Arc::new(Inner {

@@ -1,5 +1,6 @@
-//! A certificate authority of a company that opens TLS on the way.
+//! The certificate authority of a company, for boxes that open TLS on the way or are spoken to by TLS themselves.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -55,6 +56,27 @@ impl Authority {
     /// Its certificate in PEM, for those who are to trust it.
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("authority.pem")
+    }
+
+    /// Makes a certificate for a server at `address`, and gives the files of the certificate and of its key.
+    ///
+    /// # Errors
+    /// `openssl` failed.
+    pub(super) fn issue(&self, address: IpAddr) -> Result<(PathBuf, PathBuf)> {
+        let file = |kind| self.folder.path().join(format!("{address}.{kind}"));
+        let (certificate, key) = (file("pem"), file("key"));
+        let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt"]);
+        command.args(["ec_paramgen_curve:P-256", "-nodes", "-days", "30"]);
+        command.args(["-subj", "/CN=box", "-addext"]);
+        command.args([&format!("subjectAltName=IP:{address}"), "-addext"]);
+        command.args(["basicConstraints=critical,CA:FALSE", "-CA"]);
+        command.arg(self.certificate()).arg("-CAkey");
+        command.arg(self.key()).arg("-keyout").arg(&key);
+        tool(command.arg("-out").arg(&certificate))?;
+        give_away(&certificate)?;
+        give_away(&key)?;
+        Ok((certificate, key))
     }
 
     /// Its key in PEM.

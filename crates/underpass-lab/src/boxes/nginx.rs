@@ -1,4 +1,4 @@
-//! nginx in front of a relay, as a reverse proxy.
+//! nginx where a relay is thought to be: in front of it as a reverse proxy, or in its place.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub enum Buffering {
     Off,
 }
 
-/// A running nginx that passes everything on to one server.
+/// A running nginx that passes everything on to one server, or answers everything with one page.
 pub struct NginxFront {
     running: Running,
 }
@@ -31,14 +31,32 @@ impl NginxFront {
     /// # Errors
     /// `Skip` when nginx is not installed.
     pub fn start(host: &Host, port: u16, onward: SocketAddr, buffering: Buffering) -> Result<Self> {
+        let buffering = match buffering {
+            Buffering::Default => "",
+            Buffering::Off => {
+                "proxy_buffering off; proxy_request_buffering off; proxy_http_version 1.1;"
+            }
+        };
+        let location = format!("proxy_pass http://{onward}; {buffering}");
+        Self::answering(host, port, &location)
+    }
+
+    /// Starts one that answers everything with 200 and this page, as a captive portal does.
+    ///
+    /// # Errors
+    /// As [`NginxFront::start`].
+    pub fn portal(host: &Host, port: u16, page: &str) -> Result<Self> {
+        let location = format!("default_type text/html; return 200 '{page}';");
+        Self::answering(host, port, &location)
+    }
+
+    fn answering(host: &Host, port: u16, location: &str) -> Result<Self> {
         let nginx = program("nginx")?;
         let folder = own_folder("nginx-front")?;
         let address = SocketAddr::from((host.address(), port));
         let file = folder.path().join("nginx.conf");
-        fs::write(
-            &file,
-            configuration(text(folder.path())?, address, onward, buffering),
-        )?;
+        let lines = configuration(text(folder.path())?, address, location);
+        fs::write(&file, lines)?;
         let mut command = unprivileged(host, &nginx);
         command.arg("-c").arg(&file).arg("-p").arg(folder.path());
         // Before the configuration is read, nginx would write to its compiled-in log.
@@ -59,24 +77,13 @@ impl NginxFront {
     }
 }
 
-fn configuration(
-    folder: &str,
-    address: SocketAddr,
-    onward: SocketAddr,
-    buffering: Buffering,
-) -> String {
-    let buffering = match buffering {
-        Buffering::Default => "",
-        Buffering::Off => {
-            "proxy_buffering off; proxy_request_buffering off; proxy_http_version 1.1;"
-        }
-    };
+fn configuration(folder: &str, address: SocketAddr, location: &str) -> String {
     format!(
         "daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log stderr warn;\n\
          events {{ worker_connections 2048; }}\n\
          http {{\n access_log off;\n client_body_temp_path {folder}/body;\n\
          proxy_temp_path {folder}/proxy;\n fastcgi_temp_path {folder}/fastcgi;\n\
          uwsgi_temp_path {folder}/uwsgi;\n scgi_temp_path {folder}/scgi;\n\
-         server {{\n listen {address};\n location / {{ proxy_pass http://{onward}; {buffering} }}\n}}\n}}\n"
+         server {{\n listen {address};\n location / {{ {location} }}\n}}\n}}\n"
     )
 }

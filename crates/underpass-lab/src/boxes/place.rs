@@ -55,10 +55,20 @@ impl Installed {
         login: Option<(&str, &str)>,
         running: impl Any + Send + Sync,
     ) -> Self {
+        Self::speaking("http", address, login, running)
+    }
+
+    /// As [`Installed::proxy`], where `scheme` says what is spoken to it: `http`, `https` or `socks5`.
+    pub fn speaking(
+        scheme: &str,
+        address: SocketAddr,
+        login: Option<(&str, &str)>,
+        running: impl Any + Send + Sync,
+    ) -> Self {
         let login = login.map_or(String::new(), |(user, password)| {
             format!("{}:{}@", percent_encoded(user), percent_encoded(password))
         });
-        let url = format!("http://{login}{address}");
+        let url = format!("{scheme}://{login}{address}");
         let told = Told {
             environment: ["http_proxy", "https_proxy"]
                 .map(|name| (name.to_owned(), url.clone()))

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tempfile::TempDir;
@@ -41,6 +41,8 @@ pub struct SquidRules {
     pub body_limit: Option<u64>,
     /// Whether it opens TLS that goes through `CONNECT`, with certificates of an authority of its own.
     pub intercepts: bool,
+    /// Whether it is spoken to by TLS (`https://` in the proxy's address).
+    pub over_tls: bool,
 }
 
 impl SquidRules {
@@ -53,6 +55,7 @@ impl SquidRules {
             connects: Connects::Anywhere,
             body_limit: None,
             intercepts: false,
+            over_tls: false,
         }
     }
 
@@ -80,12 +83,14 @@ impl Squid {
         let squid = program("squid")?;
         let folder = own_folder("squid")?;
         let address = SocketAddr::from((host.address(), port));
-        let authority = rules.intercepts.then(Authority::new).transpose()?;
-        if authority.is_some() {
+        let signs = rules.intercepts || rules.over_tls;
+        let authority = signs.then(Authority::new).transpose()?;
+        if rules.intercepts {
             make_certificate_store(host, &folder)?;
         }
         passwords(&folder, rules)?;
-        let lines = configuration(text(folder.path())?, address, rules, authority.as_ref())?;
+        let port = listening(address, rules, authority.as_ref())?;
+        let lines = configuration(text(folder.path())?, &port, rules)?;
         let file = folder.path().join("squid.conf");
         fs::write(&file, lines)?;
         let mut command = unprivileged(host, &squid);
@@ -95,7 +100,7 @@ impl Squid {
             "-d",
             "1",
             "-n",
-            &format!("lab{}p{port}", std::process::id()),
+            &format!("lab{}p{}", std::process::id(), address.port()),
         ]);
         command.arg("-f").arg(&file);
         Ok(Self {
@@ -114,7 +119,7 @@ impl Squid {
         &self.running.process
     }
 
-    /// Who signs the certificates with which it opens TLS, when it does.
+    /// Who signs the certificates that it shows, when it shows any.
     pub fn authority(&self) -> Option<&Authority> {
         self.authority.as_ref()
     }
@@ -159,42 +164,53 @@ fn passwords(folder: &TempDir, rules: &SquidRules) -> Result<()> {
     give_away(&file)
 }
 
-fn configuration(
-    folder: &str,
+/// The line that says where it listens, and with which certificate.
+fn listening(
     address: SocketAddr,
     rules: &SquidRules,
     authority: Option<&Authority>,
 ) -> Result<String> {
-    let mut out = String::new();
+    let files = |(certificate, key): (PathBuf, PathBuf)| -> Result<String> {
+        let (certificate, key) = (text(&certificate)?, text(&key)?);
+        Ok(format!("tls-cert={certificate} tls-key={key}"))
+    };
+    Ok(match authority {
+        Some(authority) if rules.over_tls => {
+            let own = files(authority.issue(address.ip())?)?;
+            format!("https_port {address} {own}")
+        }
+        Some(authority) => {
+            let signing = files((authority.certificate(), authority.key()))?;
+            format!(
+                "http_port {address} ssl-bump generate-host-certificates=on \
+                 dynamic_cert_mem_cache_size=4MB {signing}"
+            )
+        }
+        None => format!("http_port {address}"),
+    })
+}
+
+fn configuration(folder: &str, port: &str, rules: &SquidRules) -> Result<String> {
     let SquidRules {
         asks,
         user: _,
         password: _,
         connects,
         body_limit,
-        intercepts: _,
+        intercepts,
+        over_tls: _,
     } = rules;
-    match authority {
-        None => writeln!(out, "http_port {address}")?,
-        Some(authority) => {
-            let (certificate, key) = (authority.certificate(), authority.key());
-            writeln!(
-                out,
-                "http_port {address} ssl-bump generate-host-certificates=on \
-                 dynamic_cert_mem_cache_size=4MB tls-cert={} tls-key={}",
-                text(&certificate)?,
-                text(&key)?,
-            )?;
-            // The relay's certificate is signed by nobody that squid knows.
-            writeln!(
-                out,
-                "sslcrtd_program {HELPERS}/security_file_certgen -s {folder}/certificates -M 4MB\n\
-                 sslcrtd_children 2 startup=1\n\
-                 tls_outgoing_options flags=DONT_VERIFY_PEER\nsslproxy_cert_error allow all\n\
-                 sslproxy_session_cache_size 0\n\
-                 acl first at_step SslBump1\nssl_bump peek first\nssl_bump bump all"
-            )?;
-        }
+    let mut out = format!("{port}\n");
+    if *intercepts {
+        // The relay's certificate is signed by nobody that squid knows.
+        writeln!(
+            out,
+            "sslcrtd_program {HELPERS}/security_file_certgen -s {folder}/certificates -M 4MB\n\
+             sslcrtd_children 2 startup=1\n\
+             tls_outgoing_options flags=DONT_VERIFY_PEER\nsslproxy_cert_error allow all\n\
+             sslproxy_session_cache_size 0\n\
+             acl first at_step SslBump1\nssl_bump peek first\nssl_bump bump all"
+        )?;
     }
     match asks {
         None => {}

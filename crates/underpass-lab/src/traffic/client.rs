@@ -33,20 +33,8 @@ pub fn connect(host: &Host, to: SocketAddr, stall: Duration) -> Result<TcpStream
 /// # Errors
 /// The connection failed before the end. What came until then is judged in the message.
 pub fn echo(stream: &TcpStream, seed: u64, length: u64, progress: &AtomicU64) -> Result<Findings> {
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| upload(stream, seed, length));
-        let findings = read_all(stream, seed, None, progress);
-        if findings.is_err() {
-            // The writer may wait for a reader that is gone.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        let written = writer
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let findings = findings?;
-        written.with_context(|| format!("send: {findings}"))?;
-        Ok(findings)
-    })
+    let send = || upload(stream, seed, length);
+    there_and_back(stream, seed, progress, send).map(|((), findings)| findings)
 }
 
 /// Bytes that [`echo_until`] sends at once, and the time between: some megabytes a second, so that the machine has time
@@ -65,8 +53,21 @@ pub fn echo_until(
     over: &AtomicBool,
     progress: &AtomicU64,
 ) -> Result<u64> {
+    let send = || upload_until(stream, seed, over);
+    let (length, findings) = there_and_back(stream, seed, progress, send)?;
+    findings.exact(length)?;
+    Ok(length)
+}
+
+/// Does `send` on a thread of its own, and reads the [`Pattern`] of `seed` meanwhile until the peer closes.
+fn there_and_back<T: Send>(
+    stream: &TcpStream,
+    seed: u64,
+    progress: &AtomicU64,
+    send: impl FnOnce() -> io::Result<T> + Send,
+) -> Result<(T, Findings)> {
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| upload_until(stream, seed, over));
+        let writer = scope.spawn(send);
         let findings = read_all(stream, seed, None, progress);
         if findings.is_err() {
             // The writer may wait for a reader that is gone.
@@ -76,9 +77,8 @@ pub fn echo_until(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let findings = findings?;
-        let length = written.with_context(|| format!("send: {findings}"))?;
-        findings.exact(length)?;
-        Ok(length)
+        let written = written.with_context(|| format!("send: {findings}"))?;
+        Ok((written, findings))
     })
 }
 
@@ -143,12 +143,8 @@ pub fn drip(
 ///
 /// # Errors
 /// The connection failed, or the answer is no number in a line that is the last.
-pub fn count_by_half_close(mut stream: &TcpStream, seed: u64, length: u64) -> Result<u64> {
-    upload(stream, seed, length).context("send")?;
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .with_context(|| format!("after {answer:?}"))?;
+pub fn count_by_half_close(stream: &TcpStream, seed: u64, length: u64) -> Result<u64> {
+    let answer = answer_to(stream, seed, length)?;
     let line = answer
         .strip_suffix('\n')
         .with_context(|| format!("cut short: {answer:?}"))?;
@@ -161,12 +157,8 @@ pub fn count_by_half_close(mut stream: &TcpStream, seed: u64, length: u64) -> Re
 ///
 /// # Errors
 /// The connection failed, or what the service found.
-pub fn upload_exactly(mut stream: &TcpStream, seed: u64, length: u64) -> Result<()> {
-    upload(stream, seed, length).context("send")?;
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .with_context(|| format!("after {answer:?}"))?;
+pub fn upload_exactly(stream: &TcpStream, seed: u64, length: u64) -> Result<()> {
+    let answer = answer_to(stream, seed, length)?;
     let right = Findings {
         received: length,
         ..Findings::default()
@@ -176,6 +168,16 @@ pub fn upload_exactly(mut stream: &TcpStream, seed: u64, length: u64) -> Result<
         "{length} bytes were sent: {answer:?}"
     );
     Ok(())
+}
+
+/// Everything that a service says to `length` bytes and the end behind them.
+fn answer_to(mut stream: &TcpStream, seed: u64, length: u64) -> Result<String> {
+    upload(stream, seed, length).context("send")?;
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .with_context(|| format!("after {answer:?}"))?;
+    Ok(answer)
 }
 
 /// Sends `size` bytes to an echo service and waits for them, `count` times with `gap` between.

@@ -23,8 +23,6 @@ const SETTLE: Duration = Duration::from_secs(120);
 const MEBIBYTE: u64 = 1 << 20;
 /// What passes each way, byte-exact.
 const LENGTH: u64 = 64 * MEBIBYTE;
-/// So much of it has passed when the rate begins to be measured.
-const WARM: u64 = 16 * MEBIBYTE;
 /// How often the path is cut.
 const CUTS: usize = 20;
 
@@ -48,7 +46,7 @@ pub(crate) struct Figures {
 pub(crate) struct Subject {
     entrances: Entrances,
     _published: Process,
-    services: [Service; 3],
+    _services: [Service; 3],
     enclosed: Enclosed,
 }
 
@@ -80,7 +78,7 @@ impl Subject {
         Ok(Self {
             entrances,
             _published: published,
-            services,
+            _services: services,
             enclosed,
         })
     }
@@ -143,47 +141,30 @@ impl Subject {
         Ok(traffic::exchange(&stream, 32, 20, Duration::from_millis(20))?.median())
     }
 
-    /// The rate to the client, once the session has found out what the path carries.
+    /// The rate to the client over the whole transfer, from the connection on.
     pub(crate) fn down(&self) -> Result<f64> {
         let mut stream = self.stream(1)?;
+        let begin = Instant::now();
         let mut checker = Checker::new(SEED);
         let mut buffer = vec![0; 64 << 10];
-        let (mut received, mut warm) = (0, None);
         loop {
             let length = stream.read(&mut buffer).context("down")?;
             if length == 0 {
                 break;
             }
             checker.take(&buffer[..length]);
-            received += length as u64;
-            if received >= WARM {
-                warm.get_or_insert((Instant::now(), received));
-            }
         }
-        let rate = warm.map(rate_since);
+        let rate = rate_since(begin);
         checker.finish().exact(LENGTH).context("down")?;
-        rate.context("down: nothing came")
+        Ok(rate)
     }
 
-    /// The same from the client.
+    /// The same from the client, until the service has told that all of it has come.
     pub(crate) fn up(&self) -> Result<f64> {
-        let tally = self.services[2].tally();
-        let before = tally.received();
         let stream = self.stream(2)?;
-        std::thread::scope(|scope| {
-            let sending = scope.spawn(|| traffic::upload_exactly(&stream, SEED, LENGTH));
-            let warm = wait_until("the first of it has come", STALL, || {
-                let received = tally.received() - before;
-                let there = received >= WARM || sending.is_finished();
-                Ok(there.then(|| (Instant::now(), received)))
-            });
-            let sent = sending
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let rate = warm.map(rate_since);
-            sent.context("up")?;
-            rate
-        })
+        let begin = Instant::now();
+        traffic::upload_exactly(&stream, SEED, LENGTH).context("up")?;
+        Ok(rate_since(begin))
     }
 
     /// An echo while the path is cut. The number of bytes that did not come as they were sent: none, or an error.
@@ -229,7 +210,7 @@ impl Subject {
     }
 }
 
-/// Bytes per second of what has come since: the whole but for what had come then.
-fn rate_since((begin, before): (Instant, u64)) -> f64 {
-    (LENGTH - before) as f64 / begin.elapsed().as_secs_f64()
+/// Bytes per second of a whole transfer.
+fn rate_since(begin: Instant) -> f64 {
+    LENGTH as f64 / begin.elapsed().as_secs_f64()
 }

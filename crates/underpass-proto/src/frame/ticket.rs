@@ -3,12 +3,12 @@
 use crate::wire::{Secret, body};
 
 body! {
-    /// Gives the peer the ticket for its next resume. The one before stays good until this one
-    /// is used: a lost reply locks nobody out.
+    /// In an answer: gives the peer the ticket for its next resume. The one before stays good until
+    /// this one is used: a lost reply locks nobody out. In a request: shows the ticket.
     pub struct Ticket {
         /// The ticket: 32 random bytes, good for one resume.
         pub ticket: [u8; 32] as Secret,
-        /// How long it is good for, in seconds from when it arrives.
+        /// How long it is good for, in seconds from when it arrives; 0 in a request.
         pub lifetime_s: u64,
     }
 }

@@ -1,5 +1,7 @@
 //! What the application asks of a session: channels, bytes, datagrams, ends.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::channel::Channel;
@@ -52,6 +54,12 @@ pub enum ReadOutcome {
 }
 
 impl Session {
+    /// From now on a leg on which nothing was sent, or nothing answered, for so long is pinged: for
+    /// paths that were seen to cut what is silent. See [`super::Config::ping_after`].
+    pub fn set_ping_after(&mut self, ping_after: Duration) {
+        self.config.ping_after = ping_after;
+    }
+
     /// Opens a channel to a service of the peer. Data may be written at once.
     ///
     /// # Errors

@@ -15,6 +15,18 @@ pub enum Event {
         /// The leg.
         leg: LegId,
     },
+    /// An answer on a leg is overdue: the session asks for it. Where others carry the leg, they may
+    /// want to ask as well.
+    AnswerMissing {
+        /// The leg.
+        leg: LegId,
+    },
+    /// An answer is so late that the leg may soon be suspect: the driver may make another one ready.
+    /// Told once, until something is answered; it includes [`Event::AnswerMissing`].
+    LegLate {
+        /// The leg.
+        leg: LegId,
+    },
     /// Nothing came back on a leg for longer than it should have. The driver makes another one and
     /// keeps this one until the other is active.
     LegSuspect {

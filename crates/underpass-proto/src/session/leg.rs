@@ -24,6 +24,9 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(2);
 /// The same for a PING that asks what has become of the last records (or two round trips). Much
 /// longer than an acknowledgement may be held back.
 const PROBE_AFTER: Duration = Duration::from_millis(250);
+/// The same for a leg that is late (or two round trips): another one may be made ready beside it, so
+/// that it is there should this one become suspect.
+const LATE_AFTER: Duration = Duration::from_millis(700);
 /// A suspect leg is asked again this often.
 const ASK_SUSPECT_AFTER: Duration = Duration::from_secs(5);
 /// PINGs that are remembered. Any answer also does for those before it.
@@ -51,10 +54,22 @@ struct Asked {
     at: Time,
 }
 
-/// What the time brought.
+/// How much a missing answer has been noted of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doubt {
+    None,
+    Missing,
+    Late,
+}
+
+/// What the time brought. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Fine,
+    /// An expected answer has just become overdue enough to be asked for.
+    Missing,
+    /// It is so late that a replacement may be prepared.
+    Late,
     /// The leg has just become suspect.
     Suspect,
     /// It has been for too long.
@@ -82,6 +97,7 @@ pub(crate) struct Leg {
     ponged: Option<(u64, u64, Time)>,
     /// Since when a PING is to go out. One that cannot is as bad as one that is not answered.
     ping_owed: Option<Time>,
+    doubt: Doubt,
     suspect_since: Option<Time>,
 }
 
@@ -99,6 +115,7 @@ impl Leg {
             pong_owed: None,
             ponged: None,
             ping_owed: None,
+            doubt: Doubt::None,
             suspect_since: None,
         }
     }
@@ -134,6 +151,7 @@ impl Leg {
     /// The peer acknowledged something new that was sent here. True where that had been in doubt.
     pub(crate) fn answered(&mut self, now: Time) -> bool {
         self.last_answer = now;
+        self.doubt = Doubt::None;
         self.suspect_since.take().is_some()
     }
 
@@ -220,6 +238,21 @@ impl Leg {
         Some(self.waiting_since(oldest)? + wait)
     }
 
+    /// The next thing to note of a missing answer before the leg becomes suspect, and when.
+    fn doubt_at(&self, oldest: Option<Time>, patience: u32) -> Option<(Time, Doubt)> {
+        let trips = self.path.rtt() * 2;
+        let (wait, doubt) = match self.doubt {
+            _ if self.suspect_since.is_some() => return None,
+            Doubt::None => (PROBE_AFTER.max(trips), Doubt::Missing),
+            Doubt::Missing => {
+                let wait = LATE_AFTER.max(trips) * (1 << patience.min(MAX_PATIENCE));
+                (wait, Doubt::Late)
+            }
+            Doubt::Late => return None,
+        };
+        Some((self.waiting_since(oldest)? + wait, doubt))
+    }
+
     /// When the next PING is due: the last records wait for their acknowledgement, the last PING
     /// for its answer, or all is quiet.
     fn ping_at(&self, oldest: Option<Time>, idle: Duration) -> Option<Time> {
@@ -250,8 +283,9 @@ impl Leg {
             return None;
         }
         let verdict = self.verdict_at(oldest, patience);
+        let doubt = self.doubt_at(oldest, patience).map(|(at, _)| at);
         let ping = self.ping_at(oldest, idle);
-        [verdict, ping].into_iter().flatten().min()
+        [verdict, doubt, ping].into_iter().flatten().min()
     }
 
     /// Acts on the time.
@@ -268,8 +302,19 @@ impl Leg {
         if self.ping_at(oldest, idle).is_some_and(|at| at <= now) {
             self.owe_ping(now);
         }
+        let before = self.doubt;
+        while let Some((at, doubt)) = self.doubt_at(oldest, patience)
+            && at <= now
+        {
+            self.doubt = doubt;
+        }
         if self.verdict_at(oldest, patience).is_none_or(|at| at > now) {
-            return Verdict::Fine;
+            return match self.doubt {
+                doubt if doubt == before => Verdict::Fine,
+                Doubt::None => Verdict::Fine,
+                Doubt::Missing => Verdict::Missing,
+                Doubt::Late => Verdict::Late,
+            };
         }
         if self.suspect_since.is_some() {
             return Verdict::Hopeless;
@@ -300,11 +345,18 @@ mod tests {
         let mut leg = leg();
         let oldest = Some(at(1000));
         assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(1250)));
-        assert_eq!(leg.handle_timeout(at(1250), oldest, IDLE, 0), Verdict::Fine);
+        let verdict = leg.handle_timeout(at(1250), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Missing);
         assert!(leg.owes_ping());
         leg.pinged(7, at(1250));
         assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(1500)), "asks again");
-        leg.pinged(8, at(2900));
+        leg.pinged(8, at(1500));
+        assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(1700)));
+        let verdict = leg.handle_timeout(at(1700), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Late);
+        assert_eq!(leg.handle_timeout(at(1800), oldest, IDLE, 0), Verdict::Fine);
+        leg.ping_owed = None;
+        leg.pinged(9, at(2900));
         assert_eq!(leg.timeout(oldest, IDLE, 0), Some(at(3000)));
         let verdict = leg.handle_timeout(at(3000), oldest, IDLE, 0);
         assert_eq!(verdict, Verdict::Suspect);
@@ -326,10 +378,36 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_in_time_ends_the_doubt() {
+        let mut leg = leg();
+        let oldest = Some(at(1000));
+        let verdict = leg.handle_timeout(at(1700), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Late, "what came before it is not told");
+        assert!(!leg.answered(at(1800)), "it was not suspect");
+        leg.ping_owed = None;
+        let oldest = Some(at(1900));
+        let verdict = leg.handle_timeout(at(2149), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Fine);
+        let verdict = leg.handle_timeout(at(2150), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Missing);
+    }
+
+    #[test]
+    fn a_long_way_is_given_its_time() {
+        let mut leg = Leg::new(LegState::Active, 0, Time::ZERO);
+        leg.path.on_rtt(Duration::from_millis(600));
+        let oldest = Some(at(1000));
+        let verdict = leg.handle_timeout(at(2199), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Fine, "less than two round trips");
+        let verdict = leg.handle_timeout(at(2200), oldest, IDLE, 0);
+        assert_eq!(verdict, Verdict::Late);
+    }
+
+    #[test]
     fn a_leg_that_takes_no_packets_is_suspected() {
         let mut leg = leg();
         leg.owe_ping(at(5000));
-        assert_eq!(leg.timeout(None, IDLE, 0), Some(at(7000)));
+        assert_eq!(leg.timeout(None, IDLE, 0), Some(at(5250)));
         let verdict = leg.handle_timeout(at(7000), None, IDLE, 0);
         assert_eq!(verdict, Verdict::Suspect);
     }
@@ -339,8 +417,10 @@ mod tests {
         let mut leg = leg();
         leg.pinged(1, at(0));
         leg.owe_ping(at(0));
-        assert_eq!(leg.timeout(None, IDLE, 1), Some(at(4000)));
-        assert_eq!(leg.timeout(None, IDLE, 40), Some(at(32_000)));
+        assert_eq!(leg.verdict_at(None, 1), Some(at(4000)));
+        assert_eq!(leg.verdict_at(None, 40), Some(at(32_000)));
+        leg.doubt = Doubt::Missing;
+        assert_eq!(leg.doubt_at(None, 1), Some((at(1400), Doubt::Late)));
     }
 
     #[test]

@@ -65,6 +65,8 @@ impl Session {
             let oldest = self.replay.oldest_under_way(*id);
             match leg.handle_timeout(now, oldest, idle, patience) {
                 Verdict::Fine => {}
+                Verdict::Missing => self.events.push_back(Event::AnswerMissing { leg: *id }),
+                Verdict::Late => self.events.push_back(Event::LegLate { leg: *id }),
                 Verdict::Suspect => {
                     self.patience = (self.patience + 1).min(MAX_PATIENCE);
                     self.events.push_back(Event::LegSuspect { leg: *id });

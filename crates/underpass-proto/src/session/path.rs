@@ -11,7 +11,10 @@
 //!
 //! 1. It starts small and grows by what is acknowledged, as TCP does, but only until the first round
 //!    trip is late: what is in front of a keystroke then is some milliseconds' worth.
-//! 2. Half the window shows whether that was queue. If not, the search goes on by doubling.
+//! 2. Half the window shows whether that was queue. If not, the search goes on by doubling. On a long
+//!    way, where boxes that hold make round trips late for other reasons, the start goes on when one is
+//!    early again; and as twice the window is allowed there in any case, it is tried at once, and given
+//!    up only when the rate has not risen for several round trips.
 //! 3. From then on the window is the rate times what `allowance` says. It does not feed itself: a
 //!    `base` above the shortest round trip is checked by trying less, and it grows only when more was
 //!    tried and carried more.
@@ -23,8 +26,12 @@ use super::received::MAX_ACK_DELAY;
 use crate::packet::MAX_PLAINTEXT;
 use crate::time::Time;
 
-/// Under way before anything was measured: 13 ms at 20 Mbit/s.
+/// Under way before anything was measured: 13 ms at `INITIAL_RATE`.
 const INITIAL_WINDOW: u64 = 32 * 1024;
+/// What the rate is taken for until it is known, 20 Mbit/s: a round trip holds so much without a queue.
+const INITIAL_RATE: u64 = 2_500_000;
+/// Under way at most before the rate was measured, however long the way.
+const LARGEST_INITIAL_WINDOW: u64 = 256 * 1024;
 /// The window grows with each acknowledgement until a round trip takes so much longer than the
 /// shortest, or an eighth of that: how RFC 9406 §4.2 leaves slow start, somewhat above its 4 ms
 /// because acknowledgements wait for company.
@@ -42,6 +49,11 @@ const SAMPLE: Duration = Duration::from_millis(40);
 const SEARCH_SAMPLE: Duration = Duration::from_millis(20);
 /// The rate is the highest of so many samples.
 const SAMPLES: usize = 10;
+/// A rate that has not risen for so many round trips does not follow the window: one of them may
+/// only have been held up.
+const STANDS: u8 = 2;
+/// So often more is tried in vain before what was found first counts as all that there is.
+const DOUBTS: u8 = 3;
 /// Less or more is tried this often, or once in ten round trips.
 const TRIAL_AFTER: Duration = Duration::from_secs(1);
 /// The same, or once in three, where the window comes from a search or was just found too large.
@@ -65,8 +77,8 @@ enum Mode {
     Start,
     /// A round trip was late: is it a queue?
     Late,
-    /// Doubles until the rate does not follow.
-    Up,
+    /// Doubles until the rate has not followed for some round trips: so many of them are over.
+    Up(u8),
     /// Halves until the rate follows, as it has done so many times.
     Down(u8),
     /// Follows the rate; at this time less is tried, or more.
@@ -100,6 +112,10 @@ pub(crate) struct Path {
     /// The path's own delay with traffic on it, as far as it is known.
     base: Duration,
     mode: Mode,
+    /// So often more is tried soon: on a long way a late round trip was all that ended the start.
+    doubts: u8,
+    /// The rate of the last window that it followed, while more is searched for.
+    to_beat: u64,
     /// Window and rate of the last sample that the window limited.
     last: (u64, u64),
     sample: Sample,
@@ -132,6 +148,8 @@ impl Path {
             window: INITIAL_WINDOW,
             base: Duration::ZERO,
             mode: Mode::Start,
+            doubts: 0,
+            to_beat: 0,
             last: (0, 0),
             sample: Sample {
                 start: now,
@@ -165,12 +183,25 @@ impl Path {
             None => (rtt, rtt),
             Some(old) => (self.min_rtt.min(rtt), old * 7 / 8 + rtt / 8),
         };
+        // Nothing but the round trip has set it so far.
+        if self.mode == Mode::Start && self.window == initial_window(self.min_rtt) {
+            self.window = initial_window(min);
+        }
         self.min_rtt = min;
         self.smoothed_rtt = Some(smoothed);
-        if self.mode == Mode::Start && self.limited && rtt > min + LATE.max(min / 8) {
-            self.mode = Mode::Late;
-            // The window stands still from now on: what is measured begins anew.
-            self.limited = false;
+        let late = rtt > min + LATE.max(min / 8);
+        match self.mode {
+            Mode::Start if self.limited && late => {
+                self.mode = Mode::Late;
+                // The window stands still from now on: what is measured begins anew.
+                self.limited = false;
+            }
+            // A queue that fills the window does not go away by itself.
+            Mode::Late if !late && self.is_long() => {
+                self.doubts = DOUBTS;
+                self.mode = Mode::Start;
+            }
+            _ => {}
         }
     }
 
@@ -279,15 +310,23 @@ impl Path {
         let follows = followed > 0.5;
         match self.mode {
             Mode::Start => {}
+            // Twice as much builds no longer a queue than `allowance` allows for.
+            Mode::Late if short && self.is_long() => {
+                self.doubts = self.doubts.max(1);
+                self.search_up(self.min_rtt, rate);
+            }
             Mode::Late if short => self.steady(now, self.min_rtt, TRIAL_AFTER),
             Mode::Late => {
                 self.mode = Mode::Down(0);
                 self.window = (self.window / 2).max(MIN_WINDOW);
             }
-            Mode::Up if follows && self.window < MAX_WINDOW => self.search_up(spent),
-            Mode::Up => self.steady(now, self.base, TRIAL_SOON),
+            Mode::Up(_) if self.rises(rate) && self.window < MAX_WINDOW => {
+                self.search_up(spent, rate);
+            }
+            Mode::Up(times) if times < STANDS && self.doubts > 0 => self.mode = Mode::Up(times + 1),
+            Mode::Up(_) => self.steady(now, self.base, TRIAL_SOON),
             // The rate followed at once and in full: it is a slow path and no queue.
-            Mode::Down(0) if followed > 0.8 => self.search_up(spent),
+            Mode::Down(0) if followed > 0.8 => self.search_up(spent, rate),
             Mode::Down(_) if follows => self.steady(now, spent, TRIAL_SOON),
             // What is under way now is enough, and a window that allows for no delay holds that.
             Mode::Down(_) if short || self.window <= MIN_WINDOW => {
@@ -298,13 +337,15 @@ impl Path {
                 self.window = (self.window / 2).max(MIN_WINDOW);
             }
             Mode::Steady(trial) => {
-                let starved = spent > self.allowance(self.base) && (follows || now >= trial);
+                let starved = spent > self.allowance(self.base) && (follows || now >= trial)
+                    || self.doubts > 0 && now >= trial;
                 self.keep(now, trial, starved);
             }
             Mode::Trial if follows => self.steady(now, spent, TRIAL_AFTER),
             Mode::Trial => self.steady(now, self.base.min(spent), TRIAL_SOON),
+            Mode::Probe if follows && self.doubts > 0 => self.search_up(spent, rate),
             Mode::Probe if follows => self.steady(now, spent, TRIAL_SOON),
-            Mode::Probe => self.steady(now, self.base, TRIAL_AFTER),
+            Mode::Probe => self.probed_in_vain(now),
         }
     }
 
@@ -320,16 +361,44 @@ impl Path {
             self.window = smaller;
         } else if starved {
             // It may be mere noise, and a window that is too large feeds itself: ask before believing.
-            self.mode = Mode::Probe;
-            self.window = (self.window * 3 / 2).min(MAX_WINDOW);
+            self.probe();
         }
     }
 
-    fn search_up(&mut self, spent: Duration) {
+    /// Tries half as much again.
+    fn probe(&mut self) {
+        self.mode = Mode::Probe;
+        self.window = (self.window * 3 / 2).min(MAX_WINDOW);
+    }
+
+    fn probed_in_vain(&mut self, now: Time) {
+        self.doubts = self.doubts.saturating_sub(1);
+        let again = if self.doubts > 0 {
+            TRIAL_SOON
+        } else {
+            TRIAL_AFTER
+        };
+        self.steady(now, self.base, again);
+    }
+
+    /// Tries twice as much; the window of now takes `spent` and brings `rate`.
+    fn search_up(&mut self, spent: Duration, rate: u64) {
         self.base = spent;
         self.searched = true;
-        self.mode = Mode::Up;
+        self.to_beat = rate;
+        self.mode = Mode::Up(0);
         self.window = (self.window * 2).min(MAX_WINDOW);
+    }
+
+    /// Whether the initial window is too small to carry `INITIAL_RATE`. On a shorter way there is
+    /// little to be won by a search, and little under way is what a keystroke needs.
+    fn is_long(&self) -> bool {
+        product(INITIAL_RATE, self.min_rtt) > INITIAL_WINDOW
+    }
+
+    /// Whether the rate has followed a window twice as large: half of the way counts.
+    fn rises(&self, rate: u64) -> bool {
+        rate > self.to_beat + self.to_beat / 2
     }
 
     /// The path's own delay was found: the window is kept, and looked at again after a time.
@@ -379,6 +448,11 @@ fn followed((before, rate_before): (u64, u64), (now, rate): (u64, u64)) -> f64 {
     } else {
         0.0
     }
+}
+
+/// What may be under way before the rate was measured.
+fn initial_window(rtt: Duration) -> u64 {
+    product(INITIAL_RATE, rtt).clamp(INITIAL_WINDOW, LARGEST_INITIAL_WINDOW)
 }
 
 fn product(rate: u64, time: Duration) -> u64 {

@@ -9,7 +9,8 @@ use crate::time::Time;
 pub(crate) struct Window {
     size: u64,
     limit: u64,
-    renewed: Time,
+    /// When the limit was announced last, and what had been consumed by then.
+    renewed: (Time, u64),
 }
 
 impl Window {
@@ -17,7 +18,7 @@ impl Window {
         Window {
             size,
             limit: limit.max(size),
-            renewed: now,
+            renewed: (now, 0),
         }
     }
 
@@ -27,7 +28,7 @@ impl Window {
 
     /// The limit to announce once a quarter of the window was consumed: the sender, who learns of
     /// it half a round trip later, always has the other three quarters. A window that is consumed
-    /// within two round trips is too small for the path.
+    /// within two round trips is too small for the path, also where it is consumed in one go.
     pub(crate) fn renew(
         &mut self,
         consumed: u64,
@@ -38,10 +39,12 @@ impl Window {
         if granted.saturating_sub(consumed) > self.size - self.size / 4 {
             return None;
         }
-        if now.since(self.renewed) < rtt / 2 {
+        let (before, had) = self.renewed;
+        let share = consumed.saturating_sub(had) as f64 / self.size.max(1) as f64;
+        if now.since(before).as_secs_f64() < 2.0 * rtt.as_secs_f64() * share {
             self.grow();
         }
-        self.renewed = now;
+        self.renewed = (now, consumed);
         let limit = consumed + self.size;
         (limit > granted).then_some(limit)
     }
@@ -68,6 +71,16 @@ mod tests {
         let late = Time::ZERO + Duration::from_secs(5);
         assert_eq!(window.renew(1600, 2250, late, rtt), Some(3600));
         assert_eq!(window.size(), 2000);
+    }
+
+    /// As behind a box that delivers a round trip's bytes all at once.
+    #[test]
+    fn a_window_that_is_consumed_in_one_go_grows() {
+        let rtt = Duration::from_millis(100);
+        let mut window = Window::new(1000, 4000, Time::ZERO);
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        assert_eq!(window.renew(1000, 1000, at(150), rtt), Some(3000));
+        assert_eq!(window.renew(3000, 3000, at(600), rtt), Some(5000));
     }
 
     #[test]

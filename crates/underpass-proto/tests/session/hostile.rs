@@ -479,7 +479,6 @@ fn packets_out_of_place_cost_the_leg() {
     let request = Resume {
         session: session_id(1),
         generation: 0,
-        ticket: [7; 32],
         nonce: [1; 16],
         sealed: Bytes::from_static(&[0; 16]),
     };
@@ -519,7 +518,6 @@ fn resumes_that_are_not_the_peers_are_refused() {
             code::UNKNOWN_SESSION,
             with(|r| r.session = SessionId([0; 16])),
         ),
-        ("another ticket", stale, with(|r| r.ticket = [8; 32])),
         ("a generation to come", stale, with(|r| r.generation = 1)),
         ("one further", stale, with(|r| r.generation = 2)),
         ("the last one", stale, with(|r| r.generation = VARINT_MAX)),

@@ -525,6 +525,7 @@ impl Pair {
                         self.want_leg();
                     }
                 }
+                Event::AnswerMissing { .. } | Event::LegLate { .. } => {}
                 Event::LegDone { leg, farewell } => {
                     if let Some(packet) = farewell {
                         self.transmit(side, leg, packet);

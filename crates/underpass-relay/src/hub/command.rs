@@ -1,6 +1,9 @@
 //! What the hub wants done.
 
+use std::time::Duration;
+
 use underpass_proto::route::{Gone, Incoming};
+use underpass_proto::ticket::{Claim, Handle, Ticket};
 use underpass_store::{MachineId, ServiceId, UserId};
 
 use super::{AttachmentId, CheckId, LinkId, RouteEnd};
@@ -12,6 +15,21 @@ pub enum Command {
     /// Ask the store whether somebody may use a service; the answer goes to
     /// [`Hub::verdict`](super::Hub::verdict), whatever it is.
     Check(Check),
+    /// Ask the ticket authority; the answer goes to [`Hub::authorized`](super::Hub::authorized),
+    /// whatever it is.
+    Authorize(Question),
+    /// Give the agent at this end its next ticket.
+    Give {
+        /// The end of the agent that opened the route.
+        end: RouteEnd,
+        /// The ticket.
+        given: Given,
+    },
+    /// A ticket was given out for nothing, or its session has ended.
+    Discard {
+        /// Its handle.
+        handle: Handle,
+    },
     /// From now on what comes in at one end goes out at the other. What has come in at `near`
     /// until now goes out first, the very first packet of it under `incoming`.
     Join {
@@ -71,6 +89,49 @@ pub struct Check {
     pub machine: MachineId,
     /// Which service.
     pub service: Asked,
+}
+
+/// A question to the ticket authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What the answer is to carry.
+    pub check: CheckId,
+    /// Whose ticket it is, and for which session.
+    pub claim: Claim,
+    /// What is wanted.
+    pub wanted: Wanted,
+}
+
+/// What is wanted of the ticket authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A first ticket to the publisher of a service.
+    Issue {
+        /// The service: where the far endpoint is.
+        service: ServiceId,
+        /// How long the session is kept.
+        keep: Duration,
+    },
+    /// Is this one good?
+    Check {
+        /// The ticket.
+        ticket: Ticket,
+    },
+}
+
+/// A ticket that the authority gives out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The service whose publisher it leads to.
+    pub service: ServiceId,
+    /// The ticket.
+    pub ticket: Ticket,
+    /// What deletes it.
+    pub handle: Handle,
+    /// How long it is good for.
+    pub lifetime: Duration,
+    /// It is the first of its session, and not the one after a ticket that was good.
+    pub issued: bool,
 }
 
 /// How the service is known that a question is about.

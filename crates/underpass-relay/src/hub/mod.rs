@@ -37,10 +37,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use underpass_proto::Time;
 use underpass_store::{ServiceId, UserId};
 
-pub use command::{Asked, Check, Command, Grant, RouteEvent};
+pub use command::{Asked, Check, Command, Given, Grant, Question, RouteEvent, Wanted};
 pub use ids::{AttachmentId, CheckId, LinkId, Member, RouteEnd, Source};
 pub use limits::Limits;
 pub use presence::Publication;
+pub use routes::{Opening, Path};
 
 use attachments::Attachment;
 use ids::RouteId;

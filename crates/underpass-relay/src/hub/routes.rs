@@ -1,15 +1,47 @@
 //! Routes: from the `Open` of one agent to the end.
 
-use underpass_proto::route::{Gone, Incoming, Open, picked_by};
+use std::time::Duration;
+
+use underpass_proto::packet::SessionId;
+use underpass_proto::route::{Gone, Incoming, picked_by};
+use underpass_proto::ticket::{Claim, Handle, Ticket};
 use underpass_proto::{Code, Speaker, Time};
 use underpass_store::ServiceId;
 
 use super::ids::RouteId;
 use super::{
-    Asked, AttachmentId, Check, CheckId, Command, Grant, Hub, LinkId, Member, RouteEnd, RouteEvent,
-    Wake,
+    Asked, AttachmentId, Check, CheckId, Command, Given, Grant, Hub, LinkId, Member, Question,
+    RouteEnd, RouteEvent, Wake, Wanted,
 };
 use crate::refusal::Refusal;
+
+/// An agent's wish for a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The number that the agent picked.
+    pub route: u32,
+    /// Where it leads.
+    pub path: Path,
+    /// The session that its first packet is of, where that can be read: without one there is no
+    /// ticket, and none is good.
+    pub session: Option<SessionId>,
+    /// The key of the agent's machine.
+    pub key: [u8; 32],
+}
+
+/// Where a route leads, in the words of the agent that opens it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// To whoever publishes a service.
+    Named {
+        /// The service, as the user named it.
+        service: String,
+        /// How long the agent keeps the session without a path.
+        keep: Duration,
+    },
+    /// Where this ticket leads.
+    Ticketed(Ticket),
+}
 
 /// A route between two links, or on the way there.
 #[derive(Debug)]
@@ -24,6 +56,14 @@ pub(super) struct Route {
     asked: String,
     /// The service that was found, once it was.
     grant: Option<Grant>,
+    /// Its session, where that is known.
+    session: Option<SessionId>,
+    /// How long its session is kept.
+    keep: Duration,
+    /// The handle of its ticket, once it has one.
+    ticket: Option<Handle>,
+    /// The ticket is the first of its session: if the publisher never answers, nobody needs it.
+    issued: bool,
     stage: Stage,
     /// When its stage has lasted for too long.
     alarm: Option<Time>,
@@ -34,6 +74,8 @@ pub(super) struct Route {
 enum Stage {
     /// The store was asked.
     Checking,
+    /// The ticket authority was asked.
+    Authorizing,
     /// The publisher is not there.
     Waiting,
     /// Packets pass.
@@ -44,11 +86,11 @@ enum Stage {
 }
 
 impl Hub {
-    /// An agent opens a route. `key` is the key of its machine. The driver has made room for what
-    /// comes in at that end already; it is told to let go of it if the route is refused. False when
-    /// the hub does not know the link (any more), and so has nothing to say.
-    pub fn open(&mut self, link: LinkId, open: Open, key: [u8; 32]) -> bool {
-        let Open { route, service } = open;
+    /// An agent opens a route. The driver has made room for what comes in at that end already; it is
+    /// told to let go of it if the route is refused. False when the hub does not know the link (any
+    /// more), and so has nothing to say.
+    pub fn open(&mut self, link: LinkId, opening: Opening) -> bool {
+        let route = opening.route;
         let near = RouteEnd { link, route };
         let Some(entry) = self.links.get(&link) else {
             return false;
@@ -61,7 +103,7 @@ impl Hub {
             return true;
         }
         match self.check_room_for_route(opener) {
-            Ok(by) => self.begin_route(near, opener, by, key, service),
+            Ok(by) => self.begin_route(near, opener, by, opening),
             Err(why) => self.finish(near, why),
         }
         true
@@ -83,14 +125,7 @@ impl Hub {
         Ok(member)
     }
 
-    fn begin_route(
-        &mut self,
-        near: RouteEnd,
-        opener: AttachmentId,
-        by: Member,
-        key: [u8; 32],
-        asked: String,
-    ) {
+    fn begin_route(&mut self, near: RouteEnd, opener: AttachmentId, by: Member, opening: Opening) {
         let id = RouteId(self.number());
         if let Some(entry) = self.links.get_mut(&near.link) {
             entry.routes.insert(near.route, id);
@@ -99,19 +134,96 @@ impl Hub {
             known.route_ends += 1;
             known.unjoined += 1;
         }
-        let service = Asked::Name(asked.clone());
+        let Opening { path, session, .. } = opening;
+        let (asked, keep) = match &path {
+            Path::Named { service, keep } => (service.clone(), *keep),
+            Path::Ticketed(_) => ("by ticket".to_owned(), Duration::ZERO),
+        };
         let route = Route {
             near,
             opener,
             by,
-            key,
-            asked,
+            key: opening.key,
+            asked: asked.clone(),
             grant: None,
+            session,
+            keep,
+            ticket: None,
+            issued: false,
             stage: Stage::Checking,
             alarm: None,
         };
         self.routes.insert(id, route);
-        self.ask(id, service);
+        match path {
+            Path::Named { .. } => self.ask(id, Asked::Name(asked)),
+            Path::Ticketed(ticket) => self.authorize(id, Wanted::Check { ticket }),
+        }
+    }
+
+    /// Asks the ticket authority; a route whose session nobody knows gets no ticket by it.
+    fn authorize(&mut self, id: RouteId, wanted: Wanted) {
+        let check = CheckId(self.number());
+        let Some(route) = self.routes.get_mut(&id) else {
+            return;
+        };
+        let Some(session) = route.session else {
+            return self.refuse(id, Refusal::of(Code::TicketUnknown));
+        };
+        route.stage = Stage::Authorizing;
+        let holder = route.key;
+        self.checks.insert(check, id);
+        self.commands.push_back(Command::Authorize(Question {
+            check,
+            claim: Claim { holder, session },
+            wanted,
+        }));
+    }
+
+    /// The ticket authority's answer to a [`Question`].
+    pub fn authorized(&mut self, check: CheckId, answer: Result<Given, Refusal>, now: Time) {
+        let route = self.checks.remove(&check);
+        let found = route.and_then(|id| Some((id, self.routes.get_mut(&id)?)));
+        let (id, route, given) = match (found, answer) {
+            (Some((id, route)), Ok(given)) => (id, route, given),
+            (Some((id, _)), Err(why)) => return self.refuse(id, why),
+            (
+                None,
+                Ok(Given {
+                    handle,
+                    issued: true,
+                    ..
+                }),
+            ) => {
+                // The agent has given up, and will not hear of its ticket.
+                return self.commands.push_back(Command::Discard { handle });
+            }
+            (None, _) => return,
+        };
+        route.ticket = Some(given.handle);
+        let (end, service, issued) = (route.near, given.service, given.issued);
+        route.issued = issued;
+        self.commands.push_back(Command::Give { end, given });
+        if issued {
+            self.place(id, service, now);
+        } else {
+            // The ticket told where to; whether the user may go there is asked each time.
+            self.set_stage(id, Stage::Checking, None);
+            self.ask(id, Asked::Id(service));
+        }
+    }
+
+    /// The handles of the tickets of all routes that are open.
+    #[must_use]
+    pub fn tickets(&self) -> Vec<Handle> {
+        self.routes.values().filter_map(|it| it.ticket).collect()
+    }
+
+    /// Leads a route to its publisher, or has it wait for one.
+    fn place(&mut self, id: RouteId, service: ServiceId, now: Time) {
+        match self.link_to(service) {
+            Some((publisher, link)) => self.join(id, publisher, link, now),
+            None => self.wait(id, service, now),
+        }
     }
 
     fn ask(&mut self, id: RouteId, service: Asked) {
@@ -141,12 +253,14 @@ impl Hub {
             (Ok(grant), Stage::Checking) => {
                 let service = grant.service;
                 route.grant = Some(grant);
-                match self.link_to(service) {
-                    Some((publisher, link)) => self.join(id, publisher, link, now),
-                    None => self.wait(id, service, now),
+                let (known, ticketed) = (route.session.is_some(), route.ticket.is_some());
+                if ticketed || !known {
+                    return self.place(id, service, now);
                 }
+                let keep = route.keep;
+                self.authorize(id, Wanted::Issue { service, keep });
             }
-            (Ok(_), Stage::Waiting | Stage::Joined { .. }) => {}
+            (Ok(_), Stage::Authorizing | Stage::Waiting | Stage::Joined { .. }) => {}
             (Err(why), _) => self.refuse(id, why),
         }
     }
@@ -316,7 +430,7 @@ impl Hub {
             Stage::Joined { .. } => {
                 Refusal::new(Code::TimedOut, "the service's publisher does not answer")
             }
-            Stage::Checking | Stage::Waiting => Refusal::of(Code::ServiceAway),
+            Stage::Checking | Stage::Authorizing | Stage::Waiting => Refusal::of(Code::ServiceAway),
         };
         self.refuse(id, why);
     }
@@ -383,6 +497,13 @@ impl Hub {
 
     /// Takes a route out of every table. Links that are down have left theirs already.
     fn remove_route(&mut self, id: RouteId) -> Option<Route> {
+        // A publisher that has not said anything has no session either.
+        let unused =
+            |route: &Route| route.issued && (route.alarm.is_some() || route.far().is_none());
+        let unused = self.routes.get(&id).filter(|route| unused(route));
+        if let Some(handle) = unused.and_then(|route| route.ticket) {
+            self.commands.push_back(Command::Discard { handle });
+        }
         self.set_alarm(id, None);
         let route = self.routes.remove(&id)?;
         for end in [Some(route.near), route.far()].into_iter().flatten() {
@@ -425,7 +546,7 @@ impl Route {
     fn far(&self) -> Option<RouteEnd> {
         match self.stage {
             Stage::Joined { far, .. } => Some(far),
-            Stage::Checking | Stage::Waiting => None,
+            Stage::Checking | Stage::Authorizing | Stage::Waiting => None,
         }
     }
 

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use underpass_proto::route::{Gone, Open};
+use underpass_proto::packet::SessionId;
+use underpass_proto::route::Gone;
+use underpass_proto::ticket::{Handle, Ticket};
 use underpass_proto::{Code, Time};
 use underpass_store::{MachineId, ServiceId, UserId};
 
@@ -29,6 +31,33 @@ struct Driver {
     ended: Vec<(AttachmentId, Code)>,
     cut: Vec<LinkId>,
     notified: Vec<AttachmentId>,
+    questions: Vec<Question>,
+    given: Vec<(RouteEnd, Given)>,
+    discarded: Vec<Handle>,
+}
+
+/// A wish of a machine whose first packet is of no session.
+fn opening(route: u32, service: &str) -> Opening {
+    let service = service.to_owned();
+    Opening {
+        route,
+        path: Path::Named {
+            service,
+            keep: WAIT,
+        },
+        session: None,
+        key: [9; 32],
+    }
+}
+
+fn given(issued: bool) -> Given {
+    Given {
+        service: DB,
+        ticket: Ticket::new([7; 32]),
+        handle: Handle([8; 16]),
+        lifetime: WAIT,
+        issued,
+    }
 }
 
 fn member(user: i64) -> Member {
@@ -61,6 +90,9 @@ impl Driver {
             ended: Vec::new(),
             cut: Vec::new(),
             notified: Vec::new(),
+            questions: Vec::new(),
+            given: Vec::new(),
+            discarded: Vec::new(),
         }
     }
 
@@ -124,10 +156,34 @@ impl Driver {
             route,
         };
         self.ends.entry(end).or_insert(None);
-        let service = "db".to_owned();
-        self.hub.open(end.link, Open { route, service }, [9; 32]);
+        self.hub.open(end.link, opening(route, "db"));
         self.drain();
         end
+    }
+
+    /// Opens a route with a first packet of a session.
+    fn open_for_session(&mut self, link: u64, route: u32, path: Path) -> RouteEnd {
+        let end = RouteEnd {
+            link: LinkId(link),
+            route,
+        };
+        self.ends.insert(end, None);
+        let opening = Opening {
+            path,
+            session: Some(SessionId([3; 16])),
+            ..opening(route, "")
+        };
+        self.hub.open(end.link, opening);
+        self.drain();
+        end
+    }
+
+    fn authority_says(&mut self, answer: Result<Given, Code>) {
+        for question in std::mem::take(&mut self.questions) {
+            let answer = answer.clone().map_err(Refusal::of);
+            self.hub.authorized(question.check, answer, self.now);
+            self.drain();
+        }
     }
 
     fn answer_all(&mut self, verdict: Result<Grant, Code>) {
@@ -164,6 +220,12 @@ impl Driver {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Check(check) => self.checks.push(check),
+            Command::Authorize(question) => self.questions.push(question),
+            Command::Give { end, given } => {
+                assert!(self.ends.contains_key(&end), "{end} is known");
+                self.given.push((end, given));
+            }
+            Command::Discard { handle } => self.discarded.push(handle),
             Command::Join {
                 near,
                 far,
@@ -210,14 +272,129 @@ fn an_allowed_user_is_joined_with_the_publisher() {
     assert_eq!(driver.joined[0].1.link, LinkId(2));
 }
 
+fn named() -> Path {
+    Path::Named {
+        service: "db".into(),
+        keep: WAIT,
+    }
+}
+
+fn by_ticket() -> Path {
+    Path::Ticketed(Ticket::new([5; 32]))
+}
+
+#[test]
+fn a_session_gets_its_ticket_before_its_route() {
+    let mut driver = Driver::with_publisher();
+    let near = driver.open_for_session(1, 2, named());
+    assert!(driver.questions.is_empty(), "not before the verdict");
+    driver.answer_all(Ok(grant(DB)));
+    assert!(driver.joined.is_empty(), "not before the ticket");
+    let [question] = &driver.questions[..] else {
+        panic!("one question");
+    };
+    assert_eq!(question.claim.holder, [9; 32]);
+    assert_eq!(question.claim.session, SessionId([3; 16]));
+    let keep = WAIT;
+    assert_eq!(question.wanted, Wanted::Issue { service: DB, keep });
+    driver.authority_says(Ok(given(true)));
+    assert_eq!(driver.given, [(near, given(true))]);
+    let far = driver.joined[0].1;
+    assert_eq!(driver.hub.tickets(), [Handle([8; 16])]);
+    driver.hub.answered(far);
+    driver.gone(near, Code::NoError);
+    assert!(driver.discarded.is_empty(), "the session may come back");
+    assert!(driver.hub.tickets().is_empty());
+}
+
+#[test]
+fn a_ticket_that_nobody_can_use_is_discarded() {
+    for gone_first in [false, true] {
+        let mut driver = Driver::with_publisher();
+        let near = driver.open_for_session(1, 2, named());
+        driver.answer_all(Ok(grant(DB)));
+        if gone_first {
+            driver.gone(near, Code::Cancelled);
+        }
+        driver.authority_says(Ok(given(true)));
+        if !gone_first {
+            // The publisher has not said a word.
+            driver.gone(near, Code::Cancelled);
+        }
+        assert_eq!(driver.discarded, [Handle([8; 16])]);
+        assert_eq!(driver.hub.load().routes, 0);
+    }
+}
+
+#[test]
+fn a_good_ticket_leads_to_its_service_if_the_user_still_may() {
+    for verdict in [Ok(grant(DB)), Err(Code::Denied)] {
+        let mut driver = Driver::with_publisher();
+        let near = driver.open_for_session(1, 2, by_ticket());
+        assert!(driver.checks.is_empty(), "nobody knows yet where to");
+        driver.authority_says(Ok(given(false)));
+        assert!(driver.joined.is_empty(), "not before the verdict");
+        assert_eq!(driver.checks[0].service, Asked::Id(DB));
+        driver.answer_all(verdict.clone());
+        match verdict {
+            Ok(_) => assert_eq!(driver.joined[0].0, near),
+            Err(code) => assert_eq!(driver.gone, [(near, code)]),
+        }
+        assert!(driver.questions.is_empty(), "it has its next ticket");
+        assert!(driver.discarded.is_empty(), "the session lives on");
+    }
+}
+
+#[test]
+fn nothing_is_opened_without_the_authority() {
+    for code in [Code::TicketUnknown, Code::AuthorityUnreachable] {
+        for path in [named(), by_ticket()] {
+            let mut driver = Driver::with_publisher();
+            let near = driver.open_for_session(1, 2, path);
+            driver.answer_all(Ok(grant(DB)));
+            driver.authority_says(Err(code));
+            assert_eq!(driver.gone, [(near, code)]);
+            assert!(driver.joined.is_empty() && driver.given.is_empty());
+        }
+    }
+}
+
+#[test]
+fn living_routes_do_not_need_the_authority() {
+    let mut driver = Driver::with_publisher();
+    driver.open_for_session(1, 2, named());
+    driver.answer_all(Ok(grant(DB)));
+    driver.authority_says(Ok(given(true)));
+    let far = driver.joined[0].1;
+    driver.hub.answered(far);
+    driver.open_for_session(1, 4, by_ticket());
+    driver.authority_says(Err(Code::AuthorityUnreachable));
+    assert_eq!(driver.gone.len(), 1);
+    assert_eq!(driver.hub.load().routes, 1);
+}
+
+#[test]
+fn a_ticket_needs_a_session_that_can_be_read() {
+    let mut driver = Driver::with_publisher();
+    let near = RouteEnd {
+        link: LinkId(1),
+        route: 2,
+    };
+    driver.ends.insert(near, None);
+    let opening = Opening {
+        path: by_ticket(),
+        ..opening(2, "")
+    };
+    driver.hub.open(near.link, opening);
+    driver.drain();
+    assert_eq!(driver.gone, [(near, Code::TicketUnknown)]);
+    assert!(driver.questions.is_empty());
+}
+
 #[test]
 fn the_publisher_is_told_who_comes_by_the_key_of_the_hop() {
     let mut driver = Driver::with_publisher();
-    let open = Open {
-        route: 2,
-        service: "db.owner".into(),
-    };
-    driver.hub.open(LinkId(1), open, [9; 32]);
+    driver.hub.open(LinkId(1), opening(2, "db.owner"));
     let Some(Command::Check(check)) = driver.hub.poll_command() else {
         panic!("a question");
     };

@@ -4,6 +4,8 @@
 //! A refusal carries its code in the header `Underpass-Code` too: what has none comes from a box on the
 //! way and not from the relay.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -44,9 +46,12 @@ pub(super) fn status(code: Code) -> StatusCode {
         }
         Code::WrongOffset | Code::Exists => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
         Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
         Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-        Code::Busy | Code::StoreUnavailable | Code::GoingAway => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Code::Aborted
         | Code::Cancelled
         | Code::FlowControlViolation
@@ -55,6 +60,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::CorruptPath
         | Code::Internal
         | Code::StaleResume
+        | Code::TicketUnknown
         | Code::ProxyUnreachable
         | Code::ProxyNeedsCredentials
         | Code::ProxyWrongCredentials
@@ -96,7 +102,12 @@ fn refused_as(status: StatusCode, why: &Refusal) -> Page {
         // RFC 6750 section 3.
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ]
+    .contains(&status)
+    {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
     }
     page
@@ -105,6 +116,16 @@ fn refused_as(status: StatusCode, why: &Refusal) -> Page {
 /// A request that is not carried out.
 pub(super) fn refused(why: &Refusal) -> Page {
     refused_as(status(why.code), why)
+}
+
+/// A request whose token is not even looked at before so much time has passed.
+pub(super) fn too_many_attempts(wait: Duration) -> Page {
+    let mut page = refused(&Refusal::of(Code::TooManyAttempts));
+    // Whole seconds (RFC 9110 section 10.2.3); the last one has passed then.
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let seconds = HeaderValue::from(seconds.max(RETRY_AFTER));
+    page.headers_mut().insert(header::RETRY_AFTER, seconds);
+    page
 }
 
 /// A request that nobody understands.
@@ -205,7 +226,20 @@ mod tests {
                 "a length is known"
             );
             let later = page.headers().contains_key(header::RETRY_AFTER);
-            assert_eq!(later, page.status() == 503, "{code:?}");
+            assert_eq!(
+                later,
+                [503, 429].contains(&page.status().as_u16()),
+                "{code:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_wait_is_told_in_whole_seconds() {
+        for (millis, told) in [(1, "1"), (1000, "1"), (1001, "2"), (60_000, "60")] {
+            let page = too_many_attempts(Duration::from_millis(millis));
+            assert_eq!(page.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(page.headers()[header::RETRY_AFTER], told);
         }
     }
 

@@ -7,14 +7,18 @@
 //! | `upward`, `downward` | offsets, repetitions, ends of both streams, pure |
 //! | `answer` | which status and headers say what, pure |
 //! | `token` | what a client shows, pure |
+//! | `attempts` | who has shown wrong tokens, and how long he waits, pure |
 //! | `table` | which sessions there are, and how many there may be |
 //! | `session` | moves bytes between the streams and a channel |
 //! | `far`, `wire` | how the relay reaches the service in the client's place |
 
 mod answer;
 mod ask;
+mod attempts;
 mod downward;
 mod far;
+#[doc(hidden)]
+pub mod fuzzing;
 mod session;
 mod table;
 mod token;
@@ -22,7 +26,7 @@ mod upward;
 mod wire;
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,12 +44,14 @@ use underpass_store::Enrolled;
 
 pub use token::{TOKEN_LEN, Token};
 
+use crate::clock;
 use crate::policy::Standing;
 use crate::reception::Reception;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use answer::{refused, refused_at};
 use ask::{Ask, Parts, SessionName, understand};
+use attempts::{Attempts, Source};
 use downward::Given;
 use far::Client;
 use session::{Answer, Limits, Session, Taken};
@@ -75,6 +81,7 @@ pub(crate) struct Plain {
     prefix: String,
     limits: Limits,
     table: Arc<Table>,
+    attempts: Mutex<Attempts>,
     bodies: Semaphore,
     service: OnceLock<Service>,
 }
@@ -101,6 +108,19 @@ struct Holder {
     token: Token,
 }
 
+/// Why a request is not looked at.
+enum Shut {
+    Refused(Refusal),
+    /// Too many wrong tokens came from where it comes from.
+    Waits(Duration),
+}
+
+impl From<Refusal> for Shut {
+    fn from(why: Refusal) -> Self {
+        Self::Refused(why)
+    }
+}
+
 impl Plain {
     /// An interface that answers nobody before [`Plain::begin`].
     pub(crate) fn new(settings: &Settings) -> Arc<Self> {
@@ -117,6 +137,7 @@ impl Plain {
             prefix: settings.prefix.clone(),
             limits,
             table: Table::new(most),
+            attempts: Mutex::default(),
             bodies: Semaphore::new(MOST_BODIES),
             service: OnceLock::new(),
         })
@@ -157,7 +178,11 @@ impl Plain {
 
     async fn try_answer(&self, request: Request<Incoming>) -> Result<Page, Refusal> {
         // Who shows no token learns nothing but that.
-        let holder = self.holder(&request).await?;
+        let holder = match self.holder(&request).await {
+            Ok(holder) => holder,
+            Err(Shut::Refused(why)) => return Err(why),
+            Err(Shut::Waits(wait)) => return Ok(answer::too_many_attempts(wait)),
+        };
         let ask = match self.understand(&request) {
             Ok(ask) => ask,
             Err(why) => return Ok(answer::unclear(&why)),
@@ -204,16 +229,43 @@ impl Plain {
         understand(&self.prefix, parts)
     }
 
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whose token the request shows, as of now.
-    async fn holder(&self, request: &Request<Incoming>) -> Result<Holder, Refusal> {
+    async fn holder(&self, request: &Request<Incoming>) -> Result<Holder, Shut> {
         let invalid = || Refusal::of(Code::InvalidToken);
         let shown = request.headers().get(header::AUTHORIZATION);
-        let shown = shown.and_then(|value| value.to_str().ok());
-        let token = shown.and_then(ask::bearer).ok_or_else(invalid)?;
+        // That there is none is no attempt.
+        let shown = shown.ok_or_else(invalid)?;
+        let token = shown.to_str().ok().and_then(ask::bearer);
+        let key = token.as_ref().map(|token| token.key().public().0);
+        let peer = request.extensions().get::<ConnectedPeer>();
+        let source = peer.and_then(|it| Some(Source::of(it.peer?.ip())));
+        if let Some(source) = source {
+            let admitted = self.attempts().admit(source, key.as_ref(), clock::now());
+            admitted.map_err(Shut::Waits)?;
+        }
         let (_, reception) = self.service()?;
-        match reception.token_holder(token.key().public().0).await? {
-            Standing::Member(enrolled) => Ok(Holder { enrolled, token }),
-            Standing::Stranger => Err(invalid()),
+        let standing = match key {
+            Some(key) => reception.token_holder(key).await?,
+            None => Standing::Stranger,
+        };
+        match (standing, token, key) {
+            (Standing::Member(enrolled), Some(token), Some(key)) => {
+                self.attempts().right(key, clock::now());
+                Ok(Holder { enrolled, token })
+            }
+            _ => {
+                if let Some(source) = source {
+                    let wait = self.attempts().wrong(source, key.as_ref(), clock::now());
+                    if !wait.is_zero() {
+                        tracing::info!(%source, ?wait, "too many wrong tokens");
+                    }
+                }
+                Err(invalid().into())
+            }
         }
     }
 

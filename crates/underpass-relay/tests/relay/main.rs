@@ -11,3 +11,4 @@ mod routes;
 mod rules;
 mod shutdown;
 mod stage;
+mod tickets;

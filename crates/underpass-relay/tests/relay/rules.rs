@@ -24,7 +24,11 @@ async fn enrolled(stage: &Stage, admin: &Agent, user: &str) -> StaticKey {
 
 fn open(route: u32, service: &str) -> Open {
     let service = service.to_owned();
-    Open { route, service }
+    Open {
+        route,
+        service,
+        keep_s: 600,
+    }
 }
 
 /// A publisher of `db`, for everybody, that reads only when it is told to.

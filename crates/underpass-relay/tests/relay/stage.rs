@@ -20,9 +20,12 @@ use underpass_proto::control::{
     WhoAmI,
 };
 use underpass_proto::session::Config;
+use underpass_relay::authority::{Authority, InStore};
+use underpass_relay::handed::Handed;
 use underpass_relay::settings::Settings;
 use underpass_relay::{Relay, RelayHandle};
 use underpass_seal::{PublicKey, StaticKey};
+use underpass_store::{DataFolder, SqliteStore};
 
 /// Nothing in these tests takes as long; what does has hung.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -78,6 +81,47 @@ impl Stage {
             settings,
             _folder: folder,
         }
+    }
+
+    /// A relay with a ticket authority that `make` makes on the relay's store.
+    pub(crate) async fn with_authority<A: Authority>(
+        make: impl FnOnce(InStore) -> A,
+    ) -> (Self, Arc<A>) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings {
+            data: folder.path().join("data"),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            ..Settings::default()
+        };
+        let data = DataFolder::open(&settings.data).unwrap();
+        let store = SqliteStore::open(&data.database_file()).await.unwrap();
+        let authority = Arc::new(make(InStore::begin(Arc::new(store)).await.unwrap()));
+        let shared: Arc<dyn Authority> = authority.clone();
+        let relay = Relay::start_with(settings.clone(), Handed::default(), Some(shared)).await;
+        let relay = relay.unwrap();
+        settings.listen = vec![relay.addresses()[0].1];
+        let stage = Self {
+            relay,
+            settings,
+            _folder: folder,
+        };
+        (stage, authority)
+    }
+
+    /// A further relay on the same data, as another process would be.
+    pub(crate) async fn another_relay(&self) -> RelayHandle {
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let settings = Settings {
+            listen,
+            ..self.settings.clone()
+        };
+        Relay::start(settings).await.unwrap()
+    }
+
+    /// The store that the relay uses, as another process would open it.
+    pub(crate) async fn store(&self) -> SqliteStore {
+        let data = DataFolder::open(&self.settings.data).unwrap();
+        SqliteStore::open(&data.database_file()).await.unwrap()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod machines;
 pub(crate) mod rights;
 pub(crate) mod services;
+pub(crate) mod tickets;
 pub(crate) mod users;
 
 use std::sync::Arc;
@@ -148,6 +149,9 @@ macro_rules! conformance_suite {
                 withdrawing_forgets_the_access_list, access_follows_one_table,
                 access_lists_are_kept_and_listed, names_resolve_as_the_caller_may_see,
                 listings_show_what_may_be_used }
+            tickets { a_line_is_found_by_both_its_tickets, a_spent_ticket_is_forgotten,
+                of_two_that_change_a_line_one_does, a_handle_forgets_its_line_alone,
+                lines_expire_by_the_clock_that_only_goes_forward }
             events { events_come_back_newest_first, filters_narrow_and_pages_go_on,
                 what_does_not_fit_is_refused_whole, pruning_keeps_what_it_should,
                 texts_shaped_like_statements_are_texts }

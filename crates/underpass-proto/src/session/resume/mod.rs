@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! initiator                                              responder
-//!    RESUME  session, g, ticket, nonce A, seal(ACK)   ->    opens with secret g, makes an offer
+//!    RESUME  session, g, nonce A, seal(TICKET, ACK)   ->    opens with secret g, makes an offer
 //!    <- RESUMED  g + 1, nonce B, seal(TICKET, ACK)          keeps secret g and its old legs
 //!    CONFIRM g + 1, tag                               ->    now g + 1 holds, the old legs are done
 //! ```
@@ -19,10 +19,11 @@ pub(crate) use far::Far;
 pub(crate) use near::Near;
 
 use bytes::Bytes;
-use underpass_seal::ResumeSecret;
+use underpass_seal::{ResumeSecret, constant_time_eq};
 
 use crate::frame::{self, Frame, Place};
 use crate::packet::{Resume, Resumed, SessionId};
+use crate::ticket::Ticket;
 
 /// Why a packet that resumes was refused. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +34,31 @@ pub(crate) enum Refusal {
     Violation,
 }
 
-fn open_request(secret: &ResumeSecret, request: &Resume) -> Result<Vec<Frame>, Refusal> {
+/// The frames of a request that was sealed with `secret` and holds the ticket with this digest. The
+/// ticket is inside the seal, so that whoever passes the request on never sees it.
+fn open_request(
+    secret: &ResumeSecret,
+    ticket_digest: &[u8; 32],
+    request: &Resume,
+) -> Result<Vec<Frame>, Refusal> {
     let plain = secret
         .request_key(&request.nonce)
         .open(&request_header(request), &request.sealed)
         .map_err(|_| Refusal::Stale)?;
-    frames(plain)
+    let frames = frames(plain)?;
+    let ticket = ticket_in(&frames).ok_or(Refusal::Violation)?;
+    if !constant_time_eq(&ticket.digest(), ticket_digest) {
+        return Err(Refusal::Stale);
+    }
+    Ok(frames)
+}
+
+/// The ticket among the frames of a request or an answer.
+fn ticket_in(frames: &[Frame]) -> Option<Ticket> {
+    frames.iter().find_map(|frame| match frame {
+        Frame::Ticket(ticket) => Some(Ticket::new(ticket.ticket)),
+        _ => None,
+    })
 }
 
 fn frames(plain: Vec<u8>) -> Result<Vec<Frame>, Refusal> {
@@ -53,11 +73,10 @@ fn request_header(request: &Resume) -> Vec<u8> {
     let Resume {
         session,
         generation,
-        ticket,
         nonce,
         sealed: _,
     } = request;
-    [&session.0[..], &generation.to_be_bytes(), ticket, nonce].concat()
+    [&session.0[..], &generation.to_be_bytes(), nonce].concat()
 }
 
 /// What the seal of an answer covers beside its frames.
@@ -70,5 +89,7 @@ fn answer_header(session: SessionId, answer: &Resumed) -> Vec<u8> {
     [&session.0[..], &generation.to_be_bytes(), nonce].concat()
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use rand_core::CryptoRng;
 use underpass_seal::ResumeSecret;
 
 use super::far::MAX_OFFERS;
-use super::{Refusal, answer_header, frames, request_header};
-use crate::frame::Frame;
+use super::{Refusal, answer_header, frames, request_header, ticket_in};
+use crate::frame::{self, Frame};
 use crate::packet::{Confirm, Resume, Resumed, SessionId};
 use crate::session::LegId;
 use crate::session::received::Acks;
@@ -22,10 +22,20 @@ struct Held {
     ticket: Ticket,
 }
 
+#[cfg(test)]
+impl Held {
+    fn summary(&self, out: &mut Vec<u8>) {
+        out.extend(self.generation.to_be_bytes());
+        out.extend(self.secret.confirm_tag());
+        out.extend(self.ticket.as_bytes());
+    }
+}
+
 /// The initiator's side.
 ///
 /// The responder is in the generation of `base` or in one of `accepted`; which one shows when it
 /// answers a request. Until then none is forgotten: a CONFIRM may be late, or lost.
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Near {
     base: Held,
     /// Answers that were confirmed, the newest last. All follow `base`.
@@ -48,6 +58,28 @@ impl Near {
             likely: false,
             attempts: 0,
             under_way: BTreeMap::new(),
+        }
+    }
+
+    /// Everything that it goes by, to tell states apart.
+    #[cfg(test)]
+    pub(super) fn summary(&self, out: &mut Vec<u8>) {
+        let Near {
+            base,
+            accepted,
+            likely,
+            attempts,
+            under_way,
+        } = self;
+        base.summary(out);
+        for held in accepted {
+            held.summary(out);
+        }
+        out.extend([u8::from(*likely), *attempts as u8, 0xff]);
+        for (leg, (held, nonce)) in under_way {
+            out.extend(leg.0.to_be_bytes());
+            held.summary(out);
+            out.extend(nonce);
         }
     }
 
@@ -93,11 +125,15 @@ impl Near {
         let mut request = Resume {
             session,
             generation: held.generation,
-            ticket: *held.ticket.as_bytes(),
             nonce,
             sealed: Bytes::new(),
         };
         let mut plain = Vec::new();
+        Frame::Ticket(frame::Ticket {
+            ticket: *held.ticket.as_bytes(),
+            lifetime_s: 0,
+        })
+        .encode(&mut plain);
         for ack in received {
             Frame::Ack(ack).encode(&mut plain);
         }
@@ -128,13 +164,7 @@ impl Near {
             .open(&answer_header(session, answer), &answer.sealed)
             .map_err(|_| Refusal::Stale)?;
         let frames = frames(plain)?;
-        let ticket = frames
-            .iter()
-            .find_map(|frame| match frame {
-                Frame::Ticket(ticket) => Some(Ticket::new(ticket.ticket)),
-                _ => None,
-            })
-            .ok_or(Refusal::Violation)?;
+        let ticket = ticket_in(&frames).ok_or(Refusal::Violation)?;
         let secret = held.secret.advance(nonce, &answer.nonce);
         let confirm = Confirm {
             generation: answer.generation,

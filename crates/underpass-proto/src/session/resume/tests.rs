@@ -203,6 +203,45 @@ fn changed_messages_change_nothing() {
     assert!(both.agree());
 }
 
+/// Who has one of the two, the secret or the ticket, has nothing.
+#[test]
+fn a_ticket_without_the_keys_is_useless_and_so_are_the_keys_without_it() {
+    let mut both = Both::new(1);
+    let secret = |seed: u8| Secrets::dangerous_from_seed([seed; 32]).resume;
+    for mut stranger in [
+        Near::new(secret(1), Ticket::new([3; 32])),
+        Near::new(secret(3), Ticket::new([2; 32])),
+    ] {
+        let leg = both.leg();
+        let request = stranger.request(SESSION, leg, Acks::new(), &mut both.rng);
+        assert_eq!(both.answer(leg, &request).err(), Some(Refusal::Stale));
+    }
+    assert!(both.attempt(Reach::All));
+}
+
+/// Every bit of a request counts, while the one as it was still opens.
+#[test]
+fn a_request_with_any_bit_changed_is_refused() {
+    let mut both = Both::new(1);
+    let leg = both.leg();
+    let request = both.ask(leg);
+    let mut body = Vec::new();
+    request.encode(&mut body);
+    let (mut tried, session) = (0, SESSION.0.len());
+    for bit in session * 8..body.len() * 8 {
+        let mut changed = body.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let Ok(changed) = Resume::decode(changed.into()) else {
+            continue;
+        };
+        let outcome = both.answer(leg, &changed);
+        assert_eq!(outcome.err(), Some(Refusal::Stale), "bit {bit}");
+        tried += 1;
+    }
+    assert!(tried >= 500, "{tried} bits");
+    assert!(both.answer(leg, &request).is_ok());
+}
+
 #[test]
 fn an_offer_that_was_forgotten_does_not_lock_out() {
     let mut both = Both::new(1);
