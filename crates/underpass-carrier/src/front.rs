@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -116,6 +116,8 @@ pub(crate) struct Front {
     /// When the front was made: the origin of its times.
     origin: Instant,
     pub(crate) tasks: TaskTracker,
+    /// No further carrier is taken.
+    pub(crate) closed: CancellationToken,
     /// Ends everything at once.
     pub(crate) stop: CancellationToken,
 }
@@ -140,6 +142,7 @@ impl Front {
             allowance: Mutex::default(),
             origin: Instant::now(),
             tasks: TaskTracker::new(),
+            closed: CancellationToken::new(),
             stop: CancellationToken::new(),
             settings,
             fallback,
@@ -167,6 +170,8 @@ impl Front {
             return self.fallback.answer(request).await.map(FlowBody::Other);
         };
         let media_type = media_type(request.headers(), kind.abilities.text_only);
+        let may_close = request.version() < Version::HTTP_2;
+        let closed = self.closed.clone();
         let exchange = Exchange {
             front: self,
             request,
@@ -178,7 +183,15 @@ impl Front {
         };
         match (kind.serve)(exchange).await {
             Ok(response) => response,
-            Err(refusal) => refuse(refusal, media_type),
+            Err(refusal) => {
+                let mut response = refuse(refusal, media_type);
+                if may_close && closed.is_cancelled() {
+                    // A box that keeps its connections finds whoever listens after us on a new one.
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                response
+            }
         }
     }
 
@@ -220,6 +233,9 @@ impl Front {
 
     /// Counts a carrier as half made, unless there are too many.
     pub(crate) fn begin(self: &Arc<Self>) -> Result<HalfMade, Refusal> {
+        if self.closed.is_cancelled() {
+            return Err(Refusal::Busy);
+        }
         let take = |of: &Arc<Semaphore>| {
             let permit = Arc::clone(of).try_acquire_owned();
             permit.map_err(|_| Refusal::Busy)

@@ -13,6 +13,7 @@ mod certificate;
 mod client;
 mod coding;
 mod dial;
+mod doors;
 mod error;
 mod front;
 #[doc(hidden)]
@@ -59,6 +60,7 @@ use bytes::Bytes;
 
 pub use body::BodyError;
 pub use client::{ClientSettings, DEFAULT_MEDIA_TYPE, connect};
+pub use doors::Doors;
 pub use error::CarrierError;
 pub use front::{ConnectedPeer, Fallback, NotFound, Page};
 pub use kind::{Abilities, KINDS, Kind, kind_by_name};

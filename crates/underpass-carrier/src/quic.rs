@@ -5,7 +5,7 @@
 //! direction is told apart from a broken connection. No proxy for HTTP passes it on.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -213,8 +213,13 @@ pub(crate) fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io:
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.bind(&address.into())?;
+    endpoint_on(socket.into(), server)
+}
+
+/// QUIC on a socket that is bound already.
+pub(crate) fn endpoint_on(socket: UdpSocket, server: Option<ServerConfig>) -> io::Result<Endpoint> {
     let runtime = Arc::new(quinn::TokioRuntime);
-    Endpoint::new(EndpointConfig::default(), server, socket.into(), runtime)
+    Endpoint::new(EndpointConfig::default(), server, socket, runtime)
 }
 
 fn tls_info(connection: &quinn::Connection) -> TlsInfo {

@@ -24,33 +24,36 @@ pub(crate) struct QuicListening {
     pub(crate) front: Arc<Front>,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) closing: CancellationToken,
-    pub(crate) endpoint: Endpoint,
+    /// Another process goes on with the address.
+    pub(crate) closed: CancellationToken,
 }
 
 impl QuicListening {
-    /// Takes connections until the server is closed, and waits until they have ended.
-    pub(crate) async fn run(self) {
+    /// Takes connections until the server is closed, and waits until they have ended. Where another
+    /// process goes on with the socket they end at once: two cannot read their packets from it.
+    pub(crate) async fn run(self, endpoint: Endpoint) {
         let unfinished = Arc::new(AtomicUsize::new(0));
         loop {
             let incoming = tokio::select! {
-                incoming = self.endpoint.accept() => incoming,
+                incoming = endpoint.accept() => incoming,
                 () = self.closing.cancelled() => None,
+                () = self.closed.cancelled() => None,
             };
             let Some(incoming) = incoming else {
                 break;
             };
             self.consider(incoming, &unfinished);
         }
-        self.endpoint.set_server_config(None);
+        endpoint.set_server_config(None);
         tokio::select! {
-            () = self.endpoint.wait_idle() => {}
-            () = self.front.stop.cancelled() => {
-                self.endpoint.close(REFUSED, b"");
-                // The other side should learn of it; who is not there is not waited for long.
-                let last = self.endpoint.wait_idle();
-                let _ = tokio::time::timeout(Duration::from_millis(200), last).await;
-            }
+            () = endpoint.wait_idle() => return,
+            () = self.front.stop.cancelled() => {}
+            () = self.closed.cancelled() => {}
         }
+        endpoint.close(REFUSED, b"");
+        // The other side should learn of it; who is not there is not waited for long.
+        let last = endpoint.wait_idle();
+        let _ = tokio::time::timeout(Duration::from_millis(200), last).await;
     }
 
     /// Begins a handshake, unless the client has to prove its address first or there is no room.

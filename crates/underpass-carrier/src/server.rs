@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Carrier;
 use crate::dial::{BoxedConnection, tune};
+use crate::doors::Doors;
 use crate::front::{ConnectedPeer, Fallback, Front, Line};
 use crate::http2;
 use crate::quic;
@@ -40,6 +41,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// For `https`: who we are. None: plain HTTP.
     pub tls: Option<TlsIdentity>,
+    /// A socket that listens there already, from whoever started this process.
+    pub socket: Option<Arc<std::net::TcpListener>>,
 }
 
 /// How a server treats its clients. Everything that a client can make it keep has a bound here.
@@ -79,6 +82,8 @@ pub struct ServerSettings {
     pub quic_unvalidated: usize,
     /// Request bodies of all carriers in memory at a time, in bytes. 256 MiB.
     pub body_budget: usize,
+    /// Takes nobody in before [`Doors::open`] is called. False.
+    pub begin_closed: bool,
 }
 
 impl Default for ServerSettings {
@@ -99,6 +104,7 @@ impl Default for ServerSettings {
             receive_window: 4 * 1024 * 1024,
             quic_unvalidated: 64,
             body_budget: 256 * 1024 * 1024,
+            begin_closed: false,
         }
     }
 }
@@ -126,6 +132,7 @@ pub struct Server {
     connections: Arc<Semaphore>,
     carriers: mpsc::Receiver<Carrier>,
     addresses: Vec<(Scheme, SocketAddr)>,
+    doors: Doors,
     /// Asks for an end without haste: no new connections, no further request on the old ones.
     closing: CancellationToken,
 }
@@ -144,14 +151,24 @@ impl Server {
         let connections = Arc::new(Semaphore::new(settings.max_connections));
         let front = Arc::new(Front::new(settings, fallback, accepted));
         let closing = CancellationToken::new();
+        let doors = Doors::new(&front);
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
-        for Listen { address, tls } in listen {
+        for Listen {
+            address,
+            tls,
+            socket,
+        } in listen
+        {
             let failed = |source| ServerError::Bind {
                 address: *address,
                 source,
             };
-            let listener = crate::listen(*address).map_err(failed)?;
+            let listener = match socket {
+                None => crate::listen(*address),
+                Some(socket) => take_up(socket),
+            };
+            let listener = listener.map_err(failed)?;
             let scheme = if tls.is_some() {
                 Scheme::Https
             } else {
@@ -167,13 +184,14 @@ impl Server {
                 closing: closing.clone(),
                 tls,
             };
-            front.tasks.spawn(listening.run(listener));
+            doors.spawn(listening.run(listener));
         }
         Ok(Self {
             front,
             connections,
             carriers,
             addresses,
+            doors,
             closing,
         })
     }
@@ -191,14 +209,49 @@ impl Server {
         let config = quic::server_config(identity)?;
         let endpoint = quic::endpoint(address, Some(config)).map_err(failed)?;
         let bound = endpoint.local_addr().map_err(failed)?;
-        let listening = QuicListening {
+        self.doors.spawn(self.quic_listening().run(endpoint));
+        Ok(bound)
+    }
+
+    /// The same on a socket that is bound already. It is read only once the doors are open: what a
+    /// process before this one is being told on it is not ours.
+    ///
+    /// # Errors
+    /// The socket has no address, or the certificate cannot be used.
+    pub fn listen_quic_on(
+        &self,
+        socket: UdpSocket,
+        identity: &TlsIdentity,
+    ) -> Result<SocketAddr, ServerError> {
+        let config = quic::server_config(identity)?;
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let bound = socket.local_addr().map_err(|source| ServerError::Bind {
+            address: unknown,
+            source,
+        })?;
+        let listening = self.quic_listening();
+        self.doors.spawn(async move {
+            match quic::endpoint_on(socket, Some(config)) {
+                Ok(endpoint) => listening.run(endpoint).await,
+                Err(error) => tracing::error!(%bound, "QUIC cannot be spoken: {error}"),
+            }
+        });
+        Ok(bound)
+    }
+
+    fn quic_listening(&self) -> QuicListening {
+        QuicListening {
             front: Arc::clone(&self.front),
             connections: Arc::clone(&self.connections),
             closing: self.closing.clone(),
-            endpoint,
-        };
-        self.front.tasks.spawn(listening.run());
-        Ok(bound)
+            closed: self.doors.closed.clone(),
+        }
+    }
+
+    /// What lets clients in.
+    #[must_use]
+    pub fn doors(&self) -> Doors {
+        self.doors.clone()
     }
 
     /// Where it listens, in the order asked for.
@@ -224,6 +277,7 @@ impl Server {
     /// is left. Carriers that should end well are to be closed before.
     pub async fn shutdown(self, grace: Duration) {
         self.closing.cancel();
+        self.doors.never_mind();
         self.front.tasks.close();
         let finished = self.front.tasks.wait();
         if tokio::time::timeout(grace, finished).await.is_err() {
@@ -238,6 +292,12 @@ impl Drop for Server {
         self.closing.cancel();
         self.front.stop.cancel();
     }
+}
+
+/// Listens on a socket that is bound already.
+fn take_up(socket: &std::net::TcpListener) -> io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.try_clone()?)
 }
 
 /// A connection of which is known what is spoken on it.
@@ -262,6 +322,7 @@ impl Listening {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.closing.cancelled() => return,
+                () = self.front.closed.cancelled() => return,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,

@@ -423,7 +423,11 @@ async fn a_certificate_that_somebody_else_has_signed() {
     let mut rig = Rig::new().await;
     let address = "127.0.0.1:0".parse().expect("address");
     let tls = Some(identity.clone());
-    let listen = [Listen { address, tls }];
+    let listen = [Listen {
+        address,
+        tls,
+        socket: None,
+    }];
     let server = Server::bind(&listen, ServerSettings::default(), Arc::new(NotFound));
     let server = server.await.expect("listening");
     let (_, opened) = server.addresses()[0];

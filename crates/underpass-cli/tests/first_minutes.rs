@@ -195,7 +195,7 @@ fn a_connection_outlives_its_relay() {
     let mut answer = Vec::new();
     second.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, bytes);
-    publish.wait_log("attached again");
+    publish.wait_log("survived, resumed");
     let status: serde_json::Value = serde_json::from_str(&alice.ok(&["status", "--json"])).unwrap();
     let agents = status["agents"].as_array().unwrap();
     let connect = agents.iter().find(|it| it["command"] == "connect").unwrap();

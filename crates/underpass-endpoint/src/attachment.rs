@@ -11,14 +11,17 @@ use tokio::sync::watch;
 use underpass_carrier::ladder::{RungStory, Wanted};
 use underpass_carrier::{CarrierError, CarrierInfo, ClientSettings, Kind, RelayUrl};
 use underpass_proto::code::Code;
+use underpass_proto::packet::SessionId;
 use underpass_proto::session::{Closed, ClosedBy, Config};
 use underpass_seal::{Fingerprint, PublicKey, StaticKey};
 
 use crate::ascent::{Ascent, AscentSettings, Goal, SharedLadder, Turn};
+use crate::clock;
 use crate::control::Control;
 use crate::link::Link;
 use crate::routes::Routes;
 use crate::session::{Session, SessionStatus, WantsLeg};
+use crate::story::{Story, Told, WaitsFor, Why, words_of};
 
 /// Waits between attempts grow from this to that, each by a random part shorter.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -29,6 +32,10 @@ const PART_LIMIT: Duration = Duration::from_secs(2);
 const GOOD_LIFE: Duration = Duration::from_secs(5);
 /// Rounds in a row of which the relay says that the requests were out of date, before the session is given up.
 const MOST_STALE: u32 = 8;
+/// Between attempts to attach to whoever comes after a relay that is going.
+const LEAVE_AGAIN: Duration = Duration::from_millis(500);
+/// How often it is looked whether an old hop session is still in use.
+const PART_LOOK: Duration = Duration::from_millis(50);
 /// How often the round trip of the link in use is looked at, and the network it is on.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
@@ -134,14 +141,8 @@ pub struct AttachStatus {
     pub tls_opened_by: Option<String>,
     /// The hop's session.
     pub session: SessionStatus,
-}
-
-#[derive(Debug)]
-struct Story {
-    since: Instant,
-    drops: u64,
-    last_resume: Option<Duration>,
-    waiting_for: Option<String>,
+    /// Its story, which all sessions that pass here share.
+    pub told: Told,
 }
 
 pub(crate) struct Inner {
@@ -153,6 +154,8 @@ pub(crate) struct Inner {
     session: watch::Sender<Session>,
     story: Mutex<Story>,
     ladder: SharedLadder,
+    /// The relay wants to be left: the hop session that it said so in, and from when on.
+    going: watch::Sender<Option<(SessionId, Instant)>>,
     ended: watch::Sender<Option<AttachError>>,
 }
 
@@ -191,15 +194,11 @@ impl Attachment {
             routes,
             // Only a session that was resumed would come without one.
             relay_key: hop.relay.unwrap_or(PublicKey([0; 32])),
+            story: Mutex::new(Story::begin(clock::now(), words_of(hop.link.info()))),
             link: watch::Sender::new(Some(hop.link)),
             session: watch::Sender::new(hop.session),
-            story: Mutex::new(Story {
-                since: Instant::now(),
-                drops: 0,
-                last_resume: None,
-                waiting_for: None,
-            }),
             ladder: ascent.ladder(),
+            going: watch::Sender::new(None),
             ended: watch::Sender::new(None),
         });
         tokio::spawn(keep_attached(inner.clone(), ascent));
@@ -243,19 +242,22 @@ impl Attachment {
         let carrier = link
             .filter(|link| !link.is_ended())
             .map(|link| link.info().clone());
-        let told = self.session().peer_certificate();
-        let story = self.inner.story();
+        let certificate = self.session().peer_certificate();
+        let told = self.inner.story().told(clock::now());
         AttachStatus {
             relay: self.inner.settings.relay.to_string(),
             relay_key: self.inner.relay_key.fingerprint(),
-            tls_opened_by: carrier.as_ref().and_then(|info| opened_by(info, told)),
+            tls_opened_by: carrier
+                .as_ref()
+                .and_then(|info| opened_by(info, certificate)),
             carrier,
-            since: story.since.elapsed(),
-            drops: story.drops,
-            last_resume: story.last_resume,
-            waiting_for: story.waiting_for.clone(),
+            since: told.since,
+            drops: told.drops,
+            last_resume: told.last.map(|last| last.took),
+            waiting_for: told.waiting.as_ref().map(|waiting| waiting.reason.clone()),
             carriers: self.inner.ladder.story(),
             session: self.session().status(),
+            told,
         }
     }
 
@@ -294,6 +296,11 @@ impl Attachment {
             .is_some_and(|link| link.serial() != serial && !link.is_ended())
     }
 
+    /// The relay has said in `session` that it is going: somebody else may listen in its place `after` so long.
+    pub(crate) fn relay_is_going(&self, session: &Session, after: Duration) {
+        self.inner.leave_at(session, Instant::now() + after);
+    }
+
     fn end_reason(&self) -> AttachError {
         let ended = self.inner.ended.borrow().clone();
         ended.unwrap_or_else(|| AttachError::Ended("ended".into()))
@@ -330,25 +337,45 @@ impl Inner {
         self.story.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The path was lost at `since`, as far as this side could see.
-    fn lost(&self, since: Instant) {
-        let mut story = self.story();
-        story.drops += 1;
-        story.since = since;
+    /// The path is gone, or of no use any more.
+    fn lost(&self, why: Why) {
+        self.link.send_replace(None);
+        self.story().lost(clock::now(), why);
+        self.log_story();
     }
 
-    /// A better carrier has taken over while the old one was there.
-    fn moved(&self, link: Arc<Link>) {
-        tracing::info!(carrier = link.info().carrier, "went on on a better carrier");
-        self.story().since = Instant::now();
-        self.link.send_replace(Some(link));
+    /// The story so far goes into the log.
+    fn log_story(&self) {
+        tracing::info!("the relay: {}", self.story().told(clock::now()));
     }
 
-    /// Remembers why there is no carrier, and says so where that is news.
-    fn waits_for(&self, error: &AttachError) {
+    fn leave_at(&self, session: &Session, from: Instant) {
+        self.going.send_replace(Some((session.id(), from)));
+    }
+
+    /// Waits until the relay of this hop session wants to be left. Cancel safe.
+    async fn is_to_leave(&self, session: &Session) {
+        let mut going = self.going.subscribe();
+        let id = session.id();
+        let due = match going
+            .wait_for(|going| going.is_some_and(|(of, _)| of == id))
+            .await
+        {
+            Ok(going) => going.map(|(_, from)| from),
+            Err(_) => None,
+        };
+        match due {
+            Some(from) => tokio::time::sleep_until(from.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Remembers why there is no carrier, and for how long nothing else is tried; says so where that is news.
+    fn waits_for(&self, error: &AttachError, pause: Duration) {
         let text = error.to_string();
-        let before = self.story().waiting_for.replace(text.clone());
-        if before.as_ref() == Some(&text) {
+        let what = WaitsFor::of(error.code());
+        let until = clock::now() + pause;
+        if !self.story().waits(what, &text, Some(until)) {
             return;
         }
         match error {
@@ -358,19 +385,11 @@ impl Inner {
         }
     }
 
-    fn restored(&self, link: Arc<Link>) {
-        {
-            let mut story = self.story();
-            story.last_resume = Some(story.since.elapsed());
-            story.since = Instant::now();
-            story.waiting_for = None;
-            tracing::info!(
-                carrier = link.info().carrier,
-                drops = story.drops,
-                "attached again after {:.1?}",
-                story.last_resume.unwrap_or_default(),
-            );
-        }
+    /// Another link carries the attachment. `why` counts where the one before still did.
+    fn carried(&self, link: Arc<Link>, why: Why) {
+        let by = words_of(link.info());
+        self.story().carried(clock::now(), by, why);
+        self.log_story();
         self.link.send_replace(Some(link));
     }
 }
@@ -389,18 +408,28 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
     let mut stale = 0;
     loop {
         let session = inner.session.borrow().clone();
-        let Some(reason) = improve(inner, ascent, &session).await else {
-            if !remake(inner, ascent, &session, &mut wait).await {
-                return;
+        let reason = match improve(inner, ascent, &session).await {
+            Next::Leg(reason) => reason,
+            Next::Leave => {
+                leave(inner, ascent, &session).await;
+                continue;
             }
-            continue;
+            Next::Remake => {
+                if !remake(inner, ascent, &session, &mut wait).await {
+                    return;
+                }
+                continue;
+            }
         };
-        let lost = inner.link.borrow().clone();
-        if let Some(lost) = lost.filter(|_| reason == WantsLeg::Detached) {
-            inner.lost(Instant::now());
-            ascent.lost(&lost);
-            inner.link.send_replace(None);
-            tracing::info!("the path to the relay is lost, making another");
+        match reason {
+            WantsLeg::Detached => {
+                let lost = inner.link.borrow().clone();
+                if let Some(lost) = lost {
+                    ascent.lost(&lost);
+                    inner.lost(Why::Lost);
+                }
+            }
+            WantsLeg::Suspect(_) => inner.story().doubted(clock::now()),
         }
         let started = Instant::now();
         let wanted = match reason {
@@ -409,15 +438,13 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
         };
         match ascent.climb(wanted, Goal::Resume(session.clone())).await {
             Ok(hop) => {
-                if reason != WantsLeg::Detached {
-                    inner.lost(started);
-                }
-                inner.restored(hop.link);
+                inner.carried(hop.link, Why::Lost);
                 stale = 0;
                 wait.attempt_lasted(started.elapsed());
             }
             Err(error) => {
-                inner.waits_for(&error);
+                let pause = wait.next();
+                inner.waits_for(&error, pause);
                 // That a request is out of date is no end: one of several crossed another on the way.
                 stale = match error.code() {
                     Code::StaleResume => stale + 1,
@@ -429,29 +456,75 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
                     session.close(Code::UnknownSession, &error.to_string());
                     continue;
                 }
-                wait.sleep().await;
+                tokio::time::sleep(pause).await;
             }
         }
     }
 }
 
-/// Looks for better carriers until the session wants another leg at once, or has ended (none).
-async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Option<WantsLeg> {
+/// What a hop session needs next.
+enum Next {
+    /// Another leg.
+    Leg(WantsLeg),
+    /// Another session, beside which it may go on for a while: the relay wants to be left.
+    Leave,
+    /// Another session in its place: it has ended.
+    Remake,
+}
+
+/// Looks for better carriers until the session needs more than that.
+async fn improve(inner: &Inner, ascent: &mut Ascent, session: &Session) -> Next {
     let mut looking = tokio::time::interval(LOOK_AFTER);
     looking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            reason = session.wants_leg() => return reason,
+            reason = session.wants_leg() => return reason.map_or(Next::Remake, Next::Leg),
+            () = inner.is_to_leave(session) => return Next::Leave,
             () = session.leg_late() => ascent.late(),
             turn = ascent.turn() => if let Some(Turn::Carries(hop)) = turn {
-                inner.moved(hop.link);
+                inner.carried(hop.link, Why::Better);
             },
             _ = looking.tick() => {
                 ascent.look_around();
                 ascent.measure(session);
             }
         }
+    }
+}
+
+/// Attaches to whoever listens in place of a relay that is going, while the old attachment still carries
+/// what there is.
+async fn leave(inner: &Arc<Inner>, ascent: &mut Ascent, old: &Session) {
+    let pin = Some(inner.relay_key.fingerprint());
+    match ascent.climb(Wanted::Start, Goal::Begin(pin)).await {
+        Ok(hop) => {
+            let old_link = inner.link.borrow().clone();
+            inner.session.send_replace(hop.session);
+            inner.carried(hop.link, Why::Asked);
+            let parting = part(inner.clone(), old.clone(), old_link);
+            tokio::spawn(parting);
+        }
+        Err(error) => {
+            tracing::debug!("nobody listens in the relay's place yet: {error}");
+            let part = rand::rng().random_range(0.5..1.0);
+            inner.leave_at(old, Instant::now() + LEAVE_AGAIN.mul_f64(part));
+        }
+    }
+}
+
+/// Ends an old hop session once nothing passes through it any more, unless the relay ends it before.
+async fn part(inner: Arc<Inner>, old: Session, link: Option<Arc<Link>>) {
+    let in_use = |link: &Arc<Link>| !link.is_ended() && inner.routes.any_on(link);
+    while old.status().channels > 0 || link.as_ref().is_some_and(in_use) {
+        tokio::select! {
+            _ = old.closed() => break,
+            () = tokio::time::sleep(PART_LOOK) => {}
+        }
+    }
+    old.close(Code::NoError, "went on with the relay's successor");
+    if let Some(link) = link {
+        link.close();
     }
 }
 
@@ -464,7 +537,7 @@ async fn remake(
     wait: &mut Backoff,
 ) -> bool {
     let closed = old.closed().await;
-    inner.link.send_replace(None);
+    inner.lost(Why::Forgotten);
     if ended_for_good(&closed) {
         inner.ended.send_replace(Some(AttachError::Refused {
             code: closed.code,
@@ -476,17 +549,21 @@ async fn remake(
         "the relay ended the attachment ({}), attaching anew",
         closed.reason
     );
+    let mut pause = wait.next();
     loop {
-        wait.sleep().await;
+        tokio::time::sleep(pause).await;
         let pin = Some(inner.relay_key.fingerprint());
         match ascent.climb(Wanted::Start, Goal::Begin(pin)).await {
             Ok(hop) => {
                 inner.session.send_replace(hop.session);
-                inner.restored(hop.link);
+                inner.carried(hop.link, Why::Forgotten);
                 return true;
             }
             // Also where somebody stands in the way: as with any other broken path, the right relay may come back.
-            Err(error) => inner.waits_for(&error),
+            Err(error) => {
+                pause = wait.next();
+                inner.waits_for(&error, pause);
+            }
         }
     }
 }
@@ -538,9 +615,15 @@ impl Backoff {
         self.next = FIRST_WAIT;
     }
 
-    pub(crate) async fn sleep(&mut self) {
+    /// The next wait.
+    pub(crate) fn next(&mut self) -> Duration {
         let part = rand::rng().random_range(0.5..1.0);
-        tokio::time::sleep(self.next.mul_f64(part)).await;
+        let wait = self.next.mul_f64(part);
         self.next = (self.next * 2).min(LONGEST_WAIT);
+        wait
+    }
+
+    pub(crate) async fn sleep(&mut self) {
+        tokio::time::sleep(self.next()).await;
     }
 }

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::link::Link;
 use crate::routes::{NewRoute, PeerInfo, RouteEvent, Tickets};
 use crate::session::Session;
+use crate::story::WaitsFor;
 
 /// The peer must answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
@@ -152,6 +153,7 @@ impl Attachment {
         route.send(&finish);
         let tickets = route.tickets.clone();
         let session = route.into_leg(leg, |port| Session::new(core, leg, port));
+        session.set_label(format!("session with {service}"));
         self.inner.routes.remember(session.clone());
         tokio::spawn(keep_alive(
             self.clone(),
@@ -189,6 +191,10 @@ impl Attachment {
                 tokio::spawn(async move {
                     match accept(&inner, route, &peer, hello).await {
                         Ok(session) => {
+                            session.set_label(format!(
+                                "{}'s session with {}",
+                                peer.user, peer.service
+                            ));
                             inner.routes.keep(session.clone());
                             on_session(session, peer);
                         }
@@ -313,6 +319,7 @@ async fn keep_path(
             },
             () = attachment.link_replaced(serial) => {}
         }
+        session.waits(WaitsFor::Relay, "", None);
         let link = match attachment.link().await {
             Ok(link) => link,
             Err(error) => {
@@ -320,6 +327,7 @@ async fn keep_path(
                 return;
             }
         };
+        session.waits(WaitsFor::FarEnd, "", None);
         serial = link.serial();
         let keep_s = attachment.keep_s();
         let routes = &attachment.inner.routes;
@@ -359,7 +367,12 @@ async fn keep_path(
             }
             _ => {}
         }
-        wait.sleep().await;
+        let pause = wait.next();
+        if let Some((code, text)) = port.gone_because() {
+            let what = Code::from_number(code).map_or(WaitsFor::FarEnd, WaitsFor::of);
+            session.waits(what, &text, Some(clock::now() + pause));
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

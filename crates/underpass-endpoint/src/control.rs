@@ -19,6 +19,8 @@ use crate::session::{OpenOptions, Session};
 
 /// The relay must answer a request within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How often an old channel looks whether somebody still waits for an answer on it.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
 /// Messages that wait for an answer's reader, or for the reader of what the relay says unasked.
 const QUEUE: usize = 64;
 
@@ -100,7 +102,7 @@ struct Open {
 impl Control {
     pub(crate) fn new(attachment: Attachment) -> Control {
         let (unasked, unasked_reader) = mpsc::channel(QUEUE);
-        Control {
+        let control = Control {
             attachment,
             shared: Arc::new(Shared {
                 next: AtomicU64::new(1),
@@ -108,6 +110,25 @@ impl Control {
                 unasked,
                 unasked_reader: Mutex::new(unasked_reader),
             }),
+        };
+        tokio::spawn(control.clone().stay_open());
+        control
+    }
+
+    /// Opens the channel again in every further session of the attachment: the relay says unasked what
+    /// nobody may miss.
+    async fn stay_open(self) {
+        let mut session = self.attachment.session();
+        while self.attachment.session_changed(&session).await {
+            session = self.attachment.session();
+            let mut open = self.shared.open.lock().await;
+            if open
+                .as_ref()
+                .is_none_or(|open| open.session != session.id())
+            {
+                // A session that ends meanwhile is followed by another.
+                *open = self.open(&session).await.ok();
+            }
         }
     }
 
@@ -182,14 +203,78 @@ impl Control {
         let (reader, writer) = channel.into_split();
         let waiting = Waiting::default();
         let (tell, broken) = oneshot::channel();
-        let unasked = self.shared.unasked.clone();
-        tokio::spawn(read_answers(reader, waiting.clone(), unasked, tell));
+        let (control, of, known) = (self.clone(), session.clone(), waiting.clone());
+        tokio::spawn(async move {
+            let reason = control.read_answers(reader, &known, &of).await;
+            // Whoever still waits learns it by the end of its queue.
+            lock(&known).clear();
+            let _ = tell.send(reason);
+            control.close(of.id()).await;
+        });
         Ok(Open {
             session: session.id(),
             writer,
             waiting,
             broken,
         })
+    }
+
+    /// Takes answers until the channel ends, or until its session is not the attachment's any more and
+    /// nobody waits for an answer on it. Why it ended.
+    async fn read_answers(
+        &self,
+        mut reader: ChannelReader,
+        waiting: &Waiting,
+        session: &Session,
+    ) -> String {
+        let left = async {
+            self.attachment.session_changed(session).await;
+            while !lock(waiting).is_empty() {
+                tokio::time::sleep(LOOK_AFTER).await;
+            }
+        };
+        tokio::select! {
+            reason = self.answers_until_end(&mut reader, waiting, session) => reason,
+            () = left => "the attachment went on in another session".into(),
+        }
+    }
+
+    /// Gives up the channel in the session of this name: an old session is over when nothing is open in it.
+    async fn close(&self, session: SessionId) {
+        let mut open = self.shared.open.lock().await;
+        if let Some(mut channel) = open.take_if(|open| open.session == session) {
+            // Where it fails, the channel is gone already.
+            let _ = channel.writer.finish().await;
+        }
+    }
+
+    async fn answers_until_end(
+        &self,
+        reader: &mut ChannelReader,
+        waiting: &Waiting,
+        session: &Session,
+    ) -> String {
+        let mut decoder = ControlDecoder::new(Speaker::Relay);
+        loop {
+            loop {
+                match decoder.next() {
+                    Ok(Some(message)) => {
+                        if let Message::Going(going) = &message {
+                            let after = Duration::from_millis(going.retry_after_ms);
+                            self.attachment.relay_is_going(session, after);
+                        }
+                        deliver(message, waiting, &self.shared.unasked).await;
+                    }
+                    Ok(None) => break,
+                    Err(error) => return error.to_string(),
+                }
+            }
+            match reader.read_chunk().await {
+                Ok(Some(bytes)) => decoder.push(&bytes),
+                Ok(None) => return "the relay closed the control channel".into(),
+                Err(error) => return error.to_string(),
+            }
+        }
     }
 
     /// The next thing that the relay says unasked: that it is going, a notice, or the end.
@@ -204,40 +289,6 @@ fn has_more(message: &Message) -> bool {
         Message::UserRows(rows) => rows.more,
         Message::MachineRows(rows) => rows.more,
         _ => false,
-    }
-}
-
-async fn read_answers(
-    mut reader: ChannelReader,
-    waiting: Waiting,
-    unasked: mpsc::Sender<Message>,
-    tell: oneshot::Sender<String>,
-) {
-    let reason = answers_until_end(&mut reader, &waiting, &unasked).await;
-    // Whoever still waits learns it by the end of its queue.
-    lock(&waiting).clear();
-    let _ = tell.send(reason);
-}
-
-async fn answers_until_end(
-    reader: &mut ChannelReader,
-    waiting: &Waiting,
-    unasked: &mpsc::Sender<Message>,
-) -> String {
-    let mut decoder = ControlDecoder::new(Speaker::Relay);
-    loop {
-        loop {
-            match decoder.next() {
-                Ok(Some(message)) => deliver(message, waiting, unasked).await,
-                Ok(None) => break,
-                Err(error) => return error.to_string(),
-            }
-        }
-        match reader.read_chunk().await {
-            Ok(Some(bytes)) => decoder.push(&bytes),
-            Ok(None) => return "the relay closed the control channel".into(),
-            Err(error) => return error.to_string(),
-        }
     }
 }
 

@@ -23,6 +23,7 @@ mod recall;
 mod routes;
 mod session;
 pub mod splice;
+pub mod story;
 mod trial;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor};

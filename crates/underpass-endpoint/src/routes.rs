@@ -16,6 +16,7 @@ use underpass_seal::PublicKey;
 use crate::link::{Link, LinkEnd, RouteSource, Router, SourceId};
 use crate::outgoing::Outgoing;
 use crate::session::{LegPort, Session};
+use crate::story::words_of;
 
 /// Bytes that one route adds to a link before the next one has its turn.
 const TURN: usize = 64 * 1024;
@@ -191,6 +192,12 @@ impl Routes {
 
     fn remove(&self, link: &Link, route: u32) {
         self.lock().routes.remove(&(link.serial(), route));
+    }
+
+    /// Whether a route is open on this link.
+    pub(crate) fn any_on(&self, link: &Link) -> bool {
+        let serial = link.serial();
+        self.lock().routes.keys().any(|(on, _)| *on == serial)
     }
 
     /// A number for a route that this agent opens: even ones are ours.
@@ -666,6 +673,10 @@ impl RouteSource for RouteLeg {
 }
 
 impl LegPort for RouteLeg {
+    fn carried_by(&self) -> String {
+        words_of(self.link.info())
+    }
+
     fn wake(&self) {
         if let Some(bound) = self.bound.get()
             && !self.paused.load(Ordering::Acquire)

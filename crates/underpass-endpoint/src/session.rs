@@ -15,6 +15,7 @@ use underpass_proto::{Role, Time};
 
 use crate::channel::{Channel, ChannelError};
 use crate::clock;
+use crate::story::{Story, Told, WaitsFor, Why};
 
 /// How a channel is opened.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,10 @@ impl Default for OpenOptions {
 
 /// Where a leg's packets go to; told by the session when there may be some.
 pub(crate) trait LegPort: Send + Sync {
+    /// What carries it, in words.
+    fn carried_by(&self) -> String {
+        String::new()
+    }
     /// There may be packets to pull.
     fn wake(&self);
     /// The leg carries the session from now on. Called with the session locked.
@@ -81,6 +86,10 @@ pub(crate) struct State {
     /// The leg that is late with an answer, until somebody was told.
     late: Option<LegId>,
     suspect: Option<LegId>,
+    /// How its path came to be where it is.
+    story: Story,
+    /// What it is called in the log; not logged without.
+    label: Option<String>,
     /// The time for which the timer task is set.
     armed: Option<Time>,
 }
@@ -148,12 +157,16 @@ pub struct SessionStatus {
     pub channels: usize,
     /// How it ended, if it did.
     pub closed: Option<Closed>,
+    /// Its story.
+    pub told: Told,
 }
 
 impl Session {
     /// Takes over a session of the pure core, whose first leg is `port`.
     pub(crate) fn new(core: core::Session, leg: LegId, port: Arc<dyn LegPort>) -> Session {
         let state = State {
+            story: Story::begin(clock::now(), port.carried_by()),
+            label: None,
             core,
             channels: HashMap::new(),
             legs: HashMap::from([(leg, port)]),
@@ -228,11 +241,18 @@ impl Session {
                 self.inner.changed.notify_waiters();
             }
             Event::LegActive { leg } => {
-                state.active = Some(leg);
+                let before = state.active.replace(leg);
+                let went_on = before != Some(leg) && state.core.resumes() > 0;
                 state.late = None;
                 state.suspect = None;
-                if let Some(port) = state.legs.get(&leg) {
-                    port.activated(&state.core);
+                let Some(port) = state.legs.get(&leg) else {
+                    return self.inner.changed.notify_waiters();
+                };
+                port.activated(&state.core);
+                if went_on {
+                    let by = port.carried_by();
+                    state.story.carried(clock::now(), by, Why::Better);
+                    log_story(state);
                 }
                 self.inner.changed.notify_waiters();
             }
@@ -245,6 +265,7 @@ impl Session {
             Event::LegSuspect { leg } => {
                 state.answer_missing(leg);
                 state.suspect = Some(leg);
+                state.story.doubted(clock::now());
                 self.inner.changed.notify_waiters();
             }
             Event::LegDone { leg, .. } => {
@@ -255,6 +276,10 @@ impl Session {
             }
             Event::Detached => {
                 state.active = None;
+                state.story.lost(clock::now(), Why::Lost);
+                // Who began it makes the next path, and knows better what is missing.
+                state.story.waits(WaitsFor::FarEnd, "", None);
+                log_story(state);
                 self.inner.changed.notify_waiters();
             }
             Event::Opened {
@@ -311,6 +336,16 @@ impl Session {
                 self.inner.changed.notify_waiters();
             }
         }
+    }
+
+    /// Gives the session a name for the log.
+    pub(crate) fn set_label(&self, label: String) {
+        self.lock().label = Some(label);
+    }
+
+    /// Notes what another path waits for, and until when.
+    pub(crate) fn waits(&self, what: WaitsFor, reason: &str, until: Option<Time>) {
+        self.lock().story.waits(what, reason, until);
     }
 
     /// Takes a packet that came in on a leg.
@@ -388,6 +423,7 @@ impl Session {
             unread: core.unread(),
             channels: core.channel_count(),
             closed: state.closed.clone(),
+            told: state.story.told(clock::now()),
         }
     }
 
@@ -645,6 +681,12 @@ impl Drop for Incoming {
         if !self.answered {
             self.answer_no(Code::Cancelled);
         }
+    }
+}
+
+fn log_story(state: &State) {
+    if let Some(label) = &state.label {
+        tracing::info!("{label}: {}", state.story.told(clock::now()));
     }
 }
 

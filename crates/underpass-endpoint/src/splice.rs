@@ -2,12 +2,14 @@
 
 use std::io;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio_util::sync::CancellationToken;
 use underpass_proto::code::Code;
 
 use crate::channel::{Channel, ChannelError, ChannelReader, ChannelWriter};
@@ -18,6 +20,9 @@ const PIECE: usize = 64 * 1024;
 /// Least room for a read; below it a new buffer is made.
 const LEAST: usize = 8 * 1024;
 
+/// For so long a host that is to be cut may take what is being written to it.
+const CUT_LIMIT: Duration = Duration::from_secs(1);
+
 /// What passed through a splice.
 #[derive(Clone, Debug, Default)]
 pub struct SpliceReport {
@@ -25,7 +30,7 @@ pub struct SpliceReport {
     pub sent: u64,
     /// Bytes from the channel to TCP.
     pub received: u64,
-    /// Times that the channel was moved to another host service.
+    /// Times that the channel was moved to another host service, or to its own at another place.
     pub redials: u64,
     /// Why it ended, unless both sides ended in order.
     pub error: Option<String>,
@@ -59,8 +64,18 @@ impl std::fmt::Display for Broken {
     }
 }
 
+/// How one direction went.
+enum Passed {
+    /// To its end.
+    Ended,
+    /// Until it was cut on the host side; what had been taken in was passed on.
+    Cut,
+}
+
 /// How joining a channel with one TCP connection went.
 enum Joined {
+    /// The host side wants to be dialled anew.
+    Cut,
     /// Both directions have ended in order.
     Ended,
     /// The peer wants the channel to go on with another host service.
@@ -70,27 +85,91 @@ enum Joined {
 /// Moves bytes both ways until both sides have ended. Half-close is kept; an abort on one side is an
 /// abort on the other (RESET with [`Code::Aborted`], or a TCP reset), never a clean end.
 pub async fn splice(channel: Channel, tcp: TcpStream) -> SpliceReport {
-    splice_far(channel, tcp, async |_: String| Err(Code::NoService)).await
+    splice_host(channel, tcp, Never).await
+}
+
+/// What the far end of a channel may do about its host service.
+pub trait HostSide: Sync {
+    /// Connects to the service of this name, or (none) to the one in use, wherever that is by now.
+    fn dial(&self, service: Option<String>)
+    -> impl Future<Output = Result<TcpStream, Code>> + Send;
+
+    /// Waits until the connection to the host is to be cut and made anew. What the host has not read yet,
+    /// or has not answered, is lost with it: for services whose programs can bear that. Cancel safe.
+    fn cut(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// A host side at which nothing changes.
+struct Never;
+
+impl HostSide for Never {
+    async fn dial(&self, _: Option<String>) -> Result<TcpStream, Code> {
+        Err(Code::NoService)
+    }
+
+    async fn cut(&self) {
+        std::future::pending().await
+    }
+}
+
+/// A host side that dials what the peer asks for.
+struct ByName<F>(F);
+
+impl<F, D> HostSide for ByName<F>
+where
+    F: Fn(String) -> D + Sync,
+    D: Future<Output = Result<TcpStream, Code>> + Send,
+{
+    fn dial(
+        &self,
+        service: Option<String>,
+    ) -> impl Future<Output = Result<TcpStream, Code>> + Send {
+        let dialling = service.map(&self.0);
+        async {
+            match dialling {
+                Some(dialling) => dialling.await,
+                None => Err(Code::NoService),
+            }
+        }
+    }
+
+    async fn cut(&self) {
+        std::future::pending().await
+    }
 }
 
 /// As [`splice`], at the far end: where the peer asks for another host service, `dial` connects to
 /// the service of that name, and the channel goes on with it. The near program notices nothing.
-pub async fn splice_far(
+pub async fn splice_far<F, D>(channel: Channel, tcp: TcpStream, dial: F) -> SpliceReport
+where
+    F: Fn(String) -> D + Sync,
+    D: Future<Output = Result<TcpStream, Code>> + Send,
+{
+    splice_host(channel, tcp, ByName(dial)).await
+}
+
+/// As [`splice_far`], and the host side too may have the channel go on with another connection.
+pub async fn splice_host(
     channel: Channel,
     mut tcp: TcpStream,
-    dial: impl AsyncFn(String) -> Result<TcpStream, Code>,
+    host: impl HostSide,
 ) -> SpliceReport {
     let mut report = SpliceReport::default();
     let (mut reader, mut writer) = channel.into_split();
     end_by_reset(&tcp);
     loop {
-        let joined = join(&mut reader, &mut writer, &mut tcp, &mut report).await;
+        let joined = join(&mut reader, &mut writer, &mut tcp, &mut report, host.cut()).await;
+        let asked_by_peer = matches!(joined, Ok(Joined::Redial(_)));
         let moved = match joined {
             Ok(Joined::Ended) => {
                 end_in_order(&tcp);
                 return report;
             }
-            Ok(Joined::Redial(redial)) => dial(redial.service).await.map_err(Broken::Redial),
+            Ok(Joined::Redial(redial)) => {
+                let dialled = host.dial(Some(redial.service)).await;
+                dialled.map_err(Broken::Redial)
+            }
+            Ok(Joined::Cut) => host.dial(None).await.map_err(Broken::Redial),
             Err(broken) => Err(broken),
         };
         match moved {
@@ -99,7 +178,9 @@ pub async fn splice_far(
                 end_by_reset(&new);
                 // The old connection is interrupted; the new one takes over where it stood.
                 tcp = new;
-                reader.accept_redial();
+                if asked_by_peer {
+                    reader.accept_redial();
+                }
             }
             Err(broken) => {
                 writer.reset(broken.code());
@@ -116,19 +197,34 @@ async fn join(
     writer: &mut ChannelWriter,
     tcp: &mut TcpStream,
     report: &mut SpliceReport,
+    cut_asked: impl Future<Output = ()>,
 ) -> Result<Joined, Broken> {
     // Borrowed halves: an owned one says a clean end (FIN) when it is dropped, as it is when the whole process ends in
     // the middle of a conversation.
     let (mut from_tcp, mut to_tcp) = tcp.split();
-    let mut up = pin!(upload(&mut from_tcp, writer, &mut report.sent));
-    let mut down = pin!(download(reader, &mut to_tcp, &mut report.received));
+    let cut = CancellationToken::new();
+    let mut up = pin!(upload(&mut from_tcp, writer, &mut report.sent, &cut));
+    let mut down = pin!(download(reader, &mut to_tcp, &mut report.received, &cut));
     // The first failure ends both directions; the first orderly end only its own.
     tokio::select! {
         outcome = &mut up => { outcome?; down.await }
         outcome = &mut down => match outcome? {
-            Joined::Ended => up.await.map(|()| Joined::Ended),
+            Joined::Ended => up.await.map(|_| Joined::Ended),
             redial => Ok(redial),
         },
+        () = cut_asked => {
+            cut.cancel();
+            // What is half passed on comes to its end: the near side must not see half of a piece. A host that
+            // reads no more is not waited for long.
+            let (up, down) = tokio::join!(up, tokio::time::timeout(CUT_LIMIT, down));
+            match (up?, down) {
+                // It ended by itself in the last moment, and so has the conversation.
+                (Passed::Ended, _) => Err(Broken::Redial(Code::Aborted)),
+                (Passed::Cut, Ok(Ok(Joined::Redial(redial)))) => Ok(Joined::Redial(redial)),
+                (Passed::Cut, Ok(Err(Broken::Channel(error)))) => Err(Broken::Channel(error)),
+                (Passed::Cut, _) => Ok(Joined::Cut),
+            }
+        }
     }
 }
 
@@ -154,7 +250,8 @@ async fn upload(
     tcp: &mut ReadHalf<'_>,
     channel: &mut ChannelWriter,
     count: &mut u64,
-) -> Result<(), Broken> {
+    cut: &CancellationToken,
+) -> Result<Passed, Broken> {
     let mut buffer = BytesMut::new();
     loop {
         if buffer.capacity() < LEAST {
@@ -162,11 +259,14 @@ async fn upload(
         }
         // Waits for bytes, or for the news that the other side wants no more of them.
         let read = tokio::select! {
+            biased;
+            () = cut.cancelled() => return Ok(Passed::Cut),
             read = tcp.read_buf(&mut buffer) => read.map_err(Broken::Tcp)?,
             stopped = channel.stopped() => return stopped_by_peer(stopped),
         };
         if read == 0 {
-            return channel.finish().await.map_err(Broken::Channel);
+            let finished = channel.finish().await;
+            return finished.map(|()| Passed::Ended).map_err(Broken::Channel);
         }
         *count += read as u64;
         if let Err(error) = channel.write_chunk(buffer.split().freeze()).await {
@@ -176,9 +276,9 @@ async fn upload(
 }
 
 /// A peer that stopped reading after all is said is no failure of the other direction.
-fn stopped_by_peer(error: ChannelError) -> Result<(), Broken> {
+fn stopped_by_peer(error: ChannelError) -> Result<Passed, Broken> {
     match error {
-        ChannelError::Stopped(code) if code == Code::NoError.number() => Ok(()),
+        ChannelError::Stopped(code) if code == Code::NoError.number() => Ok(Passed::Ended),
         error => Err(Broken::Channel(error)),
     }
 }
@@ -187,9 +287,15 @@ async fn download(
     channel: &mut ChannelReader,
     tcp: &mut WriteHalf<'_>,
     count: &mut u64,
+    cut: &CancellationToken,
 ) -> Result<Joined, Broken> {
     loop {
-        match channel.next().await.map_err(Broken::Channel)? {
+        let next = tokio::select! {
+            biased;
+            () = cut.cancelled() => return Ok(Joined::Cut),
+            next = channel.next() => next,
+        };
+        match next.map_err(Broken::Channel)? {
             Next::Chunk(chunk) => {
                 *count += chunk.len() as u64;
                 write(tcp, chunk).await.map_err(Broken::Tcp)?;

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 use underpass_carrier::{ClientSettings, KINDS, Kind, Listen, NotFound, Server, ServerSettings};
 use underpass_endpoint::link::{LinkEnd, Router};
-use underpass_endpoint::splice::{splice, splice_far};
+use underpass_endpoint::splice::{HostSide, splice, splice_far, splice_host};
 use underpass_endpoint::{
     Accepted, Acceptor, AttachSettings, Attachment, Link, OpenOptions, Session,
 };
@@ -34,6 +34,7 @@ async fn far_end() -> (SocketAddr, mpsc::Receiver<Session>) {
     let listen = Listen {
         address: "127.0.0.1:0".parse().unwrap(),
         tls: None,
+        socket: None,
     };
     let mut server = Server::bind(&[listen], ServerSettings::default(), Arc::new(NotFound))
         .await
@@ -228,13 +229,14 @@ async fn a_channel_moves_to_another_host_service_unnoticed() {
     let dialled = services.clone();
     let channel = far.open("back", OpenOptions::default()).await.unwrap();
     let incoming = near.accept().await.unwrap();
-    let dial = async move |service: String| {
-        let target = if service == "two" {
-            &dialled[1]
-        } else {
-            return Err(Code::NoService);
-        };
-        TcpStream::connect(target).await.map_err(|_| Code::Refused)
+    let dial = move |service: String| {
+        let two = dialled[1].clone();
+        async move {
+            match &service[..] {
+                "two" => TcpStream::connect(two).await.map_err(|_| Code::Refused),
+                _ => Err(Code::NoService),
+            }
+        }
     };
     let first = TcpStream::connect(&services[0]).await.unwrap();
     let splicing = tokio::spawn(splice_far(incoming.accept(), first, dial));
@@ -251,6 +253,65 @@ async fn a_channel_moves_to_another_host_service_unnoticed() {
     writer.write_all(b"after").await.unwrap();
     expect("two:after").await;
     writer.redial("nowhere").await.unwrap();
+    let mut rest = Vec::new();
+    assert!(reader.read_to_end(&mut rest).await.is_err());
+    assert_eq!(splicing.await.unwrap().redials, 1);
+}
+
+/// The far end's own wish: it counts how often, and where it dials.
+struct Moving {
+    targets: Vec<String>,
+    cuts: tokio::sync::watch::Receiver<usize>,
+    dialled: tokio::sync::Mutex<usize>,
+}
+
+impl HostSide for Moving {
+    async fn dial(&self, service: Option<String>) -> Result<TcpStream, Code> {
+        assert_eq!(service, None);
+        let mut dialled = self.dialled.lock().await;
+        *dialled += 1;
+        let target = self.targets.get(*dialled).ok_or(Code::Refused)?;
+        TcpStream::connect(target).await.map_err(|_| Code::Refused)
+    }
+
+    async fn cut(&self) {
+        let (mut cuts, dialled) = (self.cuts.clone(), *self.dialled.lock().await);
+        let _ = cuts.wait_for(|cuts| *cuts > dialled).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_side_dials_anew_and_the_near_side_keeps_its_channel() {
+    let (address, mut sessions) = far_end().await;
+    let attachment = attach(address, "upgrade").await;
+    let far = sessions.recv().await.unwrap();
+    let targets = vec![named_service("one:").await, named_service("two:").await];
+    let near = attachment.session();
+    let channel = far.open("back", OpenOptions::default()).await.unwrap();
+    let incoming = near.accept().await.unwrap();
+    let (cut, cuts) = tokio::sync::watch::channel(0);
+    let first = TcpStream::connect(&targets[0]).await.unwrap();
+    let host = Moving {
+        targets,
+        cuts,
+        dialled: tokio::sync::Mutex::new(0),
+    };
+    let splicing = tokio::spawn(splice_host(incoming.accept(), first, host));
+    let (mut reader, mut writer) = channel.into_split();
+    let mut expect = async |text: &str| {
+        let mut read = vec![0; text.len()];
+        reader.read_exact(&mut read).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&read), text);
+    };
+    expect("one:").await;
+    writer.write_all(b"before").await.unwrap();
+    expect("before").await;
+    cut.send_replace(1);
+    expect("two:").await;
+    writer.write_all(b"after").await.unwrap();
+    expect("after").await;
+    // Where the new host does not answer, the conversation ends, and not as if it were over.
+    cut.send_replace(2);
     let mut rest = Vec::new();
     assert!(reader.read_to_end(&mut rest).await.is_err());
     assert_eq!(splicing.await.unwrap().redials, 1);

@@ -15,12 +15,14 @@
 //! # }
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::io::FdFlags;
 use tempfile::TempDir;
 
 use crate::built::underpass;
@@ -38,6 +40,8 @@ pub struct RelayOptions {
     pub port: u16,
     /// Whether agents reach it by HTTPS on port 443, with a certificate that it signs itself, instead.
     pub tls: bool,
+    /// Whether it is handed its sockets, as by a service manager: that for plain HTTP, and one for QUIC on UDP port 443.
+    pub handed: bool,
     /// More arguments of `underpass relay`.
     pub arguments: Vec<String>,
     /// The lines of its configuration file, when it is to have one.
@@ -49,6 +53,7 @@ impl Default for RelayOptions {
         Self {
             port: 8080,
             tls: false,
+            handed: false,
             arguments: Vec::new(),
             configuration: None,
         }
@@ -60,6 +65,49 @@ pub struct Relay {
     process: Process,
     url: String,
     folder: TempDir,
+    host: Host,
+    options: RelayOptions,
+    sockets: Option<Sockets>,
+}
+
+/// Sockets of a host that are handed to one program after the other.
+struct Sockets {
+    http: TcpListener,
+    quic: UdpSocket,
+}
+
+impl Sockets {
+    fn open(host: &Host, port: u16) -> Result<Self> {
+        let open = || -> std::io::Result<Self> {
+            let any = Ipv4Addr::UNSPECIFIED;
+            let (http, quic) = (
+                TcpListener::bind((any, port))?,
+                UdpSocket::bind((any, 443))?,
+            );
+            // The standard library's queue of 128 loses part of a burst of a thousand connections.
+            rustix::net::listen(&http, 4096)?;
+            // Whatever is started from here on gets them, and only what is told so takes them up.
+            rustix::io::fcntl_setfd(&http, FdFlags::empty())?;
+            rustix::io::fcntl_setfd(&quic, FdFlags::empty())?;
+            Ok(Self { http, quic })
+        };
+        host.inside(open)?.context("open sockets to be handed over")
+    }
+
+    /// `underpass` on `host` with these as its descriptors 3 and 4, as sd_listen_fds(3) says.
+    fn hand_over(&self, host: &Host) -> Result<Command> {
+        // Copied out of the way first: either may stand on the other's number.
+        let script = "exec 1000<&$1 1001<&$2; shift 2; exec 3<&1000 4<&1001 1000<&- 1001<&-; \
+                      export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=http:quic; \
+                      exec prlimit --nofile=1024: \"$@\"";
+        let mut command = host.command("bash");
+        command.args(["-c", script]);
+        command.arg("bash");
+        command.arg(self.http.as_raw_fd().to_string());
+        command.arg(self.quic.as_raw_fd().to_string());
+        command.arg(underpass()?);
+        Ok(command)
+    }
 }
 
 impl Relay {
@@ -77,30 +125,11 @@ impl Relay {
     /// As [`Relay::start`].
     pub fn start_with(host: &Host, options: &RelayOptions) -> Result<Self> {
         let folder = home("relay")?;
-        let mut command = program(host)?;
-        command.env("UNDERPASS_HOME", folder.path());
-        command.args([
-            "relay",
-            "--listen",
-            &format!("0.0.0.0:{}", options.port),
-            "--data",
-        ]);
-        command
-            .arg(folder.path().join("data"))
-            .arg("--setup-file")
-            .arg(setup_file(folder.path()));
-        if let Some(lines) = &options.configuration {
-            let file = folder.path().join("relay.toml");
-            std::fs::write(&file, lines)?;
-            command.arg("--config").arg(file);
-        }
-        if options.tls {
-            command.args(["--tls-listen", "0.0.0.0:443", "--tls", "self-signed"]);
-            command.args(["--tls-names", &host.address().to_string()]);
-        }
-        command.args(&options.arguments);
-        let process = host.spawn("relay", command)?;
-        process.line(READY)?;
+        let sockets = match options.handed {
+            true => Some(Sockets::open(host, options.port)?),
+            false => None,
+        };
+        let process = launch("relay", host, folder.path(), options, sockets.as_ref())?;
         let url = if options.tls {
             format!("https://{}", host.address())
         } else {
@@ -110,7 +139,21 @@ impl Relay {
             process,
             url,
             folder,
+            host: host.clone(),
+            options: options.clone(),
+            sockets,
         })
+    }
+
+    /// Starts another process on the same sockets and data, called `label`, and waits until it is ready to take over.
+    ///
+    /// # Errors
+    /// The relay was not handed its sockets, or the new process was not ready in time.
+    pub fn successor(&self, label: &str) -> Result<Process> {
+        let sockets = self.sockets.as_ref();
+        let sockets = sockets.context("the relay's sockets are its own")?;
+        let folder = self.folder.path();
+        launch(label, &self.host, folder, &self.options, Some(sockets))
     }
 
     /// The process. [`Process::restart`] starts it again with the same data; [`Relay::wait_ready`] waits for that.
@@ -140,6 +183,43 @@ impl Relay {
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
+}
+
+fn launch(
+    label: &str,
+    host: &Host,
+    folder: &Path,
+    options: &RelayOptions,
+    sockets: Option<&Sockets>,
+) -> Result<Process> {
+    let mut command = match sockets {
+        Some(sockets) => sockets.hand_over(host)?,
+        None => program(host)?,
+    };
+    command.env("UNDERPASS_HOME", folder);
+    command.args([
+        "relay",
+        "--listen",
+        &format!("0.0.0.0:{}", options.port),
+        "--data",
+    ]);
+    command
+        .arg(folder.join("data"))
+        .arg("--setup-file")
+        .arg(setup_file(folder));
+    if let Some(lines) = &options.configuration {
+        let file = folder.join("relay.toml");
+        std::fs::write(&file, lines)?;
+        command.arg("--config").arg(file);
+    }
+    if options.tls {
+        command.args(["--tls-listen", "0.0.0.0:443", "--tls", "self-signed"]);
+        command.args(["--tls-names", &host.address().to_string()]);
+    }
+    command.args(&options.arguments);
+    let process = host.spawn(label, command)?;
+    process.line(READY)?;
+    Ok(process)
 }
 
 /// What a user tells an agent of the network that it is in.
@@ -310,7 +390,16 @@ impl Agent {
     /// # Errors
     /// It was not ready in time; the message shows its log.
     pub fn publish(&self, services: &[(&str, &str)]) -> Result<Process> {
+        self.publish_with(services, &[])
+    }
+
+    /// The same with more arguments of `underpass publish`.
+    ///
+    /// # Errors
+    /// As [`Agent::publish`].
+    pub fn publish_with(&self, services: &[(&str, &str)], more: &[&str]) -> Result<Process> {
         let mut arguments = vec!["publish"];
+        arguments.extend(more);
         arguments.extend(services.iter().flat_map(|(name, target)| [*name, *target]));
         let process = self.host.spawn("publish", self.command(&arguments)?)?;
         process.line(READY)?;

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use underpass_lab::traffic::{self, Service};
-use underpass_lab::{Agent, Finished, Options, Relay, Scene, TwoFirewalls, exec, tests};
+use underpass_lab::{
+    Agent, Finished, Options, Relay, Scene, TwoFirewalls, Way, exec, tests, wait_until,
+};
 
 fn main() -> ExitCode {
     tests!(
@@ -303,5 +305,39 @@ fn status_tells_of_carrier_and_drops() -> Result<()> {
     // For people there are words.
     let words = scene.client.run(&["status"])?;
     ensure!(words.contains("ws") && words.contains("echo"), "{words}");
+    ensure!(
+        words.matches("carried by ws for ").count() == 2
+            && words.matches(", 3 drops survived, resumed ").count() == 2,
+        "the relay's and the session's story: {words}"
+    );
+    // The log has the same words.
+    let told =
+        "session with echo.admin.underpass.internal: carried by ws for 0.0 s, 3 drops survived";
+    way.entrance.process.logged(told, LIMIT)?;
+    tells_what_it_waits_for(&scene, &way)
+}
+
+/// With the publisher gone it is the far end, with the relay gone the relay.
+fn tells_what_it_waits_for(scene: &Scene, way: &Way) -> Result<()> {
+    let story_of = |path: fn(&serde_json::Value) -> &serde_json::Value| {
+        let status = scene.client.status_of(&way.entrance.process)?;
+        Ok::<_, anyhow::Error>(path(&status)["path"].clone())
+    };
+    way.published.kill()?;
+    wait_until("the session waits for the far end", LIMIT, || {
+        let story = story_of(|status| &status["sessions"][0])?;
+        Ok((story["waiting"]["for"] == "the far end").then_some(()))
+    })?;
+    scene.relay.process().kill()?;
+    let story = wait_until("the agent waits for the relay", LIMIT, || {
+        let story = story_of(|status| &status["relay"])?;
+        let waits = story["waiting"]["for"] == "the relay";
+        Ok((waits && story["waiting"]["next_try_s"].is_f64()).then_some(story))
+    })?;
+    let words = story["words"].as_str().unwrap_or_default();
+    ensure!(
+        words.starts_with("no path for ") && words.contains(", waiting for the relay ("),
+        "{story}"
+    );
     Ok(())
 }

@@ -3,15 +3,16 @@
 //! Topology of each: server and publisher on `a` behind firewall A, client programs on `b` behind firewall B, the relay
 //! in XX
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use underpass_lab::server::{Nginx, Postgres, Redis, SshServer};
-use underpass_lab::traffic::Pattern;
+use underpass_lab::traffic::{self, Pattern};
 use underpass_lab::{
-    Finished, Options, Scene, Way, each_carrier_and_quic, exec, side_by_side, tests,
+    CLIENT, Finished, Options, Scene, Way, each_carrier_and_quic, exec, side_by_side, tests,
 };
 
 fn main() -> ExitCode {
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         ssh_and_scp,
         curl,
         redis_cli_and_benchmark,
+        a_redis_connection_moves_to_another_server,
         all_programs_over_https
     )
 }
@@ -47,6 +49,99 @@ fn curl() -> Result<()> {
 
 fn redis_cli_and_benchmark() -> Result<()> {
     each_carrier_and_quic(AT_ONCE, |carrier| use_redis(&scene(&Options::by(carrier))?))
+}
+
+/// Two servers on `a`. A connection of the client's is led from one to the other and stays the same connection.
+fn a_redis_connection_moves_to_another_server() -> Result<()> {
+    let scene = scene(&Options::by("ws"))?;
+    let host = [127, 0, 0, 1];
+    let servers = [6379, 6380].map(|port| Redis::start(&scene.net.a, host, port));
+    let [one, two] = servers;
+    let (one, two) = (one?, two?);
+    for (server, name) in [(&one, "one"), (&two, "two")] {
+        run(Redis::cli(&scene.net.a, server.address())?.args(["set", "name", name]))?;
+    }
+    let [one, two] = [one.address().to_string(), two.address().to_string()];
+    let publish = |more: &[&str]| scene.publisher.publish_with(&[("cache", &one)], more);
+    let retarget = |more: &[&str]| -> Result<Finished> {
+        let order = [&["services", "retarget", "cache"], more].concat();
+        exec::output(&mut scene.publisher.command(&order)?, LIMIT)
+    };
+
+    // Not without the publisher's word, and nowhere that does not answer; then nothing changes.
+    let published = publish(&[])?;
+    scene.publisher.allow(CLIENT, "cache")?;
+    let entrance = scene.client.connect("cache")?;
+    let mut old = Line::to(&scene, entrance.address)?;
+    ensure!(old.asks("GET name")? == "one");
+    refused(&retarget(&[&two, "--now"])?, 3, "UP-NO-REDIAL")?;
+    refused(&retarget(&["127.0.0.1:1", "--now"])?, 3, "UP-NO-REDIAL")?;
+    refused(&retarget(&["127.0.0.1:1"])?, 5, "UP-REFUSED")?;
+    ensure!(old.asks("GET name")? == "one");
+    ensure!(Line::to(&scene, entrance.address)?.asks("GET name")? == "one");
+
+    // Only new connections follow.
+    retarget(&[&two])?.success()?;
+    ensure!(Line::to(&scene, entrance.address)?.asks("GET name")? == "two");
+    ensure!(old.asks("GET name")? == "one");
+    let shown = scene.publisher.status_of(&published)?;
+    ensure!(shown["entries"][0]["address"] == two, "{shown}");
+    drop(old);
+
+    // A publisher that is started again leads to where it is told to.
+    published.terminate(LIMIT)?;
+    refused(&retarget(&[&two])?, 4, "UP-NOT-HERE")?;
+    let _published = publish(&["--redial"])?;
+    let mut lines = (0..3)
+        .map(|_| Line::to(&scene, entrance.address))
+        .collect::<Result<Vec<_>>>()?;
+    for line in &mut lines {
+        ensure!(line.asks("GET name")? == "one");
+    }
+    // Those that there are follow, more than once, and stay the connections that they are.
+    for (target, name) in [(&two, "two"), (&one, "one"), (&two, "two")] {
+        let told = retarget(&[target, "--now"])?.success()?.text();
+        ensure!(told.contains("dialled anew: 3"), "{told}");
+        for line in &mut lines {
+            ensure!(line.asks("GET name")? == name);
+        }
+    }
+    Ok(())
+}
+
+fn refused(finished: &Finished, code: i32, stable: &str) -> Result<()> {
+    let said = finished.errors();
+    ensure!(
+        finished.status.code() == Some(code) && said.contains(stable),
+        "{:?}: {said}",
+        finished.status
+    );
+    Ok(())
+}
+
+/// One connection on which redis is spoken by hand.
+struct Line {
+    stream: BufReader<TcpStream>,
+}
+
+impl Line {
+    fn to(scene: &Scene, address: SocketAddr) -> Result<Self> {
+        let stream = traffic::connect(&scene.net.b, address, LIMIT)?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// The text that answers an inline command.
+    fn asks(&mut self, command: &str) -> Result<String> {
+        write!(self.stream.get_mut(), "{command}\r\n")?;
+        let mut length = String::new();
+        self.stream.read_line(&mut length)?;
+        ensure!(length.starts_with('$'), "{command}: {length:?}");
+        let mut text = String::new();
+        self.stream.read_line(&mut text)?;
+        Ok(text.trim_end().to_owned())
+    }
 }
 
 /// The same on port 443 with TLS around it: one carrier that upgrades, one that only asks and is answered.

@@ -90,11 +90,18 @@ impl Attached {
         self.controls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says something unasked; an agent that does not read misses it.
-    fn say(&self, message: &Control) {
-        for control in self.controls().iter() {
-            let _ = control.try_send(message.clone());
-        }
+    /// Says something unasked; an agent that does not read misses it. Whether it was said to anybody.
+    fn say(&self, message: &Control) -> bool {
+        let controls = self.controls();
+        let said = controls
+            .iter()
+            .filter(|control| control.try_send(message.clone()).is_ok());
+        said.count() > 0
+    }
+
+    /// Asks the agent to attach to whoever listens in this relay's place. Whether it was there to be asked.
+    pub(crate) fn ask_to_move(&self, going: Going) -> bool {
+        self.say(&going.into())
     }
 
     /// Tells the agent's user something.

@@ -15,6 +15,7 @@
 //! | [`authority`] | the ticket authority: who gives out and checks first tickets |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
 //! | [`target`] | services that the relay dials itself |
+//! | [`handed`], `turn` | sockets from a service manager, and which process uses them |
 //! | [`settings`] | one table of settings |
 //! | [`Relay`] | start and stop |
 
@@ -27,6 +28,7 @@ pub mod code;
 mod desk;
 mod gate;
 mod group;
+pub mod handed;
 pub mod hub;
 mod lane;
 mod log;
@@ -39,6 +41,7 @@ mod relay;
 pub mod settings;
 mod switch;
 pub mod target;
+mod turn;
 
 pub use refusal::Refusal;
 pub use relay::{Relay, RelayHandle, StartError};

@@ -1,5 +1,6 @@
 //! A relay as a program starts and stops it.
 
+use std::collections::HashSet;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use underpass_carrier::{
-    Fingerprint as TlsFingerprint, IdentityError, Listen, Scheme, Server, ServerError,
+    Doors, Fingerprint as TlsFingerprint, IdentityError, Listen, Scheme, Server, ServerError,
     ServerSettings, TlsIdentity,
 };
 use underpass_endpoint::Acceptor;
@@ -29,12 +30,14 @@ use crate::clock;
 use crate::code::OneTimeCode;
 use crate::desk::{Desk, Rules};
 use crate::group;
+use crate::handed::Handed;
 use crate::hub::Load;
 use crate::log::{Keep, Kind, Log, Note};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
 use crate::settings::{SettingError, Settings};
 use crate::switch::Switch;
+use crate::turn::Succession;
 
 /// The relay's key in its data folder.
 const KEY_FILE: &str = "relay.key";
@@ -45,6 +48,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const HOP_SESSION_WINDOW: u64 = 8 << 20;
 /// The same of one channel.
 const HOP_CHANNEL_WINDOW: u64 = 4 << 20;
+
+/// Agents are asked to move at random times within this part of what a shutdown may take, and within so
+/// much for each of them.
+const MOVES_WITHIN: f64 = 0.25;
+const MOVE_EACH: Duration = Duration::from_millis(2);
+/// How often it is looked whether all have moved.
+const MOVE_LOOK: Duration = Duration::from_millis(20);
 
 /// Why a relay did not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +77,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ServerError),
+    /// The lock by which processes take turns cannot be used.
+    #[error("cannot use the lock in the data folder: {0}")]
+    Turn(io::Error),
     /// The setup code could not be written to its file.
     #[error("cannot write the setup code to {}: {source}; check that the folder exists and is writable", path.display())]
     SetupFile {
@@ -90,6 +103,9 @@ pub struct RelayHandle {
     quic_addresses: Vec<SocketAddr>,
     setup_code: Option<OneTimeCode>,
     shutdown_within: Duration,
+    doors: Doors,
+    /// Where another process may be waiting for the sockets: ours to use them.
+    succession: Option<Succession>,
     switch: Arc<Switch>,
     reception: Arc<Reception>,
     store: Arc<dyn Store>,
@@ -113,19 +129,28 @@ impl Relay {
     /// # Errors
     /// See [`StartError`]; nothing runs then.
     pub async fn start(settings: Settings) -> Result<RelayHandle, StartError> {
-        Self::start_with(settings, None).await
+        Self::start_with(settings, Handed::default(), None).await
     }
 
-    /// The same with a ticket authority of the caller's; without one the relay has its own, in its
-    /// store.
+    /// The same with sockets that were handed to this process, and with a ticket authority of the caller's.
+    /// Without sockets the relay opens those of its settings. Handed ones are used once no process before
+    /// this one, with the same data folder, takes clients in on them any more; until then clients wait in
+    /// their queues. Without an authority the relay has its own, in its store.
     ///
     /// # Errors
     /// See [`StartError`]; nothing runs then.
     pub async fn start_with(
-        settings: Settings,
+        mut settings: Settings,
+        handed: Handed,
         authority: Option<Arc<dyn Authority>>,
     ) -> Result<RelayHandle, StartError> {
         settings.check()?;
+        let succeeds = !handed.is_empty();
+        if succeeds {
+            settings.listen.clear();
+            settings.tls_listen.clear();
+            settings.quic_listen.clear();
+        }
         let folder = DataFolder::open(&settings.data)?;
         let secret = folder.load_or_create_secret(KEY_FILE, || StaticKey::generate().to_bytes())?;
         let identity = Arc::new(StaticKey::from_bytes(*secret));
@@ -133,17 +158,31 @@ impl Relay {
         let database = database.unwrap_or_else(|| folder.database_file());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&database).await?);
         let setup_code = prepare_setup(store.as_ref(), settings.setup_file.as_deref()).await?;
-        let certificate = certificate(&settings, &folder)?;
+        let certificate = certificate(&settings, &handed, &folder)?;
         let tls_fingerprint = certificate.as_ref().map(TlsIdentity::fingerprint);
-        let listen = listeners(&settings, certificate.as_ref());
+        let Handed { http, https, quic } = handed;
+        let mut listen = listeners(&settings, certificate.as_ref());
+        listen.extend(taken_up(http, None));
+        listen.extend(taken_up(https, certificate.as_ref()));
         let plain = Plain::new(&settings);
         let pages = Arc::new(PlainFront(Arc::clone(&plain)));
-        let server = Server::bind(&listen, server_settings(&settings), pages).await?;
+        let server = server_settings(&settings, succeeds);
+        let server = Server::bind(&listen, server, pages).await?;
         let mut quic_addresses = Vec::new();
         for (address, certificate) in settings.quic_listen.iter().zip(certificate.iter().cycle()) {
             quic_addresses.push(server.listen_quic(*address, certificate)?);
         }
+        for (socket, certificate) in quic.into_iter().zip(certificate.iter().cycle()) {
+            quic_addresses.push(server.listen_quic_on(socket, certificate)?);
+        }
         let addresses = server.addresses().to_vec();
+        let doors = server.doors();
+        let succession = match succeeds {
+            true => {
+                Some(Succession::begin(folder.path(), doors.clone()).map_err(StartError::Turn)?)
+            }
+            false => None,
+        };
 
         let (log, writer) = Log::new();
         let keep = Keep {
@@ -186,6 +225,8 @@ impl Relay {
             quic_addresses,
             setup_code,
             shutdown_within: settings.shutdown_within.0,
+            doors,
+            succession,
             switch,
             reception,
             store,
@@ -242,9 +283,18 @@ impl RelayHandle {
     }
 
     /// Ends the relay in order: agents are told when to come back, what was sent to them goes out,
-    /// the database is closed. Takes no longer than the settings allow, and a little.
+    /// the database is closed. Where another process may go on with its sockets, agents are asked to
+    /// move to it first. Takes no longer than the settings allow, and a little.
     pub async fn shutdown(mut self) {
-        let deadline = tokio::time::Instant::now() + self.shutdown_within;
+        let now = tokio::time::Instant::now();
+        let deadline = now + self.shutdown_within;
+        if let Some(succession) = self.succession.take() {
+            self.doors.close().await;
+            succession.end().await;
+            // The rest is for telling those who have not moved.
+            self.ask_to_move(now + self.shutdown_within.mul_f64(0.8))
+                .await;
+        }
         // Nobody new is taken in from here on.
         self.stop.token().cancel();
         let farewell = self.farewell();
@@ -260,6 +310,43 @@ impl RelayHandle {
         let _ = tokio::time::timeout_at(deadline, self.reception.tasks.wait()).await;
         self.log.write(Note::new(Kind::Stop));
         self.close_store().await;
+    }
+
+    /// Asks every agent to attach to the process that goes on with the sockets, and waits until all have
+    /// left, or until `deadline`. What they have here carries on meanwhile.
+    async fn ask_to_move(&self, deadline: tokio::time::Instant) {
+        let mut asked = HashSet::new();
+        let spread = self.shutdown_within.mul_f64(MOVES_WITHIN);
+        loop {
+            // One without a link cannot be told, and finds the next process by itself.
+            let mut attached = self.switch.all_attached();
+            attached.retain(|one| one.session.status().detached_for.is_none());
+            if attached.is_empty() {
+                tracing::info!("all {} agents have moved", asked.len());
+                return;
+            }
+            // All at once would be a wave for whoever comes next.
+            let spread = spread.min(MOVE_EACH * u32::try_from(attached.len()).unwrap_or(u32::MAX));
+            for one in &attached {
+                if asked.contains(&one.id) {
+                    continue;
+                }
+                let after = spread.mul_f64(rand::random());
+                let going = Going {
+                    code: Code::GoingAway.number(),
+                    text: "another process takes this relay's place".to_owned(),
+                    retry_after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+                };
+                if one.ask_to_move(going) {
+                    asked.insert(one.id);
+                }
+            }
+            if tokio::time::Instant::now() >= deadline {
+                tracing::info!("{} agents have not moved in time", attached.len());
+                return;
+            }
+            tokio::time::sleep(MOVE_LOOK).await;
+        }
     }
 
     /// Tells every attachment, ends its session, and waits until its links have sent that.
@@ -350,9 +437,11 @@ fn write_secret(path: &Path, text: &str) -> io::Result<()> {
 /// The certificate for HTTPS and QUIC, where one of them is served.
 fn certificate(
     settings: &Settings,
+    handed: &Handed,
     folder: &DataFolder,
 ) -> Result<Option<TlsIdentity>, StartError> {
-    if settings.tls_listen.is_empty() && settings.quic_listen.is_empty() {
+    let own = !settings.tls_listen.is_empty() || !settings.quic_listen.is_empty();
+    if !own && handed.https.is_empty() && handed.quic.is_empty() {
         return Ok(None);
     }
     Ok(Some(match (&settings.tls_cert, &settings.tls_key) {
@@ -361,20 +450,35 @@ fn certificate(
     }))
 }
 
+fn taken_up(
+    sockets: Vec<std::net::TcpListener>,
+    certificate: Option<&TlsIdentity>,
+) -> impl Iterator<Item = Listen> {
+    let tls = certificate.cloned();
+    sockets.into_iter().map(move |socket| Listen {
+        address: socket.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0))),
+        tls: tls.clone(),
+        socket: Some(Arc::new(socket)),
+    })
+}
+
 fn listeners(settings: &Settings, certificate: Option<&TlsIdentity>) -> Vec<Listen> {
     let plain = settings.listen.iter().map(|address| Listen {
         address: *address,
         tls: None,
+        socket: None,
     });
     let tls = settings.tls_listen.iter().map(|address| Listen {
         address: *address,
         tls: certificate.cloned(),
+        socket: None,
     });
     plain.chain(tls).collect()
 }
 
-fn server_settings(settings: &Settings) -> ServerSettings {
+fn server_settings(settings: &Settings, begin_closed: bool) -> ServerSettings {
     let mut server = ServerSettings::default();
+    server.begin_closed = begin_closed;
     server.prefix.clone_from(&settings.prefix);
     server.max_connections = settings.connections;
     server

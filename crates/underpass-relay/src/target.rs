@@ -100,7 +100,7 @@ pub(crate) fn find<'a>(
 pub(crate) async fn serve<F>(
     incoming: Incoming,
     service: RelayService,
-    find: impl Fn(String) -> F + Clone + Send + 'static,
+    find: impl Fn(String) -> F + Clone + Send + Sync + 'static,
 ) where
     F: Future<Output = Result<RelayService, Code>> + Send,
 {

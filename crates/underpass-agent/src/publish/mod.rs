@@ -6,6 +6,7 @@ mod serve;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use underpass_endpoint::{AttachError, Session};
 use underpass_proto::Code;
@@ -30,6 +31,8 @@ pub struct Offer {
     pub compression: bool,
     /// Whether bare HTTP clients may use it, for whom the relay is the endpoint and reads what passes.
     pub plain_http: bool,
+    /// Whether connections to it may be dialled anew, at another host, while they last.
+    pub redial: bool,
 }
 
 /// A service as the relay knows it now.
@@ -51,6 +54,58 @@ pub struct PublishError {
     pub name: String,
     /// Why.
     pub error: RequestError,
+}
+
+/// A service leads to another host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retargeted {
+    /// Its full name.
+    pub name: String,
+    /// Where it led before.
+    pub before: String,
+    /// Connections to it that there were.
+    pub living: usize,
+    /// Whether these are dialled anew.
+    pub moved: bool,
+}
+
+/// Why a service does not lead to another host.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum RetargetError {
+    /// It is not published from here.
+    #[error("{0} is not published by an agent of this home that runs")]
+    NotHere(String),
+    /// Its connections may not be dialled anew.
+    #[error(
+        "connections to {0} may not be moved while they last: it was published without --redial"
+    )]
+    NoRedial(String),
+    /// The new host does not answer.
+    #[error("{text}; nothing was changed")]
+    Dial {
+        /// The new host.
+        target: String,
+        /// Why, as a number from the table of codes.
+        #[serde(with = "code_number")]
+        code: Code,
+        /// In words.
+        text: String,
+    },
+}
+
+/// Codes as their numbers.
+mod code_number {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use underpass_proto::Code;
+
+    pub(super) fn serialize<S: Serializer>(code: &Code, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(code.number())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Code, D::Error> {
+        let number = u64::deserialize(from)?;
+        Ok(Code::from_number(number).unwrap_or(Code::Internal))
+    }
 }
 
 /// Why services are not published any more.
@@ -107,6 +162,12 @@ impl Publisher {
         self.catalogue.listings()
     }
 
+    /// What changes where services lead while this goes on.
+    #[must_use]
+    pub fn steering(&self) -> Steering {
+        Steering(Arc::clone(&self.catalogue))
+    }
+
     /// Registers again whenever the relay has forgotten this machine, until that is no use any more.
     pub async fn keep(&self) -> PublishEnd {
         let attachment = self.standing.attachment();
@@ -132,10 +193,11 @@ impl Publisher {
         for offer in &self.offers {
             let Offer {
                 name,
-                target,
+                target: _,
                 description,
                 compression,
                 plain_http,
+                redial: _,
             } = offer;
             let publishing = self
                 .standing
@@ -145,10 +207,31 @@ impl Publisher {
                 name: name.clone(),
                 error,
             })?;
-            tracing::info!("published {} as {}", target, published.full_name);
-            self.catalogue.named(name, &published.full_name);
+            let target = self.catalogue.named(name, &published.full_name);
+            tracing::info!("published {target} as {}", published.full_name);
         }
         Ok(())
+    }
+}
+
+/// Changes where published services lead. Clones change the same ones.
+#[derive(Debug, Clone)]
+pub struct Steering(Arc<Catalogue>);
+
+impl Steering {
+    /// Leads new connections to `service` to `target` from now on; with `now` those that there are as
+    /// well: they are cut on the host side and dialled anew, and their near side is not touched. It lasts
+    /// as long as the publisher; the next one begins with the targets that it is given.
+    ///
+    /// # Errors
+    /// See [`RetargetError`]; nothing was changed then.
+    pub async fn retarget(
+        &self,
+        service: &str,
+        target: &str,
+        now: bool,
+    ) -> Result<Retargeted, RetargetError> {
+        self.0.retarget(service, target, now).await
     }
 }
 

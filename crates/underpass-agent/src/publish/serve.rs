@@ -1,24 +1,57 @@
 //! Serving the sessions that come in: each channel to the host of the service it names.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use underpass_endpoint::dial::dial;
-use underpass_endpoint::splice::splice_far;
+use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
 
 use super::access::Access;
-use super::{Listing, Offer};
+use super::{Listing, Offer, RetargetError, Retargeted};
 use crate::standing::Standing;
 use crate::status::{Board, SessionEntry};
+
+/// The longest wait until connections that are to move have moved.
+const MOVE_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether they have.
+const MOVE_LOOK: Duration = Duration::from_millis(10);
+
+/// One service that is published here.
+#[derive(Debug)]
+struct Served {
+    listing: Listing,
+    /// Whether its connections may be dialled anew while they last.
+    redial: bool,
+    /// Counts how often its connections were cut on the host side; each of them listens.
+    cuts: watch::Sender<u64>,
+    /// Held by each of its connections: how often any of them was dialled anew.
+    redials: Arc<AtomicU64>,
+}
+
+impl Served {
+    /// Connections to it.
+    fn living(&self) -> usize {
+        Arc::strong_count(&self.redials) - 1
+    }
+}
+
+/// The service that a connection uses.
+struct Used {
+    name: String,
+    cuts: watch::Receiver<u64>,
+    redials: Arc<AtomicU64>,
+}
 
 /// What is published here, and how it is reached.
 #[derive(Debug)]
 pub(super) struct Catalogue {
-    listings: Mutex<Vec<Listing>>,
+    services: Mutex<Vec<Served>>,
     access: Access,
     dial_limit: Duration,
     board: Board,
@@ -31,13 +64,18 @@ impl Catalogue {
         dial_limit: Duration,
         board: Board,
     ) -> Self {
-        let listings = offers.iter().map(|offer| Listing {
-            name: offer.name.clone(),
-            full_name: String::new(),
-            target: offer.target.clone(),
+        let services = offers.iter().map(|offer| Served {
+            listing: Listing {
+                name: offer.name.clone(),
+                full_name: String::new(),
+                target: offer.target.clone(),
+            },
+            redial: offer.redial,
+            cuts: watch::Sender::new(0),
+            redials: Arc::default(),
         });
         Self {
-            listings: Mutex::new(listings.collect()),
+            services: Mutex::new(services.collect()),
             access: Access::new(standing),
             dial_limit,
             board,
@@ -45,22 +83,95 @@ impl Catalogue {
     }
 
     pub(super) fn listings(&self) -> Vec<Listing> {
-        self.listings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let services = self.services();
+        services.iter().map(|it| it.listing.clone()).collect()
     }
 
-    /// The relay has told the full name.
-    pub(super) fn named(&self, name: &str, full_name: &str) {
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
-        for listing in listings.iter_mut().filter(|it| it.name == name) {
-            full_name.clone_into(&mut listing.full_name);
-        }
+    fn services(&self) -> MutexGuard<'_, Vec<Served>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The relay has told the full name. Where the service leads now.
+    pub(super) fn named(&self, name: &str, full_name: &str) -> String {
+        let mut services = self.services();
+        let Some(service) = services.iter_mut().find(|it| it.listing.name == name) else {
+            return String::new();
+        };
+        full_name.clone_into(&mut service.listing.full_name);
+        service.listing.target.clone()
     }
 
     fn find(&self, service: &str) -> Option<Listing> {
         find(&self.listings(), service).cloned()
+    }
+
+    /// A connection begins to use `service`.
+    fn used(&self, service: &str) -> Option<Used> {
+        let name = self.find(service)?.name;
+        let services = self.services();
+        let found = services.iter().find(|it| it.listing.name == name)?;
+        Some(Used {
+            name,
+            cuts: found.cuts.subscribe(),
+            redials: Arc::clone(&found.redials),
+        })
+    }
+
+    /// Leads new connections to `service` to another host from now on, and with `now` those that there
+    /// are as well.
+    pub(super) async fn retarget(
+        &self,
+        service: &str,
+        target: &str,
+        now: bool,
+    ) -> Result<Retargeted, RetargetError> {
+        let here = || RetargetError::NotHere(service.to_owned());
+        let listing = self.find(service).ok_or_else(here)?;
+        let name = &listing.name;
+        let may = |it: &Served| it.listing.name == *name && (!now || it.redial);
+        if !self.services().iter().any(may) {
+            return Err(RetargetError::NoRedial(listing.full_name));
+        }
+        // Nothing is given up for a host that is not there.
+        let reached = dial(target, self.dial_limit).await;
+        splice::reset(reached.map_err(|error| RetargetError::Dial {
+            target: target.to_owned(),
+            code: error.code(),
+            text: error.to_string(),
+        })?);
+        let (before, living, redials) = {
+            let mut services = self.services();
+            let served = services.iter_mut().find(|it| it.listing.name == *name);
+            let served = served.ok_or_else(here)?;
+            let before = std::mem::replace(&mut served.listing.target, target.to_owned());
+            let living = served.living();
+            let until = served.redials.load(Ordering::Acquire) + living as u64;
+            if now {
+                served.cuts.send_modify(|cuts| *cuts += 1);
+            }
+            (before, living, (Arc::downgrade(&served.redials), until))
+        };
+        self.board.retarget(&listing.full_name, target);
+        tracing::info!(
+            "{} leads to {target} instead of {before} until this program is started again; {living} connections {}",
+            listing.name,
+            if now {
+                "are dialled anew"
+            } else {
+                "stay where they are"
+            },
+        );
+        if now && living > 0 {
+            // Whoever is told that it is done may rely on it. Those that end meanwhile are never counted.
+            let done = wait_for(redials);
+            let _ = tokio::time::timeout(self.dial_limit.min(MOVE_LIMIT), done).await;
+        }
+        Ok(Retargeted {
+            name: listing.full_name,
+            before,
+            living,
+            moved: now,
+        })
     }
 
     /// Connects to the host of `service` for somebody whom the relay let through to `peer.service`.
@@ -90,6 +201,16 @@ impl Catalogue {
                 Err(Code::Denied)
             }
         }
+    }
+}
+
+/// Waits until connections were dialled anew so many times altogether.
+async fn wait_for((redials, until): (Weak<AtomicU64>, u64)) {
+    while let Some(redials) = redials.upgrade()
+        && redials.load(Ordering::Acquire) < until
+    {
+        drop(redials);
+        tokio::time::sleep(MOVE_LOOK).await;
     }
 }
 
@@ -131,22 +252,69 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
         return;
     }
     let service = incoming.service().to_owned();
-    let tcp = match catalogue.reach(&service, &peer).await {
+    let user = peer.user.clone();
+    // Listened to from before the first dial, so that no cut falls between.
+    let Some(used) = catalogue.used(&service) else {
+        return incoming.refuse(Code::NoService);
+    };
+    let host = Host {
+        used: Mutex::new(used),
+        catalogue,
+        peer,
+    };
+    let tcp = match host.catalogue.reach(&service, &host.peer).await {
         Ok(tcp) => tcp,
         Err(code) => return incoming.refuse(code),
     };
-    let user = peer.user.clone();
-    let report = splice_far(incoming.accept(), tcp, move |service: String| {
-        let (catalogue, peer) = (Arc::clone(&catalogue), Arc::clone(&peer));
-        async move {
-            tracing::info!(user = peer.user, "a connection goes on with {service}");
-            catalogue.reach(&service, &peer).await
-        }
-    });
-    let report = report.await;
+    let report = splice_host(incoming.accept(), tcp, host).await;
     match report.error {
         None => tracing::debug!(user, "{service}: done"),
         Some(error) => tracing::info!(user, "{service}: broken off: {error}"),
+    }
+}
+
+/// The host side of one channel.
+struct Host {
+    catalogue: Arc<Catalogue>,
+    peer: Arc<PeerInfo>,
+    used: Mutex<Used>,
+}
+
+impl Host {
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The peer wants another service.
+    async fn dial_other(&self, service: &str) -> Result<TcpStream, Code> {
+        tracing::info!(user = self.peer.user, "a connection goes on with {service}");
+        let used = self.catalogue.used(service).ok_or(Code::NoService)?;
+        *self.used() = used;
+        self.catalogue.reach(service, &self.peer).await
+    }
+}
+
+impl HostSide for Host {
+    async fn dial(&self, service: Option<String>) -> Result<TcpStream, Code> {
+        if let Some(service) = service {
+            return self.dial_other(&service).await;
+        }
+        let (name, redials) = {
+            let used = self.used();
+            (used.name.clone(), Arc::clone(&used.redials))
+        };
+        let dialled = self.catalogue.reach(&name, &self.peer).await;
+        redials.fetch_add(1, Ordering::AcqRel);
+        dialled
+    }
+
+    async fn cut(&self) {
+        let mut cuts = self.used().cuts.clone();
+        match cuts.changed().await {
+            Ok(()) => self.used().cuts.mark_unchanged(),
+            // The publisher is ending, and with it all this.
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// The longest answer that is read, in bytes: thousands of sessions.
 const LONGEST_ANSWER: u64 = 16 << 20;
 /// Pause after the system refused a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PREFIX: &str = "agent-";
 const SUFFIX: &str = ".sock";
 
@@ -69,7 +69,7 @@ impl Drop for StatusServer {
 
 /// Calls `use_path` with a name of `path` that is short enough for a socket's address (108 bytes, see
 /// unix(7)), however deep the folder lies.
-fn in_folder<T>(
+pub(super) fn in_folder<T>(
     folder: &Path,
     path: &Path,
     use_path: impl FnOnce(&Path) -> io::Result<T>,

@@ -81,6 +81,7 @@ impl SessionEntry {
             channels: status.channels,
             unacknowledged: status.unacknowledged,
             unread: status.unread,
+            path: (&status.told).into(),
         }
     }
 }
@@ -117,6 +118,15 @@ impl Board {
             service: service.to_owned(),
             address: address.to_owned(),
         });
+    }
+
+    /// A published service leads to another host.
+    pub fn retarget(&self, service: &str, address: &str) {
+        for entry in &mut self.content().entries {
+            if entry.service == service {
+                address.clone_into(&mut entry.address);
+            }
+        }
     }
 
     /// Shows a session until the result is dropped.

@@ -1,14 +1,17 @@
-//! What running agents tell `underpass status`.
+//! What running agents tell `underpass status`, and take from other commands.
 
 mod ask;
 mod board;
+mod steer;
 
 use serde::{Deserialize, Serialize};
 use underpass_carrier::ladder::{RungState, RungStory};
 use underpass_endpoint::AttachStatus;
+use underpass_endpoint::story::Told;
 
 pub use ask::{StatusServer, ask_all};
 pub use board::{Board, SessionEntry, Shown};
+pub use steer::{Order, OrderServer, retarget};
 
 /// One running agent. Times are in seconds, rates in bytes per second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +69,80 @@ pub struct RelayReport {
     pub tls_opened_by: Option<String>,
     /// Round trip to the relay, in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Its story.
+    #[serde(default)]
+    pub path: PathReport,
+}
+
+/// The story of a path: what carries it, what it survived, what it waits for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// All of it in words, as the log has them.
+    pub words: String,
+    /// What carries it; none while nothing does.
+    pub carried_by: Option<String>,
+    /// For how long it is carried, or not.
+    pub since_s: f64,
+    /// How often it was lost and made anew.
+    pub survived: u64,
+    /// How often it went over to another path while the one before worked.
+    pub moved: u64,
+    /// How it came to the present path.
+    pub last_resume: Option<ResumeReport>,
+    /// What a path that is missing waits for.
+    pub waiting: Option<WaitingReport>,
+}
+
+/// How a path came to go on the last time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResumeReport {
+    /// How long ago.
+    pub ago_s: f64,
+    /// For how long nothing carried it before.
+    pub took_s: f64,
+    /// Why.
+    pub because: String,
+}
+
+/// What a path waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaitingReport {
+    /// `the relay`, `the far end`, `a login` or `an approval`.
+    pub r#for: String,
+    /// More about it; may be empty.
+    pub reason: String,
+    /// In how many seconds the next attempt follows.
+    pub next_try_s: Option<f64>,
+}
+
+impl From<&Told> for PathReport {
+    fn from(told: &Told) -> Self {
+        let Told {
+            by,
+            since,
+            drops,
+            moves,
+            last,
+            waiting,
+        } = told;
+        Self {
+            words: told.to_string(),
+            carried_by: by.clone(),
+            since_s: since.as_secs_f64(),
+            survived: *drops,
+            moved: *moves,
+            last_resume: last.map(|last| ResumeReport {
+                ago_s: last.ago.as_secs_f64(),
+                took_s: last.took.as_secs_f64(),
+                because: last.why.words().to_owned(),
+            }),
+            waiting: waiting.as_ref().map(|waiting| WaitingReport {
+                r#for: waiting.what.words().to_owned(),
+                reason: waiting.reason.clone(),
+                next_try_s: waiting.next_try.map(|time| time.as_secs_f64()),
+            }),
+        }
+    }
 }
 
 /// What is known of one carrier.
@@ -121,6 +198,9 @@ pub struct SessionReport {
     pub unacknowledged: u64,
     /// Bytes received and not taken by the program here.
     pub unread: u64,
+    /// Its story.
+    #[serde(default)]
+    pub path: PathReport,
 }
 
 impl From<&AttachStatus> for RelayReport {
@@ -136,6 +216,7 @@ impl From<&AttachStatus> for RelayReport {
             carriers,
             tls_opened_by,
             session,
+            told,
         } = status;
         Self {
             url: relay.clone(),
@@ -158,6 +239,7 @@ impl From<&AttachStatus> for RelayReport {
             }),
             tls_opened_by: tls_opened_by.clone(),
             rtt_ms: session.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+            path: told.into(),
         }
     }
 }

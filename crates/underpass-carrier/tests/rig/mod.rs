@@ -42,7 +42,11 @@ impl Rig {
         let names = ["localhost".to_owned()];
         let identity = TlsIdentity::self_signed(folder.path(), &names).expect("identity");
         let address = "127.0.0.1:0".parse().expect("address");
-        let listen = [None, Some(identity.clone())].map(|tls| Listen { address, tls });
+        let listen = [None, Some(identity.clone())].map(|tls| Listen {
+            address,
+            tls,
+            socket: None,
+        });
         let prefix = settings.prefix.clone();
         let server = Server::bind(&listen, settings, Arc::new(NotFound))
             .await

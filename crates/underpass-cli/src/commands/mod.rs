@@ -191,7 +191,7 @@ pub async fn log_notices(standing: Standing) {
     while let Some(message) = standing.unasked().await {
         match message {
             Message::Going(going) => tracing::info!(
-                "the relay is going ({}); sessions go on when it is back",
+                "the relay is going ({}); this machine attaches again by itself",
                 printable(&going.text)
             ),
             Message::Notice(notice) => {

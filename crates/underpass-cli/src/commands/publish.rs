@@ -3,7 +3,7 @@
 use clap::Args;
 use underpass_agent::Publisher;
 use underpass_agent::publish::{Listing, Offer, PublishEnd};
-use underpass_agent::status::{Board, StatusServer};
+use underpass_agent::status::{Board, OrderServer, StatusServer};
 use underpass_proto::names;
 
 use super::signals::stop_asked;
@@ -30,6 +30,10 @@ pub struct Publish {
     /// Let programs without an agent use it by plain HTTP; the relay can read what those send and receive
     #[arg(long)]
     plain_http: bool,
+    /// Connections may be dialled anew, at another host, while they last (`services retarget --now`); for programs that
+    /// bear it when the service forgets what was said before
+    #[arg(long)]
+    redial: bool,
     /// Write a newline to this file descriptor when ready
     #[arg(long, value_name = "N")]
     ready_fd: Option<u32>,
@@ -57,6 +61,7 @@ impl Publish {
         for listing in &listings {
             board.show_entry(&listing.full_name, &listing.target);
         }
+        let _orders = OrderServer::start(&context.home, publisher.steering())?;
         tell_ready(&context, &listings)?;
         ready::signal(self.ready_fd)?;
         tokio::select! {
@@ -86,6 +91,7 @@ impl Publish {
                 description: self.description.clone(),
                 compression: !self.no_compression,
                 plain_http: self.plain_http,
+                redial: self.redial,
             })
         });
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;
@@ -102,7 +108,7 @@ impl Publish {
 }
 
 /// Whether a text can be dialled: a host, a colon, a port.
-fn check_target(target: &str) -> Result<(), Failure> {
+pub(super) fn check_target(target: &str) -> Result<(), Failure> {
     let sound = target.rsplit_once(':').is_some_and(|(host, port)| {
         let bare = host
             .strip_prefix('[')

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use underpass_carrier::show_fingerprint;
+use underpass_relay::handed::Handed;
 use underpass_relay::settings::{Setting, SettingError, Settings};
 use underpass_relay::{Relay as Server, RelayHandle, StartError};
 
@@ -20,6 +21,9 @@ use crate::ready;
 /// The settings file (--config) holds the same settings as the flags, with underscores, and [[service]]
 /// tables for services that the relay reaches itself: name, target, allow, compression. Variables are
 /// named UNDERPASS_RELAY_ and the setting.
+///
+/// Sockets that a service manager hands over (LISTEN_FDS) take the place of the addresses to listen on;
+/// a relay that is told to stop then asks its agents to move to the process that uses them next.
 #[derive(Debug, Args)]
 pub struct Relay {
     #[command(flatten)]
@@ -51,13 +55,16 @@ impl Relay {
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let settings = self.settings(&context, |name| std::env::var(name).ok())?;
         let stop = stop_asked()?;
-        let relay = Server::start(settings)
+        let handed = Handed::from_environment()
+            .map_err(|error| Failure::usage(format!("the relay cannot start: {error}")))?;
+        let relay = Server::start_with(settings, handed, None)
             .await
             .map_err(|error| of_start(&error))?;
         tell_ready(&context, &relay)?;
         ready::signal(self.ready_fd)?;
         stop.await;
         tracing::info!("shutting down");
+        ready::tell_manager("STOPPING=1");
         relay.shutdown().await;
         Ok(())
     }

@@ -21,7 +21,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 /// Columns in a pipe: `machine` and its fingerprint; `relay`, address, reachable or why not, user,
 /// machine, role, key; `agent`, process, command, relay, carrier, seconds in use or missing, drops
 /// survived, seconds of the last resume, round trip in ms; `entry`, process, service, address;
-/// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer.
+/// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer; and
+/// as the last column of `agent` and `session` the story of its path in words, which the log has too:
+/// what carries it, since when, what it survived, what it waits for.
 #[derive(Debug, Args)]
 pub struct Status {
     /// Only what is known on this machine: do not ask the relays
@@ -159,6 +161,7 @@ fn agent_cells(agent: &AgentReport) -> Vec<Vec<String>> {
             relay.drops.to_string(),
             number(relay.last_resume_s),
             number(relay.rtt_ms),
+            relay.path.words.clone(),
         ]);
     }
     let mut rows = vec![first];
@@ -190,6 +193,7 @@ fn session_cells(session: &SessionReport, pid: &str) -> Vec<String> {
         session.resumes.to_string(),
         session.channels.to_string(),
         session.peer.clone(),
+        session.path.words.clone(),
     ]
 }
 
@@ -238,32 +242,9 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
 }
 
 fn relay_story(relay: &RelayReport) -> String {
-    let since = humantime::format_duration(Duration::from_secs(relay.since_s as u64));
-    let carried = match (&relay.carrier, &relay.waiting_for) {
-        (Some(carrier), _) => {
-            let tls = relay
-                .tls
-                .as_ref()
-                .map(|tls| format!(" over {tls}"))
-                .unwrap_or_default();
-            let proxy = relay
-                .proxy
-                .as_ref()
-                .map(|proxy| format!(" through {proxy}"))
-                .unwrap_or_default();
-            format!("carried by {carrier}{tls}{proxy} for {since}")
-        }
-        (None, Some(reason)) => format!("no path for {since}: {reason}"),
-        (None, None) => format!("no path for {since}"),
-    };
-    let drops = match (relay.drops, relay.last_resume_s) {
-        (0, _) => "no drops".to_owned(),
-        (drops, Some(last)) => format!("{drops} drops survived, the last one in {last:.1} s"),
-        (drops, None) => format!("{drops} drops"),
-    };
     let rtt = relay
         .rtt_ms
-        .map(|rtt| format!(", {rtt:.1} ms"))
+        .map(|rtt| format!("; round trip {rtt:.1} ms"))
         .unwrap_or_default();
     let opened = relay
         .tls_opened_by
@@ -272,7 +253,7 @@ fn relay_story(relay: &RelayReport) -> String {
             format!("\n  outer TLS is opened on the way by {issuer}; what is inside stays sealed")
         })
         .unwrap_or_default();
-    let mut story = format!("  {carried}, {drops}{rtt}{opened}");
+    let mut story = format!("  {}{rtt}{opened}", relay.path.words);
     for carrier in &relay.carriers {
         story.extend(why_not(carrier).map(|line| format!("\n    {line}")));
     }
@@ -305,22 +286,21 @@ fn session_story(session: &SessionReport) -> String {
         .rtt_ms
         .map(|rtt| format!(", {rtt:.1} ms"))
         .unwrap_or_default();
-    let away = session
-        .detached_for_s
-        .map(|time| format!(", without a path for {time:.1} s"))
-        .unwrap_or_default();
     format!(
-        "  session: {}{who}, {} connections, {} resumes, {} B/s{rtt}{away}",
-        session.service, session.channels, session.resumes, session.bytes_per_s
+        "  session: {}{who}, {} connections, {} B/s{rtt}\n    {}",
+        session.service, session.channels, session.bytes_per_s, session.path.words
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use underpass_agent::status::PathReport;
+
     use super::*;
 
     #[test]
     fn a_path_tells_its_story() {
+        let words = "carried by ws for 1 min 1 s, no drops";
         let mut relay = RelayReport {
             url: "http://r".into(),
             key: String::new(),
@@ -334,10 +314,14 @@ mod tests {
             proxy: None,
             tls_opened_by: None,
             rtt_ms: Some(12.34),
+            path: PathReport {
+                words: words.into(),
+                ..PathReport::default()
+            },
         };
         assert_eq!(
             relay_story(&relay),
-            "  carried by ws for 1m 1s, no drops, 12.3 ms"
+            format!("  {words}; round trip 12.3 ms")
         );
         let carrier = |name: &str, state: &str, failed: Option<(&str, f64)>| CarrierReport {
             name: name.into(),
@@ -357,26 +341,49 @@ mod tests {
         ];
         assert_eq!(
             relay_story(&relay),
-            "  carried by ws for 1m 1s, no drops, 12.3 ms\n    \
-             not upgrade: refused with HTTP status 403; next try in 1m 1s\n    trying posts"
+            format!(
+                "  {words}; round trip 12.3 ms\n    \
+                 not upgrade: refused with HTTP status 403; next try in 1m 1s\n    trying posts"
+            )
         );
         relay.carriers.clear();
-        relay.proxy = Some("http://proxy:3128 (tunnel)".into());
         relay.tls_opened_by = Some("Box of Acme".into());
         assert_eq!(
             relay_story(&relay),
-            "  carried by ws through http://proxy:3128 (tunnel) for 1m 1s, no drops, 12.3 ms\n  \
-             outer TLS is opened on the way by Box of Acme; what is inside stays sealed"
+            format!(
+                "  {words}; round trip 12.3 ms\n  \
+                 outer TLS is opened on the way by Box of Acme; what is inside stays sealed"
+            )
         );
-        relay.proxy = None;
-        relay.tls_opened_by = None;
-        relay.carrier = None;
-        relay.waiting_for = Some("ws: refused".into());
-        relay.drops = 3;
-        relay.last_resume_s = Some(0.26);
+    }
+
+    #[test]
+    fn a_session_tells_its_story() {
+        let session = SessionReport {
+            service: "db.alice".into(),
+            user: Some("bob".into()),
+            peer: String::new(),
+            rtt_ms: Some(3.0),
+            bytes_per_s: 7,
+            resumes: 1,
+            detached_for_s: None,
+            channels: 2,
+            unacknowledged: 0,
+            unread: 0,
+            path: PathReport {
+                words: "no path for 3.0 s, waiting for the far end, no drops".into(),
+                ..PathReport::default()
+            },
+        };
+        let story = session_story(&session);
+        let (first, second) = story.split_once('\n').unwrap();
+        assert!(
+            first.contains("db.alice") && first.contains("bob"),
+            "{first}"
+        );
         assert_eq!(
-            relay_story(&relay),
-            "  no path for 1m 1s: ws: refused, 3 drops survived, the last one in 0.3 s, 12.3 ms"
+            second,
+            "    no path for 3.0 s, waiting for the far end, no drops"
         );
     }
 }

@@ -2,7 +2,6 @@
 //! relay acts as an endpoint at itself, for clients that have no agent.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use tokio::sync::watch;
 use underpass_carrier::{Carrier, ClientSettings, RelayUrl};
@@ -10,12 +9,14 @@ use underpass_proto::Code;
 use underpass_proto::session::Config;
 use underpass_seal::{PublicKey, StaticKey};
 
-use super::{AttachError, AttachSettings, Attachment, Inner, Story};
+use super::{AttachError, AttachSettings, Attachment, Inner};
 use crate::ascent::{AscentSettings, SharedLadder};
 use crate::attempt::{self, Failed, NewHop};
+use crate::clock;
 use crate::packets::PacketCarrier;
 use crate::routes::Routes;
 use crate::session::Session;
+use crate::story::{Story, words_of};
 
 impl Attachment {
     /// Attaches over `carrier` to the relay that has `relay_key`. The attachment ends with the carrier,
@@ -67,13 +68,9 @@ impl Attachment {
             relay_key,
             link: watch::Sender::new(Some(Arc::clone(&link))),
             session: watch::Sender::new(session),
-            story: Mutex::new(Story {
-                since: Instant::now(),
-                drops: 0,
-                last_resume: None,
-                waiting_for: None,
-            }),
+            story: Mutex::new(Story::begin(clock::now(), words_of(link.info()))),
             ladder: SharedLadder::without_rungs(),
+            going: watch::Sender::new(None),
             ended: watch::Sender::new(None),
         });
         tokio::spawn(end_with_its_link(Arc::clone(&inner)));

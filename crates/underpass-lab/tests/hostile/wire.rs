@@ -42,18 +42,8 @@ pub(crate) fn hello(version: u64, least: u64, session: &[u8; 16], message: &[u8]
 }
 
 /// RESUME with whatever is given.
-pub(crate) fn resume(
-    session: &[u8; 16],
-    generation: u64,
-    sealed: &[u8],
-) -> Vec<u8> {
-    let body = [
-        session,
-        &varint(generation)[..],
-        &[0xbb; 16],
-        sealed,
-    ]
-    .concat();
+pub(crate) fn resume(session: &[u8; 16], generation: u64, sealed: &[u8]) -> Vec<u8> {
+    let body = [session, &varint(generation)[..], &[0xbb; 16], sealed].concat();
     packet(RESUME, &body)
 }
 

@@ -21,6 +21,7 @@ use underpass_proto::control::{
 };
 use underpass_proto::session::Config;
 use underpass_relay::authority::{Authority, InStore};
+use underpass_relay::handed::Handed;
 use underpass_relay::settings::Settings;
 use underpass_relay::{Relay, RelayHandle};
 use underpass_seal::{PublicKey, StaticKey};
@@ -96,7 +97,7 @@ impl Stage {
         let store = SqliteStore::open(&data.database_file()).await.unwrap();
         let authority = Arc::new(make(InStore::begin(Arc::new(store)).await.unwrap()));
         let shared: Arc<dyn Authority> = authority.clone();
-        let relay = Relay::start_with(settings.clone(), Some(shared)).await;
+        let relay = Relay::start_with(settings.clone(), Handed::default(), Some(shared)).await;
         let relay = relay.unwrap();
         settings.listen = vec![relay.addresses()[0].1];
         let stage = Self {
