@@ -268,6 +268,7 @@ impl Session {
                 state.story.doubted(clock::now());
                 self.inner.changed.notify_waiters();
             }
+            Event::LegFull { .. } => state.legs.values().for_each(|port| port.wake()),
             Event::LegDone { leg, .. } => {
                 if let Some(port) = state.legs.remove(&leg) {
                     port.done(state.active.is_some_and(|active| active != leg));
