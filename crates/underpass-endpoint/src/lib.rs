@@ -11,6 +11,7 @@ mod ascent;
 mod attachment;
 mod attempt;
 mod channel;
+pub mod choice;
 mod clock;
 mod connect;
 mod control;
