@@ -339,7 +339,12 @@ impl Choice {
             return "not reached".into();
         }
         let Some(together) = self.together(now, at) else {
-            return "not measured yet".into();
+            let in_use = if self.chosen == Some(at) {
+                "; in use"
+            } else {
+                ""
+            };
+            return format!("not measured yet{in_use}");
         };
         let to = if together.far_known {
             "to the far end and back"
