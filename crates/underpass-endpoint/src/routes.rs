@@ -137,7 +137,14 @@ impl NewRoute {
     ) -> Session {
         self.kept = true;
         let tickets = self.tickets.clone();
-        let port = RouteLeg::new(self.link.clone(), self.route, leg, None, tickets);
+        let port = RouteLeg::new(
+            &self.routes,
+            self.link.clone(),
+            self.route,
+            leg,
+            None,
+            tickets,
+        );
         let session = session(port.clone());
         port.begin(&session, &self.routes);
         // From here on packets go to the session; those before it are in `events`.
@@ -272,7 +279,14 @@ impl Routes {
             Some(ticket) => Opening::Ticket(ticket),
             None => Opening::Name(service.to_owned(), keep_s),
         };
-        let port = RouteLeg::new(link.clone(), route, leg, Some(opening), tickets.clone());
+        let port = RouteLeg::new(
+            self,
+            link.clone(),
+            route,
+            leg,
+            Some(opening),
+            tickets.clone(),
+        );
         self.insert(link, route, Entry::Leg(port.clone()));
         port.begin(session, self);
         session.add_leg(leg, port.clone());
@@ -333,7 +347,7 @@ impl Routes {
             .resumable(resume.session)
             .ok_or(Code::UnknownSession.number())?;
         let leg = session.new_leg_id();
-        let port = RouteLeg::new(link.clone(), route, leg, None, Tickets::default());
+        let port = RouteLeg::new(self, link.clone(), route, leg, None, Tickets::default());
         port.begin(&session, self);
         session.add_leg(leg, port.clone());
         match session.handle_packet(leg, packet) {
@@ -459,6 +473,8 @@ impl Router for AgentRouter {
 /// A route as the leg of a session.
 pub(crate) struct RouteLeg {
     link: Arc<Link>,
+    /// By which relay it leads, where there are several.
+    relay: Option<String>,
     route: u32,
     leg: LegId,
     /// The first packet opens the route so.
@@ -480,6 +496,7 @@ struct Bound {
 
 impl RouteLeg {
     fn new(
+        routes: &Routes,
         link: Arc<Link>,
         route: u32,
         leg: LegId,
@@ -492,6 +509,7 @@ impl RouteLeg {
         };
         Arc::new(RouteLeg {
             link,
+            relay: routes.relay.get().cloned(),
             route,
             leg,
             opens: Mutex::new(opens),
@@ -641,8 +659,7 @@ impl RouteSource for RouteLeg {
 impl LegPort for RouteLeg {
     fn carried_by(&self) -> String {
         let words = words_of(self.link.info());
-        let relay = self.bound.get().and_then(|it| it.routes.relay.get());
-        match relay {
+        match &self.relay {
             Some(relay) => format!("{words} through {relay}"),
             None => words,
         }
