@@ -79,6 +79,7 @@ impl Standings {
                 identity: Arc::clone(&identity),
                 fleet: fleet.clone(),
                 known: Arc::clone(&known),
+                beside_others: names.len() > 1,
             };
             joining.spawn(joins.run(tell.clone()));
         }
@@ -185,6 +186,7 @@ struct Joins {
     identity: Arc<StaticKey>,
     fleet: Fleet,
     known: Arc<Known>,
+    beside_others: bool,
 }
 
 impl Joins {
@@ -198,7 +200,10 @@ impl Joins {
                 .as_ref()
                 .err()
                 .map(|error| error.code().retry_helps());
-            if let Err(error) = &outcome {
+            // Where there is but one, whoever asked says why.
+            if let Err(error) = &outcome
+                && self.beside_others
+            {
                 tracing::warn!("{}: {error}", self.reach.relay);
             }
             if again == Some(false)

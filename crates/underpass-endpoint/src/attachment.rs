@@ -378,7 +378,9 @@ impl Inner {
 
     /// The story so far goes into the log.
     fn log_story(&self) {
-        tracing::info!("the relay: {}", self.story().told(clock::now()));
+        let name = self.routes.relay_name().map(|name| format!(" {name}"));
+        let name = name.unwrap_or_default();
+        tracing::info!("the relay{name}: {}", self.story().told(clock::now()));
     }
 
     fn leave_at(&self, session: &Session, from: Instant) {

@@ -199,6 +199,10 @@ impl Routes {
         let _ = self.relay.set(name);
     }
 
+    pub(crate) fn relay_name(&self) -> Option<&str> {
+        self.relay.get().map(String::as_str)
+    }
+
     pub(crate) fn set_on_hello(&self, handler: Box<OnHello>) -> bool {
         self.on_hello.set(handler).is_ok()
     }
@@ -509,7 +513,7 @@ impl RouteLeg {
         };
         Arc::new(RouteLeg {
             link,
-            relay: routes.relay.get().cloned(),
+            relay: routes.relay_name().map(str::to_owned),
             route,
             leg,
             opens: Mutex::new(opens),

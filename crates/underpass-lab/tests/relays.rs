@@ -2,6 +2,7 @@
 //!
 //! `UNDERPASS_SOAK=1` makes 50 kills instead of 6.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -120,19 +121,23 @@ fn report(agent: &Agent, process: &Process) -> Result<Value> {
         .with_context(|| format!("no agent in {text}"))
 }
 
-/// Waits until both agents reach all relays.
-fn attached(ends: &[(&Agent, &Process)]) -> Result<()> {
-    for (agent, process) in ends {
-        wait_until("all relays are attached to", STALL, || {
-            let report = report(agent, process)?;
-            let relays = report["relays"]
-                .as_array()
-                .context("relays in the status")?;
-            let all = relays.iter().all(|relay| relay["reached"] == true);
-            Ok((relays.len() == PORTS.len() && all).then_some(()))
-        })?;
-    }
-    Ok(())
+/// Waits until two relays are reached by both agents: one that may die, one to go on through.
+fn attached(ends: &[(&Agent, &Process); 2]) -> Result<()> {
+    let reached = |(agent, process): &(&Agent, &Process)| -> Result<BTreeSet<String>> {
+        let report = report(agent, process)?;
+        let relays = report["relays"]
+            .as_array()
+            .context("relays in the status")?;
+        ensure!(relays.len() == PORTS.len(), "{report}");
+        let reached = relays.iter().filter(|relay| relay["reached"] == true);
+        let urls = reached.filter_map(|relay| relay["url"].as_str());
+        Ok(urls.map(str::to_owned).collect())
+    };
+    wait_until("two relays are reached by both", STALL, || {
+        let [publisher, client] = [reached(&ends[0])?, reached(&ends[1])?];
+        let both = publisher.intersection(&client).count();
+        Ok((both >= 2).then_some(()))
+    })
 }
 
 /// The relay that the client's session passes through.
