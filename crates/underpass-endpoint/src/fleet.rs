@@ -227,8 +227,8 @@ impl Fleet {
         }
         members
             .iter()
-            .filter_map(|member| member.ended.clone())
-            .last()
+            .rev()
+            .find_map(|member| member.ended.clone())
     }
 
     /// Tells that members, or their order, may be others.

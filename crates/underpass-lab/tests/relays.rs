@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use underpass_lab::traffic::{self, Latencies, Service};
 use underpass_lab::{
     Agent, Process, Relay, RelayOptions, Story, Told, TwoFirewalls, soak, tests, wait_until,
@@ -111,20 +110,10 @@ fn group(net: &TwoFirewalls, database: &Path) -> Result<(Vec<Relay>, Agent, Agen
     Ok((relays, publisher.told(told.clone()), client.told(told)))
 }
 
-fn report(agent: &Agent, process: &Process) -> Result<Value> {
-    let text = agent.run(&["status", "--offline", "--json"])?;
-    let status: Value = serde_json::from_str(&text).context("status is JSON")?;
-    let all = status["agents"].as_array();
-    let found = all.and_then(|all| all.iter().find(|it| it["pid"] == u64::from(process.id())));
-    found
-        .cloned()
-        .with_context(|| format!("no agent in {text}"))
-}
-
 /// Waits until two relays are reached by both agents: one that may die, one to go on through.
 fn attached(ends: &[(&Agent, &Process); 2]) -> Result<()> {
     let reached = |(agent, process): &(&Agent, &Process)| -> Result<BTreeSet<String>> {
-        let report = report(agent, process)?;
+        let report = agent.status_of(process)?;
         let relays = report["relays"]
             .as_array()
             .context("relays in the status")?;
@@ -142,7 +131,7 @@ fn attached(ends: &[(&Agent, &Process); 2]) -> Result<()> {
 
 /// The relay that the client's session passes through.
 fn in_use<'a>(client: &Agent, process: &Process, relays: &'a [Relay]) -> Result<&'a Relay> {
-    let report = report(client, process)?;
+    let report = client.status_of(process)?;
     let carried = report["sessions"][0]["path"]["carried_by"].as_str();
     let carried = carried.with_context(|| format!("nothing carries it: {report}"))?;
     let (_, url) = carried.split_once(" through ").context("through a relay")?;
