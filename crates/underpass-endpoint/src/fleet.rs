@@ -225,10 +225,7 @@ impl Fleet {
         {
             return None;
         }
-        members
-            .iter()
-            .rev()
-            .find_map(|member| member.ended.clone())
+        members.iter().rev().find_map(|member| member.ended.clone())
     }
 
     /// Tells that members, or their order, may be others.
