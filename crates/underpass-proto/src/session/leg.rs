@@ -169,11 +169,14 @@ impl Leg {
     }
 
     pub(crate) fn fitness(&self) -> Fitness {
-        match self {
-            _ if self.doubt == Doubt::Late || self.suspect_since.is_some() => Fitness::InDoubt,
-            _ if !self.proven => Fitness::Unproven,
-            _ if self.spare => Fitness::Spare,
-            _ => Fitness::Fit,
+        if self.doubt == Doubt::Late || self.is_suspect() {
+            Fitness::InDoubt
+        } else if !self.proven {
+            Fitness::Unproven
+        } else if self.spare {
+            Fitness::Spare
+        } else {
+            Fitness::Fit
         }
     }
 
