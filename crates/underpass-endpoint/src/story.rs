@@ -162,6 +162,21 @@ impl Story {
         before.is_none_or(|before| before.reason != reason)
     }
 
+    /// It goes on without a break by what `by` says, because one of several legs has come or gone. Whether that is news.
+    pub fn goes_on_by(&mut self, by: String) -> bool {
+        let news = self.by.as_ref().is_some_and(|before| *before != by);
+        if news {
+            self.by = Some(by);
+        }
+        news
+    }
+
+    /// Whether nothing carries it, or nothing that answers.
+    #[must_use]
+    pub fn is_in_trouble(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     /// It is carried by `by` from now on. `why` counts only where nothing was wrong with the path before.
     pub fn carried(&mut self, now: Time, by: String, why: Why) {
         let (begun, why) = self.trouble.take().unwrap_or((now, why));

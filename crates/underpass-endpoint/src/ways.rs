@@ -35,7 +35,7 @@ pub(crate) enum Ways {
 }
 
 /// Tells that ways may have come or gone.
-enum Changes {
+pub(crate) enum Changes {
     One(
         watch::Receiver<Option<Arc<Link>>>,
         watch::Receiver<Option<AttachError>>,
@@ -45,7 +45,7 @@ enum Changes {
 
 impl Changes {
     /// What has changed until now is known.
-    fn mark_seen(&mut self) {
+    pub(crate) fn mark_seen(&mut self) {
         match self {
             Changes::One(links, ends) => {
                 links.mark_unchanged();
@@ -56,7 +56,7 @@ impl Changes {
     }
 
     /// Waits for the next one. Cancel safe.
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let left = match self {
             Changes::One(links, ends) => tokio::select! {
                 changed = links.changed() => changed,
@@ -100,7 +100,7 @@ impl Ways {
         }
     }
 
-    fn changes(&self) -> Changes {
+    pub(crate) fn changes(&self) -> Changes {
         match self {
             Ways::One(attachment) => Changes::One(attachment.links(), attachment.ends()),
             Ways::Fleet(fleet) => Changes::Fleet(fleet.changes()),
@@ -137,33 +137,11 @@ impl Ways {
             .await
     }
 
-    /// Waits until there is a better way than `taken`: another link to the same relay, which has taken
-    /// its place, or the best relay, which for a while was none for this session. Cancel safe.
-    pub(crate) async fn better_than(&self, taken: &Way, detours: &Detours) {
-        let serial = taken.link.serial();
-        let better = |ways: &[Way]| {
-            let best = ways.first()?;
-            let is_free = detours.any_free(&ways[..1], Instant::now());
-            let to_best = is_free && best.relay != taken.relay;
-            let replaced = |way: &Way| way.relay == taken.relay && way.link.serial() != serial;
-            (to_best || ways.iter().any(replaced)).then_some(())
-        };
-        loop {
-            let over = detours.next_over(Instant::now());
-            let again = async {
-                match over {
-                    Some(over) => tokio::time::sleep_until(over.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                found = self.wait(better) => match found {
-                    Ok(()) => return,
-                    // The session goes on for as long as its path does.
-                    Err(_) => std::future::pending::<()>().await,
-                },
-                () = again => {}
-            }
+    /// How many legs are to carry a session at once, each by another relay.
+    pub(crate) fn legs(&self) -> usize {
+        match self {
+            Ways::One(_) => 1,
+            Ways::Fleet(fleet) => fleet.legs(),
         }
     }
 
@@ -212,7 +190,7 @@ impl Detours {
     }
 
     /// Whether it is not taken now.
-    fn is_on(&self, relay: usize, now: Instant) -> bool {
+    pub(crate) fn is_on(&self, relay: usize, now: Instant) -> bool {
         self.0.get(&relay).is_some_and(|it| now < it.until)
     }
 
@@ -230,7 +208,7 @@ impl Detours {
     }
 
     /// When the next detour is over.
-    fn next_over(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_over(&self, now: Instant) -> Option<Instant> {
         let ahead = self.0.values().map(|it| it.until);
         ahead.filter(|until| now < *until).min()
     }
