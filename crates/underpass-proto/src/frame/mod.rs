@@ -9,6 +9,7 @@ mod channel;
 mod close;
 mod data;
 mod datagram;
+mod hop;
 mod key_update;
 mod max_channel_data;
 mod max_channels;
@@ -27,6 +28,7 @@ pub use channel::{ChannelId, ChannelKind, Class, Encoding};
 pub use close::Close;
 pub use data::Data;
 pub use datagram::Datagram;
+pub use hop::Hop;
 pub use key_update::KeyUpdate;
 pub use max_channel_data::MaxChannelData;
 pub use max_channels::MaxChannels;
@@ -105,6 +107,8 @@ messages! {
     0x10 KeyUpdate in [Reliable];
     /// The end of the session.
     0x11 Close in [Reliable];
+    /// How the sender's own path to a relay is.
+    0x13 Hop in [Reliable];
 }
 
 /// All frames in `buf`, each checked to be one that may stand in `place`. After an error there
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn unknown_types_are_named() {
-        for (bytes, code) in [(&b"\x00"[..], 0), (b"\x12", 0x12), (b"\x7f\xff", 0x3fff)] {
+        for (bytes, code) in [(&b"\x00"[..], 0), (b"\x14", 0x14), (b"\x7f\xff", 0x3fff)] {
             assert_eq!(
                 Frame::decode(&mut Bytes::copy_from_slice(bytes)),
                 Err(DecodeError::UnknownFrame(code))

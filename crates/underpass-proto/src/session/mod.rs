@@ -297,6 +297,19 @@ impl Session {
             .and_then(|(_, leg)| leg.path.measured_rtt())
     }
 
+    /// How many round trips were measured of the active leg, and the last one.
+    #[must_use]
+    pub fn last_rtt(&self) -> Option<(u64, Duration)> {
+        self.active_leg().and_then(|(_, leg)| leg.path.last_rtt())
+    }
+
+    /// Whether the active leg carries all that it can: there is more to send.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.active_leg()
+            .is_some_and(|(_, leg)| leg.path.is_limited())
+    }
+
     /// Bytes per second that the active leg was seen to deliver; zero before it was measured.
     #[must_use]
     pub fn delivery_rate(&self) -> u64 {

@@ -248,6 +248,7 @@ impl Session {
                 self.send_epochs.follow(update.epoch);
             }
             Frame::Close(close) => self.handle_close(now, &close),
+            Frame::Hop(hop) => self.events.push_back(Event::Hop(hop)),
             // Only in the sealed part of RESUMED, where the resumption takes it.
             Frame::Ticket(_) => {}
         }
