@@ -278,6 +278,10 @@ impl Session {
                 state.story.doubted(clock::now());
                 self.inner.changed.notify_waiters();
             }
+            Event::LegFull { leg } => {
+                let others = state.legs.iter().filter(|(id, _)| **id != leg);
+                others.for_each(|(_, port)| port.wake());
+            }
             Event::LegDone { leg, .. } => {
                 if let Some(port) = state.legs.remove(&leg) {
                     port.done(state.active.is_some_and(|active| active != leg));
@@ -553,8 +557,8 @@ impl Session {
     pub(crate) fn full_rate(&self) -> Option<(String, u64)> {
         let state = self.lock();
         let through = state.legs.get(&state.active?)?.through()?;
-        let rate = state.core.delivery_rate();
-        (state.core.is_limited() && rate > 0).then(|| (through.to_owned(), rate))
+        let rate = state.core.full_rate().filter(|rate| *rate > 0)?;
+        Some((through.to_owned(), rate))
     }
 
     /// Whether it ended.

@@ -5,6 +5,7 @@
 //! and byte-exact samples. Offsets are absolute, so receiving a frame twice is harmless.
 
 mod ack;
+mod beside;
 mod channel;
 mod close;
 mod data;
@@ -24,6 +25,7 @@ mod stop;
 mod ticket;
 
 pub use ack::{Ack, AckRanges};
+pub use beside::{Beside, LegName, MAX_LEGS};
 pub use channel::{ChannelId, ChannelKind, Class, Encoding};
 pub use close::Close;
 pub use data::Data;
@@ -107,6 +109,8 @@ messages! {
     0x10 KeyUpdate in [Reliable];
     /// The end of the session.
     0x11 Close in [Reliable];
+    /// A new leg joins others.
+    0x12 Beside in [ResumePayload];
     /// How the sender's own path to a relay is.
     0x13 Hop in [Reliable];
 }
@@ -199,7 +203,7 @@ mod tests {
             let places: &[Place] = match kind {
                 FrameType::Ping | FrameType::Pong | FrameType::Datagram => &[Unreliable],
                 FrameType::Ack => &[Unreliable, ResumePayload],
-                FrameType::Ticket => &[ResumePayload],
+                FrameType::Ticket | FrameType::Beside => &[ResumePayload],
                 _ => &[Reliable],
             };
             for place in [Reliable, Unreliable, ResumePayload] {

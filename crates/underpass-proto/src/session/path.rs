@@ -180,6 +180,11 @@ impl Path {
         self.rates.iter().copied().max().unwrap_or(0)
     }
 
+    /// Bytes that the path was seen to deliver in such a time.
+    pub(crate) fn rate_for(&self, time: Duration) -> u64 {
+        product(self.rate(), time)
+    }
+
     /// Whether there is more to send than may be under way: then the rate is what the path carries.
     pub(crate) fn is_limited(&self) -> bool {
         self.limited && self.idle_since.is_none()
