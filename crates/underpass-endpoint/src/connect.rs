@@ -212,10 +212,12 @@ async fn connect_by(
     route.send(&finish);
     let tickets = route.tickets.clone();
     let session = route.into_leg(leg, |port| Session::new(core, leg, port));
-    session.set_label(format!("session with {service}"));
+    let label = format!("session with {service}");
+    let ways = ways.follow(&session, &label);
+    session.set_label(label);
     inner.routes.sessions.remember(&session);
     let kept = Kept {
-        ways: ways.clone(),
+        ways,
         session: session.clone(),
         service: service.to_owned(),
         tickets,

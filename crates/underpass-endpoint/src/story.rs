@@ -446,4 +446,22 @@ mod tests {
             "no path for 1.0 s, waiting for a login (the proxy p:3128 wants to know who asks), no drops"
         );
     }
+    #[test]
+    fn legs_that_come_and_go_beside_others_are_no_drops() {
+        let mut story = Story::begin(at(0.0), "ws through a".into());
+        assert!(story.goes_on_by("ws through a and h2 through b".into()));
+        assert_eq!(
+            words(&story, 2.0),
+            "carried by ws through a and h2 through b for 2.0 s, no drops"
+        );
+        assert!(story.goes_on_by("h2 through b".into()));
+        assert!(!story.goes_on_by("h2 through b".into()));
+        assert_eq!(
+            words(&story, 3.0),
+            "carried by h2 through b for 3.0 s, no drops"
+        );
+        story.lost(at(4.0), Why::Lost);
+        // What is missing does not come back by words.
+        assert!(story.is_in_trouble() && !story.goes_on_by("ws through a".into()));
+    }
 }

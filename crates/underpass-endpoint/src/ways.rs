@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use underpass_proto::packet::SessionId;
 
 use crate::attachment::{AttachError, Attachment};
 use crate::fleet::Fleet;
 use crate::link::Link;
+use crate::session::Session;
 
 /// A relay through which a session was not carried is left alone for so long at first, where there are
 /// others; then twice as long each time.
@@ -30,8 +32,8 @@ pub(crate) struct Way {
 pub(crate) enum Ways {
     /// By one relay.
     One(Attachment),
-    /// By several.
-    Fleet(Fleet),
+    /// By several; for which session, once there is one.
+    Fleet(Fleet, Option<SessionId>),
 }
 
 /// Tells that ways may have come or gone.
@@ -72,6 +74,17 @@ impl Changes {
 }
 
 impl Ways {
+    /// The same ways for a session that there is by now: what is best for it depends on its peer too.
+    pub(crate) fn follow(&self, session: &Session, label: &str) -> Self {
+        match self {
+            Ways::One(attachment) => Ways::One(attachment.clone()),
+            Ways::Fleet(fleet, _) => {
+                fleet.follow(session, label.to_owned());
+                Ways::Fleet(fleet.clone(), Some(session.id()))
+            }
+        }
+    }
+
     /// Those that can be used now, the best first.
     pub(crate) fn usable(&self) -> Vec<Way> {
         let way = |relay: usize, attachment: Attachment| {
@@ -84,8 +97,8 @@ impl Ways {
         };
         match self {
             Ways::One(attachment) => way(0, attachment.clone()).into_iter().collect(),
-            Ways::Fleet(fleet) => {
-                let members = fleet.in_order().into_iter();
+            Ways::Fleet(fleet, session) => {
+                let members = fleet.in_order(*session).into_iter();
                 members
                     .filter_map(|(relay, attachment)| way(relay, attachment))
                     .collect()
@@ -96,14 +109,14 @@ impl Ways {
     fn end(&self) -> Option<AttachError> {
         match self {
             Ways::One(attachment) => attachment.end(),
-            Ways::Fleet(fleet) => fleet.end(),
+            Ways::Fleet(fleet, _) => fleet.end(),
         }
     }
 
     pub(crate) fn changes(&self) -> Changes {
         match self {
             Ways::One(attachment) => Changes::One(attachment.links(), attachment.ends()),
-            Ways::Fleet(fleet) => Changes::Fleet(fleet.changes()),
+            Ways::Fleet(fleet, _) => Changes::Fleet(fleet.changes()),
         }
     }
 
@@ -141,13 +154,13 @@ impl Ways {
     pub(crate) fn legs(&self) -> usize {
         match self {
             Ways::One(_) => 1,
-            Ways::Fleet(fleet) => fleet.legs(),
+            Ways::Fleet(fleet, _) => fleet.legs(),
         }
     }
 
     /// Something was tried by a way.
     pub(crate) fn outcome(&self, way: &Way, worked: bool) {
-        if let Ways::Fleet(fleet) = self {
+        if let Ways::Fleet(fleet, _) = self {
             fleet.outcome(way.relay, worked);
         }
     }
