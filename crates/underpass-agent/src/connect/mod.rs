@@ -1,6 +1,7 @@
 //! Using services of others: sessions that all local connections share, local listeners, and
 //! standard input and output.
 
+mod lead;
 mod listen;
 mod stdio;
 mod trust;
@@ -19,6 +20,7 @@ use underpass_seal::PublicKey;
 use crate::standing::{RequestError, Standing};
 use crate::status::{Board, SessionEntry, Shown};
 
+pub use lead::LeadError;
 pub use listen::{ListenError, Listener};
 pub use stdio::{NcError, nc};
 pub use trust::PinnedTrust;
