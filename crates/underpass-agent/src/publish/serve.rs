@@ -16,7 +16,7 @@ use underpass_seal::Fingerprint;
 
 use super::access::Access;
 use super::{Listing, Offer, RetargetError, Retargeted, steered};
-use crate::standing::Standing;
+use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
 
 /// The longest wait until connections that are to move have moved.
@@ -63,7 +63,7 @@ pub(super) struct Catalogue {
 
 impl Catalogue {
     pub(super) fn new(
-        standing: Standing,
+        standings: Standings,
         offers: &[Offer],
         dial_limit: Duration,
         board: Board,
@@ -81,7 +81,7 @@ impl Catalogue {
         });
         Self {
             services: Mutex::new(services.collect()),
-            access: Access::new(standing),
+            access: Access::new(standings),
             dial_limit,
             board,
         }

@@ -10,7 +10,7 @@ use underpass_proto::frame::Class;
 use underpass_seal::Fingerprint;
 
 use super::publish::check_target;
-use super::{Context, Enrolled, errors};
+use super::{Context, EnrolledAtAll, errors};
 use crate::failure::{Failure, NOT_HERE};
 
 /// Where a service is to lead.
@@ -70,13 +70,13 @@ impl Retarget {
 
     /// Nobody here publishes it.
     async fn far(&self, context: &Context) -> Result<Retargeted, Failure> {
-        let Enrolled { standing, known } = context.enrolled().await?;
-        let trust = PinnedTrust::new(context.home.clone(), known.key, self.peer_key);
+        let EnrolledAtAll { standings, first } = context.enrolled_at_all().await?;
+        let trust = PinnedTrust::new(context.home.clone(), first.key, self.peer_key);
         let board = Board::new("services");
-        let connector = Connector::new(standing.clone(), trust, Class::Interactive, board);
+        let connector = Connector::new(standings.clone(), trust, Class::Interactive, board);
         let outcome = self.through(&connector, context).await;
         connector.finish().await;
-        standing.attachment().detach().await;
+        standings.detach().await;
         outcome
     }
 
