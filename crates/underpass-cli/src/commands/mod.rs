@@ -10,6 +10,7 @@ pub mod nc;
 pub mod path;
 pub mod publish;
 pub mod relay;
+mod retarget;
 pub mod services;
 mod signals;
 pub mod status;
