@@ -10,19 +10,19 @@ use underpass_lab::{Cable, Process, TwoFirewalls, wait_until};
 use crate::group::Group;
 use crate::load::STALL;
 
-/// What the line of each relay carries, in bits per second: the limit here, by far.
-const LINE: u64 = 20_000_000;
+/// What the line of each relay carries, in bits per second: by far the limit here.
+const LINE: u64 = 10_000_000;
 /// Two legs must carry so many times as much as one.
 const GAIN: f64 = 1.5;
-const LENGTH: u64 = 10 << 20;
+const LENGTH: u64 = 6 << 20;
 /// What is under way when a relay dies.
-const LONG: u64 = 4 * LENGTH;
+const LONG: u64 = 3 * LENGTH;
 /// Bytes that an interactive program sends at once, and how often until one looks where they went.
 const KEYS: (usize, usize) = (500, 10);
 const GAP: Duration = Duration::from_millis(10);
 
 /// services - publisher - firewall a - two relays, each by a line that is the limit - firewall b - client. A download by
-/// one leg, then by two; then one of 40 MiB beside what somebody types, in the middle of which one of the two relays is
+/// one leg, then by two; then a longer one beside what somebody types, in the middle of which one of the two relays is
 /// killed.
 pub(crate) fn two_legs_carry_more_than_one() -> Result<()> {
     let mut net = TwoFirewalls::new()?;
@@ -101,14 +101,19 @@ impl Services {
         let typed = traffic::connect(b, keys.addresses[0], STALL)?;
         traffic::exchange(&typed, 100, 1, GAP)?;
         carried_by(group, &keys.process, 2)?;
+        let mut shares = Shares::default();
+        let mut type_some = || {
+            let typing = || traffic::exchange(&typed, KEYS.0, KEYS.1, GAP).map(drop);
+            shares.take_in(group, &keys.process, typing)
+        };
+        // While nothing else passes the same leg leads all the time.
+        type_some()?;
+        type_some()?;
         let stream = traffic::connect(b, long.addresses[0], STALL)?;
         std::thread::scope(|scope| {
             let download = scope.spawn(move || traffic::download(&stream, 2, None)?.exact(LONG));
-            let mut shares = Shares::default();
             while self.long.tally().sent() < LONG / 2 {
-                shares.take_in(group, &keys.process, || {
-                    traffic::exchange(&typed, KEYS.0, KEYS.1, GAP).map(drop)
-                })?;
+                type_some()?;
             }
             group.relays[0].process().kill()?;
             traffic::exchange(&typed, KEYS.0, KEYS.1, GAP)?;
