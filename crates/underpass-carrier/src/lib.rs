@@ -27,6 +27,7 @@ mod kind;
 pub mod ladder;
 mod listen;
 mod memory;
+pub mod mutual;
 mod pipe;
 mod poll;
 mod portal;
