@@ -1,9 +1,14 @@
 //! The ticket authority: who gives out and checks first tickets.
 //!
 //! It stands behind one trait, so that a relay can have its own ([`InStore`]) or share one with
-//! others. What a ticket is, and when it is good, `underpass_proto::ticket` decides.
+//! others: [`Remote`] asks an [`AuthorityProcess`]. What a ticket is, and when it is good,
+//! `underpass_proto::ticket` decides; what the two say to each other, `underpass_proto::authority`.
 
+mod address;
+mod asking;
 mod in_store;
+mod process;
+mod remote;
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,7 +16,13 @@ use std::time::Duration;
 
 use underpass_proto::ticket::{Claim, Handle, NotGood, Ticket};
 
+pub use address::{AuthorityAddress, AuthorityAddressError};
 pub use in_store::InStore;
+pub use process::{AuthorityHandle, AuthorityProcess, ProcessError, ProcessSettings};
+pub use remote::Remote;
+
+/// What TLS calls the protocol between a relay and its authority; versions are told inside.
+const ALPN: &[u8] = b"underpass-authority";
 
 /// What the methods of [`Authority`] return.
 pub type AuthorityFuture<'a, T> =
