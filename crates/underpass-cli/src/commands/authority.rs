@@ -1,0 +1,120 @@
+//! `underpass authority`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use underpass_relay::authority::{
+    AuthorityHandle, AuthorityProcess, ProcessError, ProcessSettings,
+};
+use underpass_seal::Fingerprint;
+
+use super::Context;
+use super::signals::stop_asked;
+use crate::failure::{Failure, LISTEN};
+use crate::ready;
+
+/// Run a ticket authority of its own for relays that share it, until stopped
+///
+/// Prints its address with the fingerprint of its certificate, which relays are given as --authority. It
+/// answers the relays that it is told to allow, and nobody else; each relay prints its fingerprint when it
+/// starts with --authority. To allow another relay, start the authority anew: no ticket is lost, and
+/// relays wait for it.
+///
+/// Variables are named UNDERPASS_AUTHORITY_ and the flag; several values are separated by commas.
+#[derive(Debug, Args)]
+pub struct Authority {
+    /// Where relays reach it
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "UNDERPASS_AUTHORITY_LISTEN",
+        hide_env = true,
+        value_delimiter = ',',
+        default_value = "0.0.0.0:8484"
+    )]
+    listen: Vec<SocketAddr>,
+    /// The folder with its certificate and its tickets; if not given, the folder authority below
+    /// UNDERPASS_HOME
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "UNDERPASS_AUTHORITY_DATA",
+        hide_env = true
+    )]
+    data: Option<PathBuf>,
+    /// The fingerprint of a relay that may ask
+    #[arg(
+        long,
+        value_name = "FINGERPRINT",
+        env = "UNDERPASS_AUTHORITY_ALLOW",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    allow: Vec<Fingerprint>,
+    /// Write a newline to this file descriptor when ready
+    #[arg(long, value_name = "N")]
+    ready_fd: Option<u32>,
+}
+
+impl Authority {
+    /// Runs it until it is told to stop.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        let settings = ProcessSettings {
+            listen: self.listen,
+            data: self.data.unwrap_or_else(|| context.home.authority_data()),
+            allow: self.allow,
+        };
+        let allowed = settings.allow.len();
+        let stop = stop_asked()?;
+        let authority = AuthorityProcess::start(settings)
+            .await
+            .map_err(|error| of_start(&error))?;
+        tell_ready(&context, &authority, allowed)?;
+        ready::signal(self.ready_fd)?;
+        stop.await;
+        tracing::info!("shutting down");
+        ready::tell_manager("STOPPING=1");
+        authority.shutdown().await;
+        Ok(())
+    }
+}
+
+fn of_start(error: &ProcessError) -> Failure {
+    let what = format!("the ticket authority cannot start: {error}");
+    match error {
+        ProcessError::Listen { .. } => Failure::local(&LISTEN, what)
+            .with_next("choose another address with --listen ADDRESS:PORT"),
+        _ => Failure::file(what),
+    }
+}
+
+fn tell_ready(
+    context: &Context,
+    authority: &AuthorityHandle,
+    allowed: usize,
+) -> Result<(), Failure> {
+    if allowed == 0 {
+        context.output.message(
+            "no relay may ask yet; give the fingerprints that relays print as --allow FINGERPRINT",
+        );
+    }
+    let certificate = authority.certificate();
+    // An address that stands for all of them is shown as this machine.
+    let shown = authority.addresses().iter().map(|address| {
+        let place = match address.ip().is_unspecified() {
+            true => format!("localhost:{}", address.port()),
+            false => address.to_string(),
+        };
+        format!("{place}#{certificate}")
+    });
+    let shown: Vec<String> = shown.collect();
+    context.output.result(
+        &format!("ticket authority at {}", shown.join(" ")),
+        &serde_json::json!({
+            "addresses": shown,
+            "certificate": certificate.to_string(),
+            "allowed": allowed,
+        }),
+    )
+}
