@@ -205,9 +205,11 @@ impl World {
                     self.attempts.remove(&attempt);
                 }
                 Action::Promote { attempt } => {
-                    let rung = self.attempts[&attempt].rung;
-                    let at = match self.boxes.fate(&self.rung(rung)) {
-                        Fate::Works => self.now + self.boxes.round_trip(&self.rung(rung)),
+                    let promoted = &self.attempts[&attempt];
+                    let forgotten = matches!(promoted.stage, Stage::Making { .. });
+                    let rung = self.rung(promoted.rung);
+                    let at = match self.boxes.fate(&rung) {
+                        Fate::Works if !forgotten => self.now + self.boxes.round_trip(&rung),
                         _ => Time::from_micros(u64::MAX),
                     };
                     if let Some(attempt) = self.attempts.get_mut(&attempt) {
@@ -270,6 +272,19 @@ impl World {
                 self.tries -= 1;
             }
         }
+    }
+
+    /// The boxes are like this for whatever is begun from now on; of what was begun before they know nothing.
+    pub(super) fn forget_flows(&mut self, boxes: Boxes) {
+        let never = Time::from_micros(u64::MAX);
+        for attempt in self.attempts.values_mut() {
+            attempt.stage = Stage::Making {
+                reached: never,
+                answered: never,
+            };
+        }
+        self.silence();
+        self.boxes = boxes;
     }
 
     fn carry(&mut self, attempt: AttemptId) {
@@ -489,8 +504,8 @@ impl World {
     /// Nothing comes on the leg in use any more, whatever becomes of others.
     pub(super) fn silence(&mut self) {
         if let Some(leg) = &mut self.leg {
-            leg.silent_since = Some(self.now);
-            self.stalled_since = Some(self.now);
+            leg.silent_since.get_or_insert(self.now);
+            self.stalled_since.get_or_insert(self.now);
         }
     }
 

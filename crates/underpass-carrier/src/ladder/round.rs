@@ -49,14 +49,15 @@ pub(super) struct Round {
 }
 
 impl Round {
-    /// A round in this order; what was made ready before goes first, and what is being made ready is
-    /// not begun again.
+    /// A round in this order; what was made ready before goes first. All are begun anew nevertheless:
+    /// what is still being made ready may have been begun in the very outage, and what is ready may
+    /// have died with the leg.
     pub(super) fn new(order: &[usize], ready: Vec<Ready>, now: Time) -> Self {
         let prepared = |rung: &usize| ready.iter().find(|it| it.rung == *rung);
         let passed = order.iter().filter_map(prepared).filter(|it| it.passed);
         let passed = passed.map(|it| Next::Promote(it.attempt));
-        let others = order.iter().filter(|rung| prepared(rung).is_none());
-        let queue = passed.chain(others.map(|rung| Next::Try(*rung))).collect();
+        let anew = order.iter().map(|rung| Next::Try(*rung));
+        let queue = passed.chain(anew).collect();
         let live = |it: Ready| Live {
             attempt: it.attempt,
             rung: it.rung,
