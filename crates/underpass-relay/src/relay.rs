@@ -218,7 +218,9 @@ impl Relay {
         let authority = authority.or(remote).unwrap_or(own);
         let reception = Reception::new(acceptor, to_switch, desk, authority, to_log, stop.clone());
         reception.tasks.spawn(keeping_tickets);
-        keeping_connected.map(|it| reception.tasks.spawn(it));
+        if let Some(keeping_connected) = keeping_connected {
+            reception.tasks.spawn(keeping_connected);
+        }
         plain.begin(&reception, identity.public(), config, stop.clone());
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);

@@ -24,14 +24,15 @@ use crate::ready;
 /// Variables are named UNDERPASS_AUTHORITY_ and the flag; several values are separated by commas.
 #[derive(Debug, Args)]
 pub struct Authority {
-    /// Where relays reach it
+    /// Where relays reach it; may be given several times [default: 0.0.0.0:8484]
     #[arg(
         long,
         value_name = "ADDRESS:PORT",
         env = "UNDERPASS_AUTHORITY_LISTEN",
         hide_env = true,
         value_delimiter = ',',
-        default_value = "0.0.0.0:8484"
+        default_value = "0.0.0.0:8484",
+        hide_default_value = true
     )]
     listen: Vec<SocketAddr>,
     /// The folder with its certificate and its tickets; if not given, the folder authority below
@@ -43,7 +44,7 @@ pub struct Authority {
         hide_env = true
     )]
     data: Option<PathBuf>,
-    /// The fingerprint of a relay that may ask
+    /// The fingerprint of a relay that may ask; given once for each relay
     #[arg(
         long,
         value_name = "FINGERPRINT",
