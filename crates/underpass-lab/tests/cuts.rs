@@ -68,7 +68,7 @@ fn an_echo_is_exact_through_every_kind_of_cut() -> Result<()> {
     } else {
         each_carrier
     };
-    each(5, |carrier: &'static str| {
+    each(8, |carrier: &'static str| {
         let seed = u64::from(carrier.bytes().map(u32::from).sum::<u32>());
         let Size {
             length,

@@ -31,9 +31,6 @@ const CUT_AT_ONCE: usize = 12;
 /// The limit for the first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
 
-/// Transfers that are tried for a rate.
-const TRANSFERS: usize = 3;
-
 /// Whoever measures rates does so alone.
 static MACHINE: Mutex<()> = Mutex::new(());
 /// The rows that have been measured, in whatever order.
@@ -88,27 +85,16 @@ fn measure(row: &Row) -> Result<(Subject, Figures)> {
         first_byte,
         carrier,
         round_trip: subject.round_trip()?,
-        down: reached(row.at_least, "down", || subject.down())?,
-        up: reached(row.at_least, "up", || subject.up())?,
+        down: subject.down()?,
+        up: subject.up()?,
         lost: 0,
     };
-    Ok((subject, figures))
-}
-
-/// The rate of a whole transfer, which has to be `least`. A busy machine may spoil a transfer: one of three has to reach
-/// it then.
-fn reached(
-    least: Option<u64>,
-    way: &str,
-    mut transfer: impl FnMut() -> Result<f64>,
-) -> Result<f64> {
-    let least = least.unwrap_or(0) as f64;
-    let mut rates = vec![transfer()?];
-    while rates.last().is_some_and(|rate| *rate < least) {
-        ensure!(rates.len() < TRANSFERS, "only {rates:.0?} bytes/s {way}");
-        rates.push(transfer()?);
+    if let Some(least) = row.at_least {
+        for (way, rate) in [("down", figures.down), ("up", figures.up)] {
+            ensure!(rate >= least as f64, "only {:.1} MB/s {way}", rate / 1e6);
+        }
     }
-    rates.pop().context("one was measured")
+    Ok((subject, figures))
 }
 
 /// The same rows with the same carriers as in the page; written anew when blessed.
