@@ -2,6 +2,7 @@
 
 mod ask;
 mod board;
+mod socket;
 mod steer;
 
 use serde::{Deserialize, Serialize};

@@ -1,18 +1,17 @@
 //! Telling the publishing agents of a home to lead a service elsewhere, over one socket each.
 //!
-//! Whoever connects sends one JSON object, an [`Order`], and the end; the answer is one JSON object. The
-//! folder keeps other users out: who may write to the socket may also stop the agent and start another.
+//! Whoever connects sends one JSON object, an [`Order`], and the end; the answer is one JSON object. Who
+//! may write to the socket may also stop the agent and start another.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::net::UnixStream;
 
-use super::ask::{ACCEPT_PAUSE, in_folder};
+use super::socket::{self, AgentSocket};
 use crate::home::{Home, HomeError};
 use crate::publish::{RetargetError, Retargeted, Steering};
 
@@ -20,8 +19,7 @@ use crate::publish::{RetargetError, Retargeted, Steering};
 const LIMIT: Duration = Duration::from_secs(90);
 /// The longest order or answer, in bytes.
 const LONGEST: u64 = 64 << 10;
-const PREFIX: &str = "publish-";
-const SUFFIX: &str = ".sock";
+const PURPOSE: &str = "publish";
 
 /// Where a service is to lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +37,7 @@ type Answer = Result<Retargeted, RetargetError>;
 /// Takes orders until it is dropped.
 #[derive(Debug)]
 pub struct OrderServer {
-    path: PathBuf,
-    serving: JoinHandle<()>,
+    _socket: AgentSocket,
 }
 
 impl OrderServer {
@@ -49,53 +46,16 @@ impl OrderServer {
     /// # Errors
     /// The socket cannot be made.
     pub fn start(home: &Home, steering: Steering) -> Result<Self, HomeError> {
-        let folder = home.run_folder()?;
-        let path = folder.join(format!("{PREFIX}{}{SUFFIX}", std::process::id()));
-        let listener = in_folder(folder, &path, |short| {
-            // A process with our number that has died may have left its own.
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        let socket = AgentSocket::serve(home, PURPOSE, move |stream| {
+            let steering = steering.clone();
+            async move {
+                let taken = tokio::time::timeout(LIMIT, take(stream, &steering)).await;
+                if let Ok(Err(error)) = taken {
+                    tracing::debug!("an order was not carried out: {error}");
+                }
             }
-            UnixListener::bind(short)
-        });
-        let listener = listener.map_err(|source| HomeError::Io {
-            action: "listen on",
-            path: path.clone(),
-            source,
         })?;
-        Ok(Self {
-            path,
-            serving: tokio::spawn(serve(listener, steering)),
-        })
-    }
-}
-
-impl Drop for OrderServer {
-    fn drop(&mut self) {
-        self.serving.abort();
-        // A leftover answers nobody, and is passed over.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-async fn serve(listener: UnixListener, steering: Steering) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let steering = steering.clone();
-                tokio::spawn(async move {
-                    let taken = tokio::time::timeout(LIMIT, take(stream, &steering)).await;
-                    if let Ok(Err(error)) = taken {
-                        tracing::debug!("an order was not carried out: {error}");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::debug!("cannot take an order: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        Ok(Self { _socket: socket })
     }
 }
 
@@ -117,35 +77,19 @@ async fn take(mut stream: UnixStream, steering: &Steering) -> io::Result<()> {
 /// # Errors
 /// None does, or it refuses; the folder cannot be read.
 pub async fn retarget(home: &Home, order: &Order) -> Result<Answer, HomeError> {
-    let folder = home.run_folder()?;
-    let failed = |source| HomeError::Io {
-        action: "read",
-        path: folder.to_owned(),
-        source,
-    };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if !name.starts_with(PREFIX) || !name.ends_with(SUFFIX) {
-            continue;
-        }
-        match tokio::time::timeout(LIMIT, give(folder, &folder.join(name), order)).await {
+    for path in socket::all(home, PURPOSE)? {
+        match tokio::time::timeout(LIMIT, give(&path, order)).await {
             Ok(Ok(Err(RetargetError::NotHere(_)))) => {}
             Ok(Ok(answer)) => return Ok(answer),
-            // A dead one's leftover, most likely.
-            Ok(Err(error)) => tracing::debug!("{name}: {error}"),
-            Err(_) => tracing::warn!("{name}: no answer"),
+            Ok(Err(error)) => tracing::debug!("{}: {error}", path.display()),
+            Err(_) => tracing::warn!("{}: no answer", path.display()),
         }
     }
     Ok(Err(RetargetError::NotHere(order.service.clone())))
 }
 
-async fn give(folder: &Path, path: &Path, order: &Order) -> io::Result<Answer> {
-    let stream = in_folder(folder, path, |short| {
-        std::os::unix::net::UnixStream::connect(short)
-    })?;
-    stream.set_nonblocking(true)?;
-    let mut stream = UnixStream::from_std(stream)?;
+async fn give(path: &Path, order: &Order) -> io::Result<Answer> {
+    let mut stream = socket::connect(path)?;
     stream.write_all(&serde_json::to_vec(order)?).await?;
     stream.shutdown().await?;
     let mut text = Vec::new();

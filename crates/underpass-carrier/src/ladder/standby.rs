@@ -10,7 +10,7 @@ use super::AttemptId;
 use super::round::STAGGER;
 
 /// Carriers that are made ready at most: the same kind again, and what is hardier.
-const MOST: usize = 4;
+pub(super) const MOST: usize = 4;
 /// A carrier is kept ready for so long: less than the 10 s for which a relay waits for more of one
 /// that has not begun a session.
 const KEPT: Duration = Duration::from_secs(8);
