@@ -20,7 +20,7 @@ use crate::packet::whole;
 use crate::varint;
 use crate::wire::{DecodeError, cut_message, messages};
 
-/// The version of this exchange. It is spoken by one that also speaks an older one.
+/// The version of this exchange that is spoken here; there is no other yet.
 pub const AUTHORITY_VERSION: u16 = 1;
 
 /// The most that the length of a message may say, in bytes.

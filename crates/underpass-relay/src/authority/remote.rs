@@ -157,10 +157,9 @@ impl Remote {
         // A side that does not know us says so only now, and may be gone before its word is here.
         let unknown = |error: io::Error| match error.kind() {
             _ if unknown_there(&error) => LineError::Unknown(self.own),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                LineError::Unknown(self.own)
-            }
-            io::ErrorKind::UnexpectedEof => LineError::Unknown(self.own),
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => LineError::Unknown(self.own),
             _ => LineError::Io(error),
         };
         stream.write_all(&hello).await.map_err(unknown)?;

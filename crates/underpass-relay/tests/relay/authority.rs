@@ -404,11 +404,11 @@ async fn garbage_ends_a_connection_and_nothing_else() {
         ),
         // A length that is not allowed, and a type that there is none of.
         (
-            [&framed(&[greeting.clone()])[..], &[0xbf; 4]].concat()[..].into(),
+            [&framed(std::slice::from_ref(&greeting))[..], &[0xbf; 4]].concat()[..].into(),
             vec![welcome.clone()],
         ),
         (
-            [&framed(&[greeting.clone()])[..], &[1, 0x3f]].concat()[..].into(),
+            [&framed(std::slice::from_ref(&greeting))[..], &[1, 0x3f]].concat()[..].into(),
             vec![welcome.clone()],
         ),
     ];
