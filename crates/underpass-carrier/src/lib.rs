@@ -12,6 +12,7 @@ mod body;
 mod certificate;
 mod client;
 mod coding;
+mod dates;
 mod dial;
 mod doors;
 mod error;

@@ -14,6 +14,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
 use crate::certificate::issuer;
+use crate::dates::at_a_clock_that_may_be_off;
 use crate::dial::Speech;
 use crate::error::CarrierError;
 
@@ -220,6 +221,8 @@ pub(crate) fn untrusted(error: &io::Error) -> Option<CarrierError> {
 /// Where one is pinned, another is accepted too that a trusted root has signed for the relay's name:
 /// that is how a company's box shows itself that opens TLS on the way. The session inside tells it
 /// from the relay.
+///
+/// This machine's clock may be off by a day, see [`at_a_clock_that_may_be_off`].
 #[derive(Debug)]
 struct RelayVerifier {
     trust: TlsTrust,
@@ -252,13 +255,15 @@ impl ServerCertVerifier for RelayVerifier {
         };
         let by_roots = || self.roots.verifier(&self.provider);
         let verified = match self.by_roots.get_or_init(by_roots) {
-            Ok(verifier) => verifier.verify_server_cert(
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            ),
+            Ok(verifier) => at_a_clock_that_may_be_off(now, |now| {
+                verifier.verify_server_cert(
+                    end_entity,
+                    intermediates,
+                    server_name,
+                    ocsp_response,
+                    now,
+                )
+            }),
             Err(error) => Err(error.clone()),
         };
         verified.map_err(|error| {
