@@ -2,7 +2,6 @@
 //! SHA-256, and nothing else in it means anything. So no clock has to be right, and no authority of
 //! the web's has a say.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -58,14 +57,14 @@ impl MutualIdentity {
         self.fingerprint
     }
 
-    /// What accepts connections in the protocol `alpn` from those whose certificates are `known`, and from
-    /// nobody else.
+    /// What accepts connections in the protocol `alpn` from those whose certificates are `known` when they
+    /// connect, and from nobody else.
     ///
     /// # Errors
     /// The identity cannot be used.
     pub fn acceptor(
         &self,
-        known: HashSet<Fingerprint>,
+        known: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static,
         alpn: &[u8],
     ) -> Result<MutualAcceptor, IdentityError> {
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -87,7 +86,7 @@ impl MutualIdentity {
         expected: Fingerprint,
         alpn: &[u8],
     ) -> Result<MutualConnector, IdentityError> {
-        let known = Known::new(HashSet::from([expected]));
+        let known = Known::new(move |shown| *shown == expected);
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
@@ -169,21 +168,28 @@ pub fn unknown_there(error: &io::Error) -> bool {
     )
 }
 
-/// Accepts these certificates; checks that the other side holds the key.
-#[derive(Debug)]
+/// Accepts certificates that are known; checks that the other side holds the key.
 struct Known {
-    prints: HashSet<Fingerprint>,
+    known: Box<dyn Fn(&Fingerprint) -> bool + Send + Sync>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Known")
+    }
+}
+
 impl Known {
-    fn new(prints: HashSet<Fingerprint>) -> Self {
-        let algorithms = provider().signature_verification_algorithms;
-        Self { prints, algorithms }
+    fn new(known: impl Fn(&Fingerprint) -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            known: Box::new(known),
+            algorithms: provider().signature_verification_algorithms,
+        }
     }
 
     fn check(&self, shown: &CertificateDer<'_>) -> Result<(), rustls::Error> {
-        match self.prints.contains(&fingerprint_of(shown)) {
+        match (self.known)(&fingerprint_of(shown)) {
             true => Ok(()),
             false => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
@@ -319,8 +325,11 @@ mod tests {
     #[tokio::test]
     async fn who_knows_whom_decides() {
         let (server, client, stranger) = (identity(), identity(), identity());
-        let known = HashSet::from([client.fingerprint()]);
-        let accepts = || server.acceptor(known.clone(), ALPN).expect("usable");
+        let known = client.fingerprint();
+        let accepts = || {
+            let acceptor = server.acceptor(move |it| *it == known, ALPN);
+            acceptor.expect("usable")
+        };
         let to = |expected| client.connector(expected, ALPN).expect("usable");
         let (shown, read) = meet(accepts(), to(server.fingerprint())).await;
         assert_eq!(shown.expect("accepted"), client.fingerprint());
@@ -334,7 +343,7 @@ mod tests {
         assert!(shown.is_err());
         assert!(unknown_there(&read.expect_err("nobody knows it")));
 
-        let nobody = server.acceptor(HashSet::new(), ALPN).expect("usable");
+        let nobody = server.acceptor(|_| false, ALPN).expect("usable");
         let (shown, read) = meet(nobody, to(server.fingerprint())).await;
         assert!(shown.is_err() && unknown_there(&read.expect_err("closed by default")));
 
@@ -346,13 +355,12 @@ mod tests {
     #[tokio::test]
     async fn without_a_certificate_nobody_gets_in() {
         let server = identity();
-        let known = HashSet::from([server.fingerprint()]);
-        let acceptor = server.acceptor(known.clone(), ALPN).expect("usable");
+        let acceptor = server.acceptor(|_| true, ALPN).expect("usable");
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the usual versions")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Known::new(known)))
+            .with_custom_certificate_verifier(Arc::new(Known::new(|_| true)))
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
         let (shown, read) = meet(acceptor, MutualConnector(Arc::new(config).into())).await;

@@ -21,6 +21,18 @@ fn authority(home: &Home, port: u16, allow: &[&str]) -> Running {
     home.start(&arguments)
 }
 
+/// Its address, for relays.
+fn address(authority: &Running) -> String {
+    let address = authority.ready().strip_prefix("ticket authority at ");
+    address.unwrap().to_owned()
+}
+
+/// The fingerprint by which an authority knows this relay.
+fn fingerprint(relay: &Relay) -> String {
+    let told = relay.process.wait_log("underpass authority --allow ");
+    told.rsplit(' ').next().unwrap().to_owned()
+}
+
 fn echoes(stream: &mut TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).unwrap();
     let mut answer = vec![0; text.len()];
@@ -32,11 +44,9 @@ fn echoes(stream: &mut TcpStream, text: &str) {
 fn the_authority_and_then_the_relay_are_killed_and_no_connection_breaks() {
     let (home, port) = (Home::new(), free_port());
     let first = authority(&home, port, &[]);
-    let address = first.ready().strip_prefix("ticket authority at ").unwrap();
-    let address = address.to_owned();
+    let address = address(&first);
     let relay = Relay::with(&["--authority", &address]);
-    let told = relay.process.wait_log("underpass authority --allow ");
-    let print = told.rsplit(' ').next().unwrap();
+    let print = &fingerprint(&relay);
 
     let alice = relay.administrator();
     let echo = echo_service().to_string();
@@ -73,6 +83,43 @@ fn the_authority_and_then_the_relay_are_killed_and_no_connection_breaks() {
     echoes(&mut living, "kept over the death of both");
     assert_eq!(late.join().unwrap(), count(b"new"));
     assert_eq!(third.stop(), Some(0));
+}
+
+#[test]
+fn who_may_ask_is_read_again() {
+    let (home, port) = (Home::new(), free_port());
+    let listen = format!("127.0.0.1:{port}");
+    let list = home.path().join("relays");
+    let list_arg = list.to_str().unwrap();
+    let arguments = ["authority", "--listen", &listen, "--allow-file", list_arg];
+    let said = home.fails(1, &arguments);
+    assert!(said.contains("cannot read"), "{said}");
+    std::fs::write(&list, "# nobody yet\n\n").unwrap();
+    let authority = home.start(&arguments);
+    let relay = Relay::with(&["--authority", &address(&authority)]);
+    let print = fingerprint(&relay);
+    relay
+        .process
+        .wait_log("perhaps it does not know this relay");
+
+    std::fs::write(&list, format!("# ours\n{print}  # the first\n")).unwrap();
+    authority.hang_up();
+    authority.wait_log("1 relays may ask");
+    relay.process.wait_log(" is there");
+
+    // Half a list is no list.
+    std::fs::write(&list, format!("{print}\nabc\n")).unwrap();
+    authority.hang_up();
+    let said = authority.wait_log("who may ask stays as it was");
+    assert!(said.contains("line 2"), "{said}");
+
+    std::fs::write(&list, "").unwrap();
+    authority.hang_up();
+    authority.wait_log("it may not ask any more");
+    relay
+        .process
+        .wait_log("perhaps it does not know this relay");
+    assert_eq!(authority.stop(), Some(0));
 }
 
 #[test]

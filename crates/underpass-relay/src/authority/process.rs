@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -109,9 +109,9 @@ impl AuthorityProcess {
     pub async fn start(settings: ProcessSettings) -> Result<AuthorityHandle, ProcessError> {
         let folder = DataFolder::open(&settings.data)?;
         let identity = MutualIdentity::kept_in(folder.path())?;
-        let allow: HashSet<TlsFingerprint> =
-            settings.allow.iter().map(|it| *it.as_bytes()).collect();
-        let acceptor = identity.acceptor(allow, ALPN)?;
+        let allowed = watch::Sender::new(prints(&settings.allow));
+        let asked = allowed.subscribe();
+        let acceptor = identity.acceptor(move |shown| asked.borrow().contains(shown), ALPN)?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.database_file()).await?);
         let own = Arc::new(InStore::begin(Arc::clone(&store)).await?);
         let mut listeners = Vec::new();
@@ -123,6 +123,7 @@ impl AuthorityProcess {
         let served = Arc::new(Served {
             own: Arc::clone(&own),
             acceptor,
+            allowed,
             connections: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
@@ -162,6 +163,11 @@ impl AuthorityHandle {
         self.served.with_connections(|it| it.values().sum())
     }
 
+    /// From now on these relays may ask, and no others; connections of others end.
+    pub fn allow(&self, relays: &[Fingerprint]) {
+        self.served.allowed.send_replace(prints(relays));
+    }
+
     /// Ends it. Relays ask again what has no answer, wherever it is started next.
     pub async fn shutdown(self) {
         self.served.stop.cancel();
@@ -184,6 +190,8 @@ enum Ended {
     Version,
     #[error("it has {MOST_CONNECTIONS} connections already")]
     TooMany,
+    #[error("it may not ask any more")]
+    NotAllowed,
     #[error("{0} took too long")]
     Slow(&'static str),
 }
@@ -192,6 +200,8 @@ enum Ended {
 struct Served {
     own: Arc<InStore>,
     acceptor: MutualAcceptor,
+    /// Who may ask.
+    allowed: watch::Sender<HashSet<TlsFingerprint>>,
     /// How many of each relay.
     connections: Mutex<HashMap<TlsFingerprint, usize>>,
     tasks: TaskTracker,
@@ -203,16 +213,16 @@ struct Known {
     stream: MutualStream,
     /// What it has said already.
     rest: BytesMut,
-    place: Place,
+    slot: Slot,
 }
 
 /// One of the connections that a relay may have.
-struct Place {
+struct Slot {
     served: Arc<Served>,
     relay: TlsFingerprint,
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.served.with_connections(|connections| {
             if let Some(count) = connections.get_mut(&self.relay) {
@@ -266,7 +276,7 @@ impl Served {
         };
         match greeted {
             Ok(known) => {
-                let relay = Fingerprint::from_bytes(known.place.relay);
+                let relay = Fingerprint::from_bytes(known.slot.relay);
                 tracing::info!("the relay {relay} has connected from {from}");
                 self.tasks.spawn(Arc::clone(&self).serve(known, from));
             }
@@ -293,20 +303,16 @@ impl Served {
         if !(min_version..=version).contains(&AUTHORITY_VERSION) {
             return Err(Ended::Version);
         }
-        let place = self.place(relay)?;
+        let slot = self.slot(relay)?;
         let version = AUTHORITY_VERSION;
         let mut welcome = BytesMut::new();
         AuthorityMessage::from(Welcome { version }).put_framed(&mut welcome);
         stream.write_all(&welcome).await?;
         stream.flush().await?;
-        Ok(Known {
-            stream,
-            rest,
-            place,
-        })
+        Ok(Known { stream, rest, slot })
     }
 
-    fn place(self: Arc<Self>, relay: TlsFingerprint) -> Result<Place, Ended> {
+    fn slot(self: Arc<Self>, relay: TlsFingerprint) -> Result<Slot, Ended> {
         let room = self.with_connections(|connections| {
             let count = connections.entry(relay).or_default();
             let room = *count < MOST_CONNECTIONS;
@@ -314,7 +320,7 @@ impl Served {
             room
         });
         match room {
-            true => Ok(Place {
+            true => Ok(Slot {
                 served: self,
                 relay,
             }),
@@ -323,22 +329,22 @@ impl Served {
     }
 
     async fn serve(self: Arc<Self>, known: Known, from: SocketAddr) {
-        let Known {
-            stream,
-            rest,
-            place,
-        } = known;
+        let Known { stream, rest, slot } = known;
         let (reader, writer) = tokio::io::split(stream);
         let (tell, told) = mpsc::channel(MOST_AT_ONCE);
         let both =
             async { tokio::try_join!(self.hear(reader, rest, tell), write_answers(writer, told)) };
+        let mut allowed = self.allowed.subscribe();
+        let shut_out = async { drop(allowed.wait_for(|it| !it.contains(&slot.relay)).await) };
         let ended = tokio::select! {
-            ended = both => ended,
+            biased;
+            () = shut_out => Err(Ended::NotAllowed),
+            ended = both => ended.map(drop),
             () = self.stop.cancelled() => return,
         };
-        let relay = Fingerprint::from_bytes(place.relay);
+        let relay = Fingerprint::from_bytes(slot.relay);
         match ended {
-            Ok(_) => tracing::info!("the relay {relay} has disconnected from {from}"),
+            Ok(()) => tracing::info!("the relay {relay} has disconnected from {from}"),
             Err(error) => tracing::warn!("the relay {relay} at {from} was disconnected: {error}"),
         }
     }
@@ -409,6 +415,10 @@ impl Served {
         });
         answer.numbered(number)
     }
+}
+
+fn prints(relays: &[Fingerprint]) -> HashSet<TlsFingerprint> {
+    relays.iter().map(|it| *it.as_bytes()).collect()
 }
 
 /// What a relay says after its greeting.

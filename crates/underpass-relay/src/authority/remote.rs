@@ -203,8 +203,14 @@ impl Remote {
                     let _ = whose.send(answer);
                 }
             }
-            if reader.read_buf(&mut buf).await? == 0 {
-                return Err(LineError::Ended);
+            match reader.read_buf(&mut buf).await {
+                Ok(1..) => {}
+                Ok(0) => return Err(LineError::Ended),
+                // One that is killed says no farewell.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(LineError::Ended);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -333,6 +333,28 @@ async fn wrong_certificates_are_refused_on_both_sides() {
     assert!(matches!(foreign, Err(AuthorityError::NotGood(_))));
 }
 
+/// Another list, while it runs: who was known is a stranger, and the other way round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_on_the_list_any_more_is_cut_off() {
+    let [first, second] = [identity(), identity()];
+    let authority = Elsewhere::for_relays(&[print_of(&first)]).await;
+    let running = authority.running.as_ref().unwrap();
+    let (old, _guard) = remote(authority.address(), &first);
+    let ticket = old.issue(claim(1), vec![1], KEEP).await.unwrap().ticket;
+    running.allow(&[print_of(&first), print_of(&second)]);
+    let (new, _guard) = remote(authority.address(), &second);
+    new.check(claim(1), ticket.clone()).await.unwrap();
+    old.check(claim(1), ticket.clone()).await.unwrap();
+    assert_eq!(authority.connections(), 2);
+
+    running.allow(&[print_of(&second)]);
+    until("the first to be cut off", || authority.connections() == 1).await;
+    let refused = old.check(claim(1), ticket.clone()).await;
+    assert!(matches!(refused, Err(AuthorityError::Unreachable(_))));
+    new.check(claim(1), ticket).await.unwrap();
+    assert_eq!(authority.connections(), 1);
+}
+
 /// A relay's connection that says what the test wants.
 async fn connected(authority: &Elsewhere, identity: &MutualIdentity) -> io::Result<MutualStream> {
     let socket = TcpSocket::new_v4()?;
