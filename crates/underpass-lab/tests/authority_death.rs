@@ -1,0 +1,209 @@
+//! The ticket authority, a process of its own that two relays share, dies again and again.
+//!
+//! `UNDERPASS_SOAK=1` makes 300 cuts instead of 30.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use underpass_lab::traffic::{self, Service};
+use underpass_lab::{
+    Agent, Authority, Cable, Cut, Cutter, Entrance, Options, Pace, Plan, Process, Relay,
+    RelayOptions, Scene, Story, TwoFirewalls, Way, soak, tests, wait_until,
+};
+
+fn main() -> ExitCode {
+    tests!(the_authority_dies_and_no_connection_breaks)
+}
+
+/// No byte for so long, and an echo has failed.
+const STALL: Duration = Duration::from_secs(60);
+/// What comes back before an echo counts as going on.
+const STEP: u64 = 1 << 20;
+const IDLE: usize = 20;
+/// What the authority's death is called in the table of codes (`UP-AUTHORITY`).
+const REASON: &str = "the relay cannot reach its ticket authority";
+
+/// echo service - publisher - firewall a - relay - firewall b - client, with an echo that goes on and connections that are
+/// idle; and two neighbours of a second relay, with an echo of their own. The relays share a database and an authority, a
+/// machine of its own.
+///
+/// The authority is killed (SIGKILL), then the client's path is cut: the client is refused with that reason, goes on
+/// trying, and goes on where it was when the authority is back. Then the authority is killed and started again amid cuts
+/// of both paths. No connection breaks, no byte is lost; the neighbours, whose paths are not cut, notice nothing.
+fn the_authority_dies_and_no_connection_breaks() -> Result<()> {
+    let mut net = TwoFirewalls::new()?;
+    let machine = net.lab.public_host("authority", Cable::Plain)?;
+    let authority = Authority::start(&machine, &[])?;
+    let scene = Scene::start(net, &options(&authority, &[]))?;
+    authority.allow(&[&scene.relay])?;
+    let service = Service::echo(&scene.net.a, 0)?;
+    let way = scene.way("echo", service.address())?;
+    let beside = Neighbours::of(&scene, &authority)?;
+
+    let idle = traffic::open_many(&scene.net.b, way.address(), IDLE, STALL)?;
+    let streams = [
+        traffic::connect(&scene.net.b, way.address(), STALL)?,
+        traffic::connect(&scene.net.relay, beside.entrance.address, STALL)?,
+    ];
+    let over = AtomicBool::new(false);
+    let progress = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+    std::thread::scope(|scope| -> Result<()> {
+        let echoes: Vec<_> = (streams.iter().zip(&progress).zip(7..))
+            .map(|((stream, progress), seed)| {
+                let over = &over;
+                scope.spawn(move || traffic::echo_until(stream, seed, over, progress))
+            })
+            .collect();
+        let survived = come_further(&progress)
+            .and_then(|()| a_cut_while_it_is_dead(&scene, &way, &authority, &progress))
+            .and_then(|()| deaths_amid_cuts(&scene, &authority, &progress));
+        over.store(true, Ordering::Relaxed);
+        for echo in echoes {
+            let echoed = echo.join();
+            let echoed = echoed.map_err(|_| anyhow::anyhow!("an echo panicked"))?;
+            echoed.context("an echo")?;
+        }
+        survived
+    })?;
+    idle.echo_all(10_000)?;
+
+    let connections = service.tally().connections();
+    ensure!(connections == IDLE as u64 + 1, "{connections} connections");
+    let (cut, spared) = (Story::of(&scene.client)?, Story::of(&beside.client)?);
+    println!("whose path was cut: {cut:?}; the neighbour: {spared:?}");
+    ensure!(cut.sessions == 1 && cut.resumes > 0, "{cut:?}");
+    ensure!(
+        spared.sessions == 1 && spared.drops == 0 && spared.resumes == 0,
+        "{spared:?}"
+    );
+    Ok(())
+}
+
+/// One carrier that reaches the relay at once, and a relay that uses the authority.
+fn options(authority: &Authority, more: &[&str]) -> Options {
+    let mut options = Options::by("upgrade");
+    let arguments = ["--authority", authority.address()];
+    options.relay.arguments = (arguments.iter().chain(more))
+        .map(|it| (*it).to_owned())
+        .collect();
+    options
+}
+
+/// A second relay of the group, and a publisher and a client on its machine.
+struct Neighbours {
+    entrance: Entrance,
+    client: Agent,
+    _published: Process,
+    _publisher: Agent,
+    _service: Service,
+    _relay: Relay,
+}
+
+impl Neighbours {
+    fn of(scene: &Scene, authority: &Authority) -> Result<Self> {
+        let host = &scene.net.relay;
+        let database = scene.relay.data().join("underpass.db");
+        let database = database.to_str().context("temporary folders are UTF-8")?;
+        let options = RelayOptions {
+            port: 8081,
+            ..options(authority, &["--database", database]).relay
+        };
+        let relay = Relay::start_with(host, &options)?;
+        authority.allow(&[&scene.relay, &relay])?;
+        let invited = |name| Agent::invited(host, &relay, name, &scene.publisher);
+        let (publisher, client) = (invited("owner")?, invited("neighbour")?);
+        let service = Service::echo(host, 0)?;
+        let published = publisher.publish(&[("near", &service.address().to_string())])?;
+        publisher.allow("neighbour", "near")?;
+        Ok(Self {
+            entrance: client.connect("near")?,
+            client,
+            _published: published,
+            _publisher: publisher,
+            _service: service,
+            _relay: relay,
+        })
+    }
+}
+
+fn a_cut_while_it_is_dead(
+    scene: &Scene,
+    way: &Way,
+    authority: &Authority,
+    progress: &[Arc<AtomicU64>; 2],
+) -> Result<()> {
+    authority.process().kill()?;
+    come_further(progress).context("with the authority dead")?;
+    scene.net.firewall_b.reset_flows()?;
+    let refused = || refusals(&scene.relay);
+    for more in 1..=2 {
+        let before = refused()?;
+        wait_until("the client is refused", STALL, || {
+            Ok((refused()? > before).then_some(()))
+        })?;
+        let told = wait_until("the client says why", STALL, || {
+            let status = scene.client.status_of(&way.entrance.process)?;
+            let waiting = &status["sessions"][0]["path"]["waiting"];
+            Ok(waiting["reason"]
+                .as_str()
+                .map(str::to_owned)
+                .filter(|it| it.contains(REASON)))
+        })?;
+        println!("refusal {more}: {told}");
+    }
+    come_further(&progress[1..]).context("the neighbours, with the authority dead")?;
+    authority.process().restart()?;
+    authority.wait_ready()?;
+    come_further(progress).context("after the authority came back")
+}
+
+/// How often the relay has refused a route because the authority was away.
+fn refusals(relay: &Relay) -> Result<usize> {
+    let log = std::fs::read_to_string(relay.process().log())?;
+    Ok(log
+        .matches("a route was refused: the ticket authority")
+        .count())
+}
+
+fn deaths_amid_cuts(
+    scene: &Scene,
+    authority: &Authority,
+    progress: &[Arc<AtomicU64>; 2],
+) -> Result<()> {
+    let count = if soak() { 300 } else { 30 };
+    let firewalls = [&scene.net.firewall_a, &scene.net.firewall_b];
+    let mut cuts: Vec<Cut> = firewalls.map(|it| Cut::Reset(it.clone())).into();
+    cuts.push(Cut::Restart(authority.process().clone()));
+    let cutter = Cutter::start(Plan {
+        seed: 5,
+        cuts,
+        pace: Pace::Progress(Arc::clone(&progress[0]), 1..STEP),
+        outage: Duration::ZERO..Duration::from_millis(1),
+        count,
+    });
+    wait_until("all cuts", STALL * 5, || {
+        Ok((cutter.done().len() == count).then_some(()))
+    })?;
+    let done = cutter.stop()?;
+    let deaths = done.iter().filter(|it| it.what.contains("killed")).count();
+    println!(
+        "{deaths} deaths of the authority amid {} cuts",
+        count - deaths
+    );
+    ensure!(deaths > 0 && deaths < count);
+    come_further(progress)
+}
+
+/// Waits until these echoes have come further.
+fn come_further(progress: &[Arc<AtomicU64>]) -> Result<()> {
+    for progress in progress {
+        let due = progress.load(Ordering::Relaxed) + STEP;
+        wait_until("the echo goes on", STALL, || {
+            Ok((progress.load(Ordering::Relaxed) >= due).then_some(()))
+        })?;
+    }
+    Ok(())
+}
