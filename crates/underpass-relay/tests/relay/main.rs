@@ -10,6 +10,7 @@ mod hostile;
 mod raw;
 mod routes;
 mod rules;
+mod several;
 mod shutdown;
 mod stage;
 mod tickets;
