@@ -10,12 +10,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use underpass_lab::traffic::{self, Service};
 use underpass_lab::{
-    Agent, Authority, Cable, Cut, Cutter, Entrance, Options, Pace, Plan, Process, Relay,
-    RelayOptions, Scene, Story, TwoFirewalls, Way, soak, tests, wait_until,
+    Agent, Authority, CLIENT, Cable, Cut, Cutter, Entrance, Host, Options, Pace, Plan, Process,
+    Relay, RelayOptions, Scene, Story, Told, TwoFirewalls, Way, soak, tests, wait_until,
 };
 
 fn main() -> ExitCode {
-    tests!(the_authority_dies_and_no_connection_breaks)
+    tests!(
+        the_authority_dies_and_no_connection_breaks,
+        a_relay_and_the_authority_die_together,
+    )
 }
 
 /// No byte for so long, and an echo has failed.
@@ -105,14 +108,7 @@ struct Neighbours {
 impl Neighbours {
     fn of(scene: &Scene, authority: &Authority) -> Result<Self> {
         let host = &scene.net.relay;
-        let database = scene.relay.data().join("underpass.db");
-        let database = database.to_str().context("temporary folders are UTF-8")?;
-        let options = RelayOptions {
-            port: 8081,
-            ..options(authority, &["--database", database]).relay
-        };
-        let relay = Relay::start_with(host, &options)?;
-        authority.allow(&[&scene.relay, &relay])?;
+        let relay = second_relay(host, 8081, &scene.relay, authority)?;
         let invited = |name| Agent::invited(host, &relay, name, &scene.publisher);
         let (publisher, client) = (invited("owner")?, invited("neighbour")?);
         let service = Service::echo(host, 0)?;
@@ -127,6 +123,19 @@ impl Neighbours {
             _relay: relay,
         })
     }
+}
+
+/// One of the same group as the first, known to the authority as that is.
+fn second_relay(host: &Host, port: u16, first: &Relay, authority: &Authority) -> Result<Relay> {
+    let database = first.data().join("underpass.db");
+    let database = database.to_str().context("temporary folders are UTF-8")?;
+    let options = RelayOptions {
+        port,
+        ..options(authority, &["--database", database]).relay
+    };
+    let second = Relay::start_with(host, &options)?;
+    authority.allow(&[first, &second])?;
+    Ok(second)
 }
 
 fn a_cut_while_it_is_dead(
@@ -195,6 +204,94 @@ fn deaths_amid_cuts(
     );
     ensure!(deaths > 0 && deaths < count);
     come_further(progress)
+}
+
+/// As above, with one pair that uses both relays. The relay in use dies while the authority is dead: the client finds the
+/// other one, which can check its ticket only when the authority is back. So it is again with the next relay.
+fn a_relay_and_the_authority_die_together() -> Result<()> {
+    let mut net = TwoFirewalls::new()?;
+    let machine = net.lab.public_host("authority", Cable::Plain)?;
+    let authority = Authority::start(&machine, &[])?;
+    let first = Relay::start_with(&net.relay, &options(&authority, &[]).relay)?;
+    let [publisher, client] = [Agent::unknown(&net.a)?, Agent::unknown(&net.b)?];
+    publisher.log_in_first(&first)?;
+    client.log_in(&first, &publisher.invite(CLIENT)?)?;
+    let second = second_relay(&net.relay, 80, &first, &authority)?;
+    let relays = [first, second];
+    for agent in [&publisher, &client] {
+        agent.run(&["login", relays[1].url()])?;
+    }
+    let told = Told {
+        environment: vec![(
+            "UNDERPASS_RELAY".into(),
+            relays.each_ref().map(Relay::url).join(","),
+        )],
+        ..Told::default()
+    };
+    let [publisher, client] = [publisher, client].map(|agent| agent.told(told.clone()));
+    let service = Service::echo(&net.a, 0)?;
+    let published = publisher.publish(&[("echo", &service.address().to_string())])?;
+    publisher.allow(CLIENT, "echo")?;
+    let entrance = client.connect("echo")?;
+    let ends = [(&publisher, &published), (&client, &entrance.process)];
+
+    let stream = traffic::connect(&net.b, entrance.address, STALL)?;
+    let (over, progress) = (AtomicBool::new(false), [Arc::new(AtomicU64::new(0))]);
+    std::thread::scope(|scope| -> Result<()> {
+        let echo = scope.spawn(|| traffic::echo_until(&stream, 3, &over, &progress[0]));
+        let survived = (0..2).try_for_each(|_| -> Result<()> {
+            wait_until("both reach both relays", STALL, || reach_all(&ends))?;
+            come_further(&progress)?;
+            let used = in_use(&client, &entrance.process, &relays)?;
+            let [dying, left] = [&relays[used], &relays[1 - used]];
+            let before = refusals(left)?;
+            authority.process().kill()?;
+            dying.process().kill()?;
+            wait_until("the relay that is left refuses", STALL, || {
+                Ok((refusals(left)? > before).then_some(()))
+            })?;
+            authority.process().restart()?;
+            authority.wait_ready()?;
+            come_further(&progress).context("after the authority came back")?;
+            dying.process().restart()?;
+            dying.wait_ready()
+        });
+        over.store(true, Ordering::Relaxed);
+        let echoed = echo.join();
+        let echoed = echoed.map_err(|_| anyhow::anyhow!("the echo panicked"))?;
+        survived?;
+        echoed.map(drop).context("the echo")
+    })?;
+    let connections = service.tally().connections();
+    ensure!(connections == 1, "{connections} connections");
+    let story = Story::of(&client)?;
+    println!("through both relays: {story:?}");
+    ensure!(story.sessions == 1 && story.resumes >= 2, "{story:?}");
+    Ok(())
+}
+
+/// Whether each of these agents reaches all its relays.
+fn reach_all(ends: &[(&Agent, &Process); 2]) -> Result<Option<()>> {
+    for (agent, process) in ends {
+        let status = agent.status_of(process)?;
+        let relays = status["relays"]
+            .as_array()
+            .context("relays in the status")?;
+        if relays.len() != 2 || relays.iter().any(|relay| relay["reached"] != true) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(()))
+}
+
+/// Which relay the client's session passes through.
+fn in_use(client: &Agent, process: &Process, relays: &[Relay; 2]) -> Result<usize> {
+    let status = client.status_of(process)?;
+    let carried = status["sessions"][0]["path"]["carried_by"].as_str();
+    let carried = carried.with_context(|| format!("nothing carries it: {status}"))?;
+    let (_, url) = carried.split_once(" through ").context("through a relay")?;
+    // The other one's port is that of the scheme, which is left out.
+    Ok(usize::from(url != relays[0].url()))
 }
 
 /// Waits until these echoes have come further.

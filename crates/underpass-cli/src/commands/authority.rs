@@ -90,7 +90,7 @@ impl Authority {
                 () = &mut stop => break,
                 Some(()) = heard(&mut again) => match allowed(&self.allow, self.allow_file.as_deref()) {
                     Ok(relays) => {
-                        tracing::info!("the list was read again: {} relays may ask", relays.len());
+                        tracing::info!("the list of relays was read again; on it: {}", relays.len());
                         authority.allow(&relays);
                     }
                     Err(error) => tracing::error!("who may ask stays as it was: {}", error.what),

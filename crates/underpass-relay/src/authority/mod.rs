@@ -11,9 +11,13 @@ mod process;
 mod remote;
 
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, ReadHalf};
+use underpass_carrier::mutual::MutualStream;
 use underpass_proto::ticket::{Claim, Handle, NotGood, Ticket};
 
 pub use address::{AuthorityAddress, AuthorityAddressError};
@@ -23,6 +27,15 @@ pub use remote::Remote;
 
 /// What TLS calls the protocol between a relay and its authority; versions are told inside.
 const ALPN: &[u8] = b"underpass-authority";
+
+/// Reads more of what the other side says; 0 at the end. One that is killed says no farewell, which is no error:
+/// messages tell their lengths.
+async fn read_more(reader: &mut ReadHalf<MutualStream>, buf: &mut BytesMut) -> io::Result<usize> {
+    match reader.read_buf(buf).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        read => read,
+    }
+}
 
 /// What the methods of [`Authority`] return.
 pub type AuthorityFuture<'a, T> =

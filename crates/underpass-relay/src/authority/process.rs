@@ -32,7 +32,7 @@ use underpass_proto::ticket::{Claim, Handle, Ticket};
 use underpass_seal::Fingerprint;
 use underpass_store::{DataFolder, DataFolderError, Fault, OpenError, SqliteStore, Store};
 
-use super::{ALPN, Authority as _, AuthorityError, Granted, InStore};
+use super::{ALPN, Authority as _, AuthorityError, Granted, InStore, read_more};
 use crate::switch::LONGEST_KEEP;
 
 /// The most connections that have not shown who they are.
@@ -365,7 +365,7 @@ impl Served {
             }
             tokio::select! {
                 Some(answer) = answers.next() => pass_on(&tell, answer).await,
-                read = timeout(SILENCE, reader.read_buf(&mut buf)), if answers.len() < MOST_AT_ONCE => {
+                read = timeout(SILENCE, read_more(&mut reader, &mut buf)), if answers.len() < MOST_AT_ONCE => {
                     if read.map_err(|_| Ended::Slow("its next question"))?? == 0 {
                         break;
                     }

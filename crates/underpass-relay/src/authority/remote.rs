@@ -24,7 +24,9 @@ use underpass_proto::ticket::{Claim, Handle, Ticket};
 use underpass_seal::Fingerprint;
 
 use super::asking::{ANSWER_WITHIN, Asking, PATIENCE};
-use super::{ALPN, Authority, AuthorityAddress, AuthorityError, AuthorityFuture, Granted};
+use super::{
+    ALPN, Authority, AuthorityAddress, AuthorityError, AuthorityFuture, Granted, read_more,
+};
 use crate::clock;
 
 /// How long a connection may take to be made, with all that must be said on it first.
@@ -203,14 +205,8 @@ impl Remote {
                     let _ = whose.send(answer);
                 }
             }
-            match reader.read_buf(&mut buf).await {
-                Ok(1..) => {}
-                Ok(0) => return Err(LineError::Ended),
-                // One that is killed says no farewell.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(LineError::Ended);
-                }
-                Err(error) => return Err(error.into()),
+            if read_more(&mut reader, &mut buf).await? == 0 {
+                return Err(LineError::Ended);
             }
         }
     }
