@@ -163,7 +163,7 @@ pub(crate) async fn connect(
                 if way.attachment.is_replaced(way.link.serial()) {
                     continue;
                 }
-                detours.failed(way.relay, Instant::now());
+                detours.failed(&way, Instant::now());
                 if !detours.any_free(&ways.usable(), Instant::now()) {
                     wait.sleep().await;
                 }

@@ -119,7 +119,7 @@ impl Kept {
             if reason.is_none() {
                 self.ways.outcome(&way, false);
             }
-            course.detours.failed(way.relay, Instant::now());
+            course.detours.failed(&way, Instant::now());
             let free = || course.detours.any_free(&self.ways.usable(), Instant::now());
             if joining != Joining::Alone || free() {
                 continue;
@@ -178,7 +178,7 @@ impl Kept {
             let suspect = of(*leg).is_some_and(|info| info.suspect);
             let replaced = way.attachment.is_replaced(link);
             if suspect && !replaced && self.ways.another_relay(way) {
-                course.detours.avoid(way.relay, Instant::now());
+                course.detours.avoid(way, Instant::now());
             }
             carrying.push(Carrying {
                 leg: *leg,
@@ -195,7 +195,7 @@ impl Kept {
         let offered = ways.iter().map(|way| Offered {
             relay: way.relay,
             link: way.link.serial(),
-            free: !detours.is_on(way.relay, now),
+            free: !detours.is_on(way, now),
         });
         let offered: Vec<Offered> = offered.collect();
         // The peer knows the session once it has answered.
@@ -235,14 +235,21 @@ impl Kept {
         let (routes, keep_s) = (&attachment.inner.routes, attachment.keep_s());
         let port = routes.resume(link, &self.service, keep_s, session, &self.tickets, joining);
         let leg = port.id();
-        let mut in_need = false;
+        let overtaken = async {
+            match alone {
+                // The best relay can be reached again: nobody waits for another one meanwhile.
+                true => self.ways.better_than(way, &course.detours).await,
+                // What the session can do without must not keep it from what it needs.
+                false => self.in_need().await,
+            }
+        };
         let active = tokio::select! {
+            biased;
             active = tokio::time::timeout(limit, session.leg_active(leg)) => active == Ok(true),
             () = attachment.link_replaced(link.serial()) => false,
-            // What the session can do without must not keep it from what it needs.
-            () = self.in_need(), if !alone => {
-                in_need = true;
-                false
+            () = overtaken => {
+                session.leg_lost(leg);
+                return Attempt::Again;
             }
             never = ask_meanwhile(link) => match never {},
         };
@@ -250,7 +257,7 @@ impl Kept {
             return Attempt::Carries(leg);
         }
         session.leg_lost(leg);
-        if in_need || attachment.is_replaced(link.serial()) {
+        if attachment.is_replaced(link.serial()) {
             return Attempt::Again;
         }
         self.gone(&port, alone, &mut course.unknown)

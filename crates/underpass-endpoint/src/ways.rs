@@ -150,6 +150,18 @@ impl Ways {
             .await
     }
 
+    /// Waits until the best relay can be taken at once, and is another one than that of `tried`. Cancel safe.
+    pub(crate) async fn better_than(&self, tried: &Way, detours: &Detours) {
+        let better = |ways: &[Way]| {
+            let best = ways.first().filter(|best| best.relay != tried.relay)?;
+            (!detours.is_on(best, Instant::now())).then_some(())
+        };
+        if self.wait(better).await.is_err() {
+            // What is tried may work all the same.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// How many legs are to carry a session at once, each by another relay.
     pub(crate) fn legs(&self) -> usize {
         match self {
@@ -179,21 +191,29 @@ pub(crate) struct Detours(HashMap<usize, Detour>);
 struct Detour {
     until: Instant,
     pause: Duration,
+    /// Of the link by which it failed: another link to the same relay is another way.
+    serial: u64,
 }
 
 impl Detours {
-    /// The session was not carried through this relay.
-    pub(crate) fn failed(&mut self, relay: usize, now: Instant) {
-        let known = self.0.get(&relay);
+    /// The session was not carried by this way.
+    pub(crate) fn failed(&mut self, way: &Way, now: Instant) {
+        let known = self.0.get(&way.relay);
         let pause = known.map_or(FIRST_DETOUR, |it| (it.pause * 2).min(LONGEST_DETOUR));
         let until = now + pause;
-        self.0.insert(relay, Detour { until, pause });
+        let serial = way.link.serial();
+        let detour = Detour {
+            until,
+            pause,
+            serial,
+        };
+        self.0.insert(way.relay, detour);
     }
 
-    /// The session's path through this relay is in doubt.
-    pub(crate) fn avoid(&mut self, relay: usize, now: Instant) {
-        if !self.is_on(relay, now) {
-            self.failed(relay, now);
+    /// The session's path by this way is in doubt.
+    pub(crate) fn avoid(&mut self, way: &Way, now: Instant) {
+        if !self.is_on(way, now) {
+            self.failed(way, now);
         }
     }
 
@@ -203,21 +223,22 @@ impl Detours {
     }
 
     /// Whether it is not taken now.
-    pub(crate) fn is_on(&self, relay: usize, now: Instant) -> bool {
-        self.0.get(&relay).is_some_and(|it| now < it.until)
+    pub(crate) fn is_on(&self, way: &Way, now: Instant) -> bool {
+        let known = self.0.get(&way.relay);
+        known.is_some_and(|it| it.serial == way.link.serial() && now < it.until)
     }
 
     /// The first of the ways that is not to be left alone; where all are, the one for which that is over
     /// first.
     fn pick<'a>(&self, ways: &'a [Way], now: Instant) -> Option<&'a Way> {
-        let free = ways.iter().find(|way| !self.is_on(way.relay, now));
+        let free = ways.iter().find(|way| !self.is_on(way, now));
         let until = |way: &&Way| self.0.get(&way.relay).map(|it| it.until);
         free.or_else(|| ways.iter().min_by_key(until))
     }
 
     /// Whether one of the ways may be taken at once.
     pub(crate) fn any_free(&self, ways: &[Way], now: Instant) -> bool {
-        ways.iter().any(|way| !self.is_on(way.relay, now))
+        ways.iter().any(|way| !self.is_on(way, now))
     }
 
     /// When the next detour is over.

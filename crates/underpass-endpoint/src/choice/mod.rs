@@ -4,28 +4,23 @@
 //! changes nothing: a relay is left for a better one when that is clearly better, has been for a while,
 //! and the last change is some time ago. One that is gone is left at once.
 
+mod half;
 mod roster;
 mod telling;
 mod vary;
+mod words;
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
 use underpass_proto::Time;
 
+use half::Half;
+pub use half::Measured;
 pub use roster::{Roster, RosterSettings};
 pub(crate) use telling::Telling;
 pub use vary::Vary;
 
-/// After so many seconds a measurement has moved the smoothed one by most of the difference.
-const SMOOTHED_OVER: f64 = 10.0;
-/// Of so many measurements the middle one counts: a single one tells nothing.
-const MIDDLE_OF: usize = 3;
-/// While a path is full its round trip is longer than the way is. It counts as longer when it is so many
-/// times as long,
-const FULL_FACTOR: f64 = 3.0;
-/// and by so many seconds.
-const FULL_AT_LEAST: f64 = 0.05;
 /// Part of a new outcome in the share of failures.
 const OUTCOME_PART: f64 = 0.2;
 /// A relay at which this share fails comes after all that work.
@@ -39,8 +34,6 @@ const FAR_FACTOR: f64 = 2.0;
 const FAR_AT_LEAST: f64 = 0.02;
 /// then the chosen relay is kept only for this part of the usual time.
 const FAR_SOONER: u32 = 3;
-/// What a path was seen to deliver so long ago, in seconds, tells nothing any more.
-const RATE_FORGOTTEN_AFTER: f64 = 300.0;
 /// Ranks are steps of this factor.
 const STEP: f64 = 1.25;
 
@@ -95,71 +88,6 @@ pub enum Side {
     Near,
     /// The peer's.
     Far,
-}
-
-/// One measurement of one side's path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Measured {
-    /// Round trip to the relay.
-    pub round_trip: Duration,
-    /// Bytes per second that a session which had more to send was seen to send by this path; 0 where that is
-    /// not known.
-    pub rate: u64,
-    /// Whether so much passed meanwhile that the round trip may be one of a queue.
-    pub full: bool,
-}
-
-/// What is known of one side of a relay.
-#[derive(Clone, Copy, Debug)]
-struct Half {
-    /// Seconds.
-    round_trip: f64,
-    /// The last ones as they were measured, in seconds.
-    recent: [f64; MIDDLE_OF],
-    /// Bytes per second that were seen last, and when.
-    rate: Option<(u64, Time)>,
-    at: Time,
-}
-
-impl Half {
-    fn first(now: Time, measured: Measured) -> Self {
-        let round_trip = measured.round_trip.as_secs_f64();
-        Self {
-            round_trip,
-            recent: [round_trip; MIDDLE_OF],
-            rate: (measured.rate > 0).then_some((measured.rate, now)),
-            at: now,
-        }
-    }
-
-    fn take_in(&mut self, now: Time, measured: Measured) {
-        let Measured {
-            round_trip,
-            rate,
-            full,
-        } = measured;
-        let part = 1.0 - (-now.since(self.at).as_secs_f64() / SMOOTHED_OVER).exp();
-        self.at = now;
-        // A path that was idle tells nothing of its rate.
-        if rate > 0 {
-            self.rate = Some((rate, now));
-        }
-        let new = round_trip.as_secs_f64();
-        let old = self.round_trip;
-        if full && new > old && new < (old * FULL_FACTOR).max(old + FULL_AT_LEAST) {
-            return;
-        }
-        self.recent.rotate_left(1);
-        self.recent[MIDDLE_OF - 1] = new;
-        let mut sorted = self.recent;
-        sorted.sort_by(f64::total_cmp);
-        self.round_trip += part * (sorted[MIDDLE_OF / 2] - old);
-    }
-
-    fn rate(&self, now: Time) -> Option<u64> {
-        let (rate, at) = self.rate?;
-        (now.since(at).as_secs_f64() <= RATE_FORGOTTEN_AFTER).then_some(rate)
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -422,14 +350,9 @@ impl Choice {
         let Some((better, since)) = self.better else {
             return;
         };
-        let ChoiceSettings { dwell, persist, .. } = self.settings;
-        // What has become far worse is left sooner.
-        let dwell = match self.far_nearer(now, better, chosen) {
-            true => dwell / FAR_SOONER,
-            false => dwell,
-        };
+        let dwell = self.dwell(now, better, chosen);
         let dwelt = self.since.is_none_or(|since| now.since(since) >= dwell);
-        if now.since(since) >= persist && dwelt {
+        if now.since(since) >= self.settings.persist && dwelt {
             self.take(now, Some(better));
         }
     }
@@ -500,6 +423,15 @@ impl Choice {
         }
     }
 
+    /// How long the chosen one is kept at least, although another one is better.
+    fn dwell(&self, now: Time, better: usize, chosen: usize) -> Duration {
+        let dwell = self.settings.dwell;
+        match self.far_nearer(now, better, chosen) {
+            true => dwell / FAR_SOONER,
+            false => dwell,
+        }
+    }
+
     /// Whether the way by `one` is shorter than that by `other` by far.
     fn far_nearer(&self, now: Time, one: usize, other: usize) -> bool {
         let (Some(one), Some(other)) = (self.together(now, one), self.together(now, other)) else {
@@ -531,58 +463,6 @@ impl Choice {
             failing: relay.failing(now),
             far_known: far.is_some(),
         })
-    }
-
-    fn words(&self, now: Time, at: usize) -> String {
-        let relay = &self.relays[at];
-        if relay.presence == Presence::Away {
-            return "not reached".into();
-        }
-        let Some(together) = self.together(now, at) else {
-            let in_use = if self.chosen == Some(at) {
-                "; in use"
-            } else {
-                ""
-            };
-            return format!("not measured yet{in_use}");
-        };
-        let to = if together.far_known {
-            "to the far end and back"
-        } else {
-            "to the relay and back"
-        };
-        let mut words = format!("{:.1} ms {to}", together.round_trip * 1e3);
-        if let Some(rate) = together.rate() {
-            words += &format!(", {rate} B/s");
-        }
-        if together.failing >= self.settings.error_margin {
-            words += &format!(", {:.0} % of attempts fail", together.failing * 1e2);
-        }
-        if relay.presence == Presence::Resting {
-            return words + " when it was last looked at; not attached to now";
-        }
-        match self.chosen {
-            Some(chosen) if chosen == at => words += "; in use",
-            Some(chosen) => words += &self.compared(now, at, chosen),
-            None => {}
-        }
-        words
-    }
-
-    /// Why another one than the chosen one is not chosen.
-    fn compared(&self, now: Time, at: usize, chosen: usize) -> String {
-        if self.clearly_better(now, at, chosen) {
-            let since = self.better.map_or(now, |(_, since)| since);
-            let ChoiceSettings { dwell, persist, .. } = self.settings;
-            let wait = persist.saturating_sub(now.since(since));
-            let dwelt = self.since.map_or(dwell, |since| now.since(since));
-            let wait = wait.max(dwell.saturating_sub(dwelt));
-            return format!("; better, taken in {} s if it stays so", wait.as_secs() + 1);
-        }
-        if self.clearly_better(now, chosen, at) || self.relays[at].failing(now) >= UNRELIABLE {
-            return "; worse than the one in use".into();
-        }
-        "; as good as the one in use".into()
     }
 }
 

@@ -192,7 +192,7 @@ fn one_that_comes_back_is_taken_after_a_while_only() {
     world.run(60, 0.1);
     world.choice.set_presence(world.now, 0, Presence::Away);
     world.choice.set_presence(world.now, 0, Presence::Alive);
-    assert_eq!(world.run(20, 0.1), Some(1));
+    assert_eq!(world.run(5, 0.1), Some(1));
     assert!(
         world.words(0).contains("; better, taken in "),
         "{}",
