@@ -8,9 +8,12 @@ use bytes::Bytes;
 use crate::sizing::{BodySize, SMALLEST_BODY};
 use crate::span::take_front;
 
-/// What bodies in flight should be able to carry, in bytes.
-const IN_FLIGHT_BYTES: usize = 2 * 1024 * 1024;
-/// At most so many times more bodies are in flight where the path limits their size.
+/// What bodies in flight should be able to carry, in bytes: all that the receiver keeps.
+const IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
+/// The largest body that is made. Larger ones would bring less than more of them at a time do: each
+/// takes longer to cross a connection that has just begun, and what lies behind it waits for that.
+const AMPLE_BODY: usize = 256 * 1024;
+/// At most so many times more bodies are in flight while they are small.
 pub const MORE_SMALL: usize = 3;
 
 /// One request body.
@@ -43,7 +46,7 @@ enum End {
 /// `None`, and post each one it returns until it is delivered or too large.
 #[derive(Debug)]
 pub struct Uplink {
-    /// Where bodies may be large.
+    /// Where bodies are large.
     max_in_flight: usize,
     /// How far a body may reach beyond the first byte that is not known to have arrived.
     ahead: u64,
@@ -64,14 +67,14 @@ pub struct Uplink {
 
 impl Uplink {
     /// Bodies of at most `largest_body` bytes, at most `max_in_flight` at a time (up to [`MORE_SMALL`]
-    /// times as many where the path limits their size), and no byte `ahead`
-    /// or more beyond the first that is not answered: the receiver would have no room for it.
+    /// times as many while they are small), and no byte `ahead` or more beyond the first that is not
+    /// answered: the receiver would have no room for it.
     #[must_use]
     pub fn new(largest_body: usize, max_in_flight: usize, ahead: u64) -> Self {
         Self {
             max_in_flight: max_in_flight.max(1),
             ahead,
-            size: BodySize::new(largest_body.max(SMALLEST_BODY)),
+            size: BodySize::new(largest_body.clamp(SMALLEST_BODY, AMPLE_BODY)),
             waiting: VecDeque::new(),
             waiting_len: 0,
             flushed: false,
@@ -108,10 +111,9 @@ impl Uplink {
         }
     }
 
-    /// What brings throughput is the bytes in flight: where bodies have to be small, there are more
-    /// of them.
+    /// What brings throughput is the bytes in flight: while bodies are small, there are more of them.
     fn most_in_flight(&self) -> usize {
-        let fitting = IN_FLIGHT_BYTES / self.size.largest().max(1);
+        let fitting = IN_FLIGHT_BYTES / self.size.now().max(1);
         fitting.clamp(self.max_in_flight, self.max_in_flight * MORE_SMALL)
     }
 
@@ -288,14 +290,34 @@ mod tests {
     #[test]
     fn full_bodies_go_side_by_side_up_to_the_limit_and_then_offers_stop() {
         let mut up = Uplink::new(1_000_000, 3, AHEAD);
-        let mut bulk = queue(10 * FIRST_BODY);
+        let mut bulk = queue(20 * FIRST_BODY);
         let mut posts = Vec::new();
         while up.offer(&mut bulk) > 0 {
             posts.extend(std::iter::from_fn(|| up.next_post()));
         }
-        assert_eq!(posts.len(), 3);
+        assert_eq!(posts.len(), 3 * MORE_SMALL);
         let left: usize = bulk.iter().map(Bytes::len).sum();
-        assert_eq!(left, 6 * FIRST_BODY, "three in flight, one gathered");
+        assert_eq!(left, 10 * FIRST_BODY, "nine in flight, one gathered");
+    }
+
+    /// However fast the path: what is in flight fills the receiver's room, in bodies that are not too large.
+    #[test]
+    fn the_fastest_path_gets_many_bodies_of_a_middling_size() {
+        let mut up = Uplink::new(1_000_000, 8, IN_FLIGHT_BYTES as u64);
+        let mut bulk = queue(64 << 20);
+        let mut flying = VecDeque::new();
+        for _ in 0..100 {
+            if let Some(post) = flying.pop_front() {
+                up.delivered(&post, FAST);
+            }
+            flying.extend(up.next_post());
+            while up.offer(&mut bulk) > 0 {
+                flying.extend(std::iter::from_fn(|| up.next_post()));
+            }
+        }
+        let lens: Vec<usize> = flying.iter().map(|post| post.len).collect();
+        assert!(lens.iter().all(|len| *len == AMPLE_BODY), "{lens:?}");
+        assert_eq!(lens.iter().sum::<usize>(), IN_FLIGHT_BYTES);
     }
 
     #[test]
