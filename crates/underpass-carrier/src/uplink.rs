@@ -13,6 +13,8 @@ const IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
 /// The largest body that is made. Larger ones would bring less than more of them at a time do: each
 /// takes longer to cross a connection that has just begun, and what lies behind it waits for that.
 const AMPLE_BODY: usize = 256 * 1024;
+/// A body that was cut so many times may have been cut for its size.
+const CUTS: u32 = 3;
 /// At most so many times more bodies are in flight while they are small.
 pub const MORE_SMALL: usize = 3;
 
@@ -42,7 +44,7 @@ enum End {
 /// one that is not full goes when the session has nothing more to add to it ([`Uplink::flush`]) and
 /// no more than half of what may be in flight are such bodies, and in any case when all before it is
 /// answered. Drive it so: after every [`Uplink::offer`], [`Uplink::flush`], [`Uplink::finish`],
-/// [`Uplink::delivered`] and [`Uplink::too_large`], call [`Uplink::next_post`] until it returns
+/// [`Uplink::delivered`], [`Uplink::cut`] and [`Uplink::too_large`], call [`Uplink::next_post`] until it returns
 /// `None`, and post each one it returns until it is delivered or too large.
 #[derive(Debug)]
 pub struct Uplink {
@@ -62,6 +64,8 @@ pub struct Uplink {
     /// Parts of refused bodies, by offset. The lowest goes first: what the receiver keeps behind a
     /// gap is bounded, so the gap must never wait for what lies behind it.
     again: BTreeMap<u64, Post>,
+    /// How many were delivered.
+    delivered: u64,
     end: End,
 }
 
@@ -82,6 +86,7 @@ impl Uplink {
             unanswered: BTreeMap::new(),
             in_flight: 0,
             again: BTreeMap::new(),
+            delivered: 0,
             end: End::Open,
         }
     }
@@ -167,6 +172,7 @@ impl Uplink {
     /// A post was answered after `took`: the relay has it.
     pub fn delivered(&mut self, post: &Post, took: Duration) {
         self.in_flight -= 1;
+        self.delivered += 1;
         self.unanswered.remove(&post.offset);
         self.size.delivered(post.len, took);
     }
@@ -175,10 +181,43 @@ impl Uplink {
     /// False if the path takes hardly anything: give up.
     #[must_use]
     pub fn too_large(&mut self, post: Post) -> bool {
-        self.in_flight -= 1;
-        if !self.size.refused(post.len) {
-            return false;
+        let useful = self.size.refused(post.len);
+        match useful {
+            true => self.halve(post),
+            false => self.in_flight -= 1,
         }
+        useful
+    }
+
+    /// How many bodies have been delivered.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether `post`, whose connections were cut `failures` times, should be cut in two, in case that
+    /// is for its size. `before` is what [`Uplink::deliveries`] was when it was posted first. Where
+    /// nothing passes it is the path: then only the body that all others wait for is tried smaller.
+    #[must_use]
+    pub fn is_cut_for_its_size(&self, post: &Post, failures: u32, before: u64) -> bool {
+        let first = self.unanswered.first_key_value();
+        let awaited = first.is_some_and(|(offset, _)| *offset == post.offset);
+        let passes = self.delivered > before;
+        let due = failures >= CUTS && passes || failures == CUTS && awaited;
+        due && self.size.may_be_too_large(post.len)
+    }
+
+    /// The path cut `post` again and again. It is cut in two, and bodies stay small for a while; true
+    /// if it is known now that they have to.
+    #[must_use]
+    pub fn cut(&mut self, post: Post) -> bool {
+        let known = self.size.cut(post.len);
+        self.halve(post);
+        known
+    }
+
+    fn halve(&mut self, post: Post) {
+        self.in_flight -= 1;
         let Post {
             offset,
             end,
@@ -203,7 +242,6 @@ impl Uplink {
             self.unanswered.insert(post.offset, false);
             self.again.insert(post.offset, post);
         }
-        true
     }
 
     /// The largest body that the path is known or hoped to take, in bytes.
@@ -334,6 +372,36 @@ mod tests {
         assert_eq!(up.size.now(), 2500);
         assert!(up.too_large(a));
         assert!(!up.too_large(b) || up.largest_body() >= SMALLEST_BODY);
+    }
+
+    #[test]
+    fn only_what_all_wait_for_is_halved_before_anything_passes() {
+        let mut up = Uplink::new(1_000_000, 4, AHEAD);
+        let mut bulk = queue(3 * FIRST_BODY);
+        let mut posts = Vec::new();
+        while up.offer(&mut bulk) > 0 {
+            posts.extend(std::iter::from_fn(|| up.next_post()));
+        }
+        let third = posts.remove(2);
+        let second = posts.remove(1);
+        let first = posts.remove(0);
+        assert!(!up.is_cut_for_its_size(&first, CUTS - 1, 0));
+        assert!(!up.is_cut_for_its_size(&second, CUTS, 0));
+        assert!(!up.is_cut_for_its_size(&second, 6, 0), "the path is dead");
+        assert!(up.is_cut_for_its_size(&first, CUTS, 0));
+        assert!(!up.cut(first), "it may still be the path");
+        let half = up.next_post().expect("half of the first");
+        assert_eq!((half.offset, half.len), (0, FIRST_BODY / 2));
+        up.delivered(&half, FAST);
+        assert!(up.is_cut_for_its_size(&second, CUTS, 0));
+        assert!(up.is_cut_for_its_size(&third, 6, 0));
+        assert!(!up.cut(second) && !up.cut(third));
+        let mut parts: Vec<Post> = std::iter::from_fn(|| up.next_post()).collect();
+        let part = parts.pop().expect("a half at least");
+        assert!(!up.cut(part));
+        let small = up.next_post().expect("a quarter");
+        assert_eq!(small.len, FIRST_BODY / 4);
+        assert!(!up.is_cut_for_its_size(&small, 6, 0), "small enough");
     }
 
     #[test]
