@@ -12,6 +12,8 @@
 //! | [`params`] | what the two ends of a session tell each other in the handshake |
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
+//! | [`authority`] | what a relay and its ticket authority say to each other |
 //! | [`code`] | the reasons that all of them give when something ends or is refused |
 //!
 //! `docs/protocol-wire.md` specifies them with byte-exact samples.
@@ -19,6 +21,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod authority;
 pub mod code;
 pub mod compress;
 pub mod control;
@@ -32,6 +35,7 @@ pub mod params;
 mod role;
 pub mod route;
 pub mod session;
+pub mod steer;
 pub mod ticket;
 mod time;
 pub mod varint;

@@ -1,5 +1,6 @@
 //! One file for each command, and what they share.
 
+pub mod authority;
 pub mod completions;
 pub mod connect;
 pub mod doctor;
@@ -10,6 +11,7 @@ pub mod nc;
 pub mod path;
 pub mod publish;
 pub mod relay;
+mod retarget;
 pub mod services;
 mod signals;
 pub mod status;

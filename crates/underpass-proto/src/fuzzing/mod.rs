@@ -9,9 +9,9 @@ mod session;
 
 use std::fmt::Debug;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
-use crate::Speaker;
+use crate::authority::{AuthorityMessage, Party};
 use crate::control::ControlDecoder;
 use crate::frame::{self, Frame, FrameType, Place};
 use crate::names::{self, DEFAULT_SUFFIX, ServiceName};
@@ -21,7 +21,9 @@ use crate::packet::{
 };
 use crate::params::Params;
 use crate::route::{self, RouteHeader};
+use crate::steer::Steer;
 use crate::wire::DecodeError;
+use crate::{Role, Speaker};
 pub use blocks::compress;
 pub use session::session;
 
@@ -35,8 +37,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record_header", record_header),
     ("route_header", route_header),
     ("control", control),
+    ("authority", authority),
     ("params", params),
     ("ticket", ticket),
+    ("steer", steer),
     ("names", names),
     ("compress", compress),
     ("session", session),
@@ -201,6 +205,37 @@ pub fn control(data: &[u8]) {
     }
 }
 
+/// A stream between a relay and its ticket authority; the lowest bit of the first byte says whose, the
+/// rest is the length of chunks.
+pub fn authority(data: &[u8]) {
+    let (steer, bytes) = steered(data);
+    let by = match steer & 1 {
+        0 => Party::Relay,
+        _ => Party::Authority,
+    };
+    let mut whole = BytesMut::from(&bytes[..]);
+    let mut parts = BytesMut::new();
+    let mut rest = bytes.chunks(usize::from(steer >> 1).max(1));
+    while let Ok(Some(message)) = AuthorityMessage::take(by, &mut whole) {
+        assert!(message.kind().allowed_in(by));
+        let mut framed = BytesMut::new();
+        message.put_framed(&mut framed);
+        let again = AuthorityMessage::take(by, &mut framed);
+        assert_eq!(again.as_ref().map(Option::as_ref), Ok(Some(&message)));
+        assert!(framed.is_empty());
+        let part = loop {
+            match AuthorityMessage::take(by, &mut parts) {
+                Ok(None) => {
+                    let more = rest.next().expect("the whole had one more message");
+                    parts.extend_from_slice(more);
+                }
+                other => break other,
+            }
+        };
+        assert_eq!(part, Ok(Some(message)));
+    }
+}
+
 /// Session parameters.
 pub fn params(data: &[u8]) {
     if let Ok(params) = Params::decode(Bytes::copy_from_slice(data)) {
@@ -210,6 +245,22 @@ pub fn params(data: &[u8]) {
             Params::encode,
             Params::decode,
         );
+    }
+}
+
+/// All that one end of a steering channel says; the lowest bit of the first byte says which end.
+pub fn steer(data: &[u8]) {
+    let (steer, bytes) = steered(data);
+    let role = if steer & 1 == 0 {
+        Role::Initiator
+    } else {
+        Role::Responder
+    };
+    if let Ok(message) = Steer::decode_whole(role, bytes) {
+        assert!(message.kind().allowed_in(role));
+        round_trip(&message, message.encoded_len(), Steer::encode, |bytes| {
+            Steer::decode_whole(role, bytes)
+        });
     }
 }
 
