@@ -21,4 +21,4 @@ pub use connect::Connector;
 pub use home::Home;
 pub use publish::Publisher;
 pub use standing::{Reach, RequestError, Standing, StandingError};
-pub use standings::Standings;
+pub use standings::{Seen, Standings};

@@ -1,12 +1,13 @@
 //! Standing with several relays of one group at once.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use underpass_endpoint::choice::ChoiceSettings;
-use underpass_endpoint::{AttachError, Fleet};
+use underpass_endpoint::{AttachError, Attachment, Fleet, FleetSettings};
 use underpass_proto::control::Resolved;
 use underpass_seal::StaticKey;
 
@@ -18,7 +19,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A relay that has not answered within this is not waited for where another one can be asked.
 const ASK_NEXT: Duration = Duration::from_secs(3);
 
-type Known = watch::Sender<Vec<Option<Standing>>>;
+/// Between looks whether something still passes through a relay that is to be left.
+const LEAVE_LOOK: Duration = Duration::from_secs(1);
+
+/// The standing with each relay, where there is one; each with a number that no other had.
+type Known = watch::Sender<Vec<Option<(u64, Standing)>>>;
+
+/// Which standings [`Standings::joined`] has told of.
+#[derive(Debug, Default)]
+pub struct Seen(HashSet<u64>);
 
 /// The standing with each of an agent's relays. Clones are the same ones.
 #[derive(Clone)]
@@ -44,12 +53,12 @@ impl From<Standing> for Standings {
     fn from(standing: Standing) -> Self {
         let attachment = standing.attachment();
         let names = [attachment.status().relay];
-        let fleet = Fleet::new(&names, attachment.sessions(), ChoiceSettings::default());
+        let fleet = Fleet::new(&names, attachment.sessions(), FleetSettings::default());
         fleet.put(0, attachment.clone());
         Self {
             inner: Arc::new(Inner {
                 fleet,
-                known: Arc::new(watch::Sender::new(vec![Some(standing)])),
+                known: Arc::new(watch::Sender::new(vec![Some((0, standing))])),
                 _joining: Mutex::default(),
             }),
         }
@@ -57,18 +66,19 @@ impl From<Standing> for Standings {
 }
 
 impl Standings {
-    /// Attaches to all of these relays, the first one preferred where nothing tells them apart; done once
-    /// one of them is attached to. Those that cannot be reached now are tried again for as long as this
-    /// lasts.
+    /// Attaches to these relays, or to those of them that `settings` want, the first one preferred where nothing
+    /// tells them apart; done once one of them is attached to. Those that cannot be reached now are tried again
+    /// for as long as this lasts.
     ///
     /// # Errors
     /// None of them is of use; what the first one's trouble is.
     pub async fn attach(
         reaches: Vec<Reach>,
         identity: Arc<StaticKey>,
+        settings: FleetSettings,
     ) -> Result<Self, StandingError> {
         let names: Vec<String> = reaches.iter().map(|it| it.relay.to_string()).collect();
-        let fleet = Fleet::new(&names, Default::default(), ChoiceSettings::default());
+        let fleet = Fleet::new(&names, Default::default(), settings);
         let known = Arc::new(watch::Sender::new(vec![None; reaches.len()]));
         let (tell, mut told) = mpsc::channel(reaches.len().max(1));
         let mut joining = JoinSet::new();
@@ -117,10 +127,10 @@ impl Standings {
     #[must_use]
     pub fn best(&self) -> (usize, Standing) {
         let known = self.inner.known.borrow();
-        let order = self.inner.fleet.in_order();
+        let order = self.inner.fleet.in_order(None);
         let in_order = order.iter().map(|(relay, _)| *relay);
         let mut all = in_order.chain(0..known.len());
-        let found = all.find_map(|relay| Some((relay, known[relay].clone()?)));
+        let found = all.find_map(|relay| Some((relay, known[relay].clone()?.1)));
         found.expect("standings begin with one at least")
     }
 
@@ -128,24 +138,25 @@ impl Standings {
     #[must_use]
     pub fn all(&self) -> Vec<(usize, Standing)> {
         let known = self.inner.known.borrow();
-        let order = self.inner.fleet.in_order().into_iter();
-        let all = order.filter_map(|(relay, _)| Some((relay, known[relay].clone()?)));
+        let order = self.inner.fleet.in_order(None).into_iter();
+        let all = order.filter_map(|(relay, _)| Some((relay, known[relay].clone()?.1)));
         all.collect()
     }
 
-    /// Waits for the next one that is not in `seen` yet, and puts it there. Cancel safe.
-    pub async fn joined(&self, seen: &mut Vec<usize>) -> Standing {
+    /// Waits for the next one that has not been told of yet: `seen` remembers those that were. Cancel safe.
+    pub async fn joined(&self, seen: &mut Seen) -> Standing {
         let mut known = self.inner.known.subscribe();
-        let is_new = |known: &Vec<Option<Standing>>| {
-            (0..known.len()).find(|relay| known[*relay].is_some() && !seen.contains(relay))
+        let is_new = |known: &Vec<Option<(u64, Standing)>>| {
+            let mut there = known.iter().flatten();
+            there.find(|(number, _)| !seen.0.contains(number)).cloned()
         };
         let found = match known.wait_for(|known| is_new(known).is_some()).await {
-            Ok(known) => is_new(&known).and_then(|relay| Some((relay, known[relay].clone()?))),
+            Ok(known) => is_new(&known),
             Err(_) => None,
         };
         match found {
-            Some((relay, standing)) => {
-                seen.push(relay);
+            Some((number, standing)) => {
+                seen.0.insert(number);
                 standing
             }
             // Nobody is left who could join.
@@ -179,6 +190,8 @@ impl Standings {
     }
 }
 
+type Tell = mpsc::Sender<(usize, Result<(), StandingError>)>;
+
 /// Attaches to one of the relays.
 struct Joins {
     relay: usize,
@@ -189,42 +202,70 @@ struct Joins {
     beside_others: bool,
 }
 
+/// What an attempt to attach came to.
+enum Joined {
+    /// It is attached to.
+    Yes(Attachment),
+    /// It may be a little later.
+    NotYet,
+    /// It will not be.
+    Never,
+}
+
 impl Joins {
-    /// Tries until it is attached to or that is no use; says through `tell` what the first attempt came to.
-    async fn run(self, tell: mpsc::Sender<(usize, Result<(), StandingError>)>) {
+    /// Keeps it attached to whenever it is wanted; says through `tell` what the first attempt came to.
+    async fn run(self, tell: Tell) {
         let mut tell = Some(tell);
         let mut pause = FIRST_PAUSE;
         loop {
-            let outcome = self.attempt().await;
-            let again = outcome
-                .as_ref()
-                .err()
-                .map(|error| error.code().retry_helps());
-            // Where there is but one, whoever asked says why.
-            if let Err(error) = &outcome
-                && self.beside_others
-            {
-                tracing::warn!("{}: {error}", self.reach.relay);
+            self.fleet.wanted(self.relay, true).await;
+            match self.attempt(&mut tell).await {
+                Joined::Yes(attachment) => {
+                    pause = FIRST_PAUSE;
+                    tokio::select! {
+                        () = self.leave() => {}
+                        _ = attachment.ended() => return,
+                    }
+                }
+                Joined::NotYet => {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.fleet.wanted(self.relay, false) => {}
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Joined::Never => return,
             }
-            if again == Some(false)
-                && let Err(error) = &outcome
-            {
-                let (code, text) = (error.code().number(), error.to_string());
-                let why = AttachError::Refused { code, text };
-                self.fleet.give_up(self.relay, why);
-            }
-            if let Some(tell) = tell.take() {
-                let _ = tell.send((self.relay, outcome)).await;
-            }
-            if again != Some(true) {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    async fn attempt(&self) -> Result<(), StandingError> {
+    async fn attempt(&self, tell: &mut Option<Tell>) -> Joined {
+        let outcome = self.attach().await;
+        let joined = match &outcome {
+            Ok(attachment) => Joined::Yes(attachment.clone()),
+            Err(error) => {
+                // Where there is but one, whoever asked says why.
+                if self.beside_others {
+                    tracing::warn!("{}: {error}", self.reach.relay);
+                }
+                match error.code().retry_helps() {
+                    true => Joined::NotYet,
+                    false => {
+                        let (code, text) = (error.code().number(), error.to_string());
+                        let why = AttachError::Refused { code, text };
+                        self.fleet.give_up(self.relay, why);
+                        Joined::Never
+                    }
+                }
+            }
+        };
+        if let Some(tell) = tell.take() {
+            let _ = tell.send((self.relay, outcome.map(drop))).await;
+        }
+        joined
+    }
+
+    async fn attach(&self) -> Result<Attachment, StandingError> {
         let identity = Arc::clone(&self.identity);
         let attaching = Standing::attach_with(&self.reach, identity, self.fleet.sessions());
         let (standing, identity) = attaching.await?;
@@ -234,10 +275,29 @@ impl Joins {
             let relay = self.reach.relay.to_string();
             return Err(StandingError::NotEnrolled { relay });
         }
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let relay = self.relay;
         self.known
-            .send_modify(|known| known[relay] = Some(standing));
-        self.fleet.put(relay, attachment);
-        Ok(())
+            .send_modify(|known| known[relay] = Some((number, standing)));
+        self.fleet.put(relay, attachment.clone());
+        Ok(attachment)
+    }
+
+    /// Lets it rest once that is wanted and nothing passes through it any more.
+    async fn leave(&self) {
+        loop {
+            self.fleet.wanted(self.relay, false).await;
+            let relay = self.relay;
+            if self.fleet.rest(relay, || self.forget()).await {
+                return;
+            }
+            tokio::time::sleep(LEAVE_LOOK).await;
+        }
+    }
+
+    /// Nobody is to ask for anything there.
+    fn forget(&self) {
+        self.known.send_modify(|known| known[self.relay] = None);
     }
 }

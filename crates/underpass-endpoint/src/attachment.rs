@@ -274,6 +274,20 @@ impl Attachment {
         }
     }
 
+    /// Whether the other one is the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether something passes through it: a session from end to end, or a channel to a service that the
+    /// relay reaches itself.
+    pub(crate) fn is_used(&self) -> bool {
+        let link = self.present_link();
+        let carries = link.is_some_and(|link| self.inner.routes.any_on(&link));
+        // One channel is that of requests.
+        carries || self.session().status().channels > 1
+    }
+
     /// The end-to-end sessions that may pass through it.
     #[must_use]
     pub fn sessions(&self) -> Sessions {

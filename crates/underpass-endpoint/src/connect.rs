@@ -170,7 +170,7 @@ pub(crate) async fn connect(
                 if way.attachment.is_replaced(way.link.serial()) {
                     continue;
                 }
-                detours.failed(way.relay, Instant::now());
+                detours.failed(&way, Instant::now());
                 if !detours.any_free(&ways.usable(), Instant::now()) {
                     wait.sleep().await;
                 }
@@ -219,10 +219,12 @@ async fn connect_by(
     route.send(&finish);
     let tickets = route.tickets.clone();
     let session = route.into_leg(leg, |port| Session::new(core, leg, port));
-    session.set_label(format!("session with {service}"));
+    let label = format!("session with {service}");
+    let ways = ways.follow(&session, &label);
+    session.set_label(label);
     inner.routes.sessions.remember(&session);
     let kept = Kept {
-        ways: ways.clone(),
+        ways,
         session: session.clone(),
         service: service.to_owned(),
         tickets,
@@ -379,7 +381,7 @@ impl Kept {
                     None => return,
                     // Another relay is asked first.
                     Some(WantsLeg::Suspect(_)) if self.ways.another_relay(&way) => {
-                        detours.avoid(way.relay, Instant::now());
+                        detours.avoid(&way, Instant::now());
                     }
                     Some(_) => {}
                 },
@@ -391,7 +393,10 @@ impl Kept {
                 Err(error) => return self.session.close(error.code(), &error.to_string()),
             };
             self.session.waits(WaitsFor::FarEnd, "", None);
-            let reason = match self.attempt(&next, &mut patience, &mut unknown).await {
+            let reason = match self
+                .attempt(&next, &detours, &mut patience, &mut unknown)
+                .await
+            {
                 Attempt::Carries => {
                     self.ways.outcome(&next, true);
                     detours.worked(next.relay);
@@ -408,7 +413,7 @@ impl Kept {
             if reason.is_none() {
                 self.ways.outcome(&next, false);
             }
-            detours.failed(next.relay, Instant::now());
+            detours.failed(&next, Instant::now());
             if detours.any_free(&self.ways.usable(), Instant::now()) {
                 continue;
             }
@@ -422,7 +427,13 @@ impl Kept {
     }
 
     /// Tries to resume by a way. `unknown` counts refusals in a row that say that nobody knows the session.
-    async fn attempt(&self, way: &Way, patience: &mut Patience, unknown: &mut u32) -> Attempt {
+    async fn attempt(
+        &self,
+        way: &Way,
+        detours: &Detours,
+        patience: &mut Patience,
+        unknown: &mut u32,
+    ) -> Attempt {
         let Way {
             attachment, link, ..
         } = way;
@@ -434,8 +445,14 @@ impl Kept {
         let (routes, keep_s) = (&attachment.inner.routes, attachment.keep_s());
         let port = routes.resume(link, &self.service, keep_s, session, &self.tickets);
         let active = tokio::select! {
+            biased;
             active = tokio::time::timeout(limit, session.leg_active(port.id())) => active == Ok(true),
             () = attachment.link_replaced(link.serial()) => false,
+            // The best relay can be reached again: nobody waits for another one meanwhile.
+            () = self.ways.better_than(way, detours) => {
+                session.leg_lost(port.id());
+                return Attempt::Again;
+            }
             never = ask_meanwhile(link) => match never {},
         };
         if active {

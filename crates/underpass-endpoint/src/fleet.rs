@@ -1,40 +1,90 @@
 //! An agent's standing with several relays of one group at once: whichever of them is best carries its
 //! sessions, and when one dies they go on through the next.
 
+mod follow;
+mod watch;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::watch::{Receiver, Sender};
+use underpass_proto::Time;
 use underpass_proto::code::Code;
+use underpass_proto::packet::SessionId;
 
 use crate::attachment::{AttachError, AttachStatus, Attachment};
-use crate::choice::{Choice, ChoiceSettings, Measured, Ranked, Side};
+use crate::choice::{Choice, ChoiceSettings, Presence, Ranked, Roster, RosterSettings};
 use crate::clock;
 use crate::connect::{ConnectError, PeerTrust};
 use crate::session::Session;
 use crate::sessions::Sessions;
 use crate::ways::Ways;
+use follow::Followed;
 
-/// How often the path to each relay is looked at.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// A path on which nothing has passed is measured once in so many looks.
-const ASK_AT: u32 = 5;
 /// The longest that an end waits until the peers of all sessions know of it.
 const PART_LIMIT: Duration = Duration::from_secs(2);
 
+/// How relays are used.
+#[derive(Clone, Debug, Default)]
+pub struct FleetSettings {
+    /// When one is left for another.
+    pub choice: ChoiceSettings,
+    /// To which of them there are attachments; to all where it is not given, as publishers need it.
+    pub roster: Option<RosterSettings>,
+    /// A session goes over to another relay that is as good after this time on average; never for that
+    /// reason alone where it is not given.
+    pub vary: Option<Duration>,
+}
+
 struct Member {
     name: String,
+    /// The fingerprint of its key, once it was attached to.
+    key: Option<[u8; 32]>,
     attachment: Option<Attachment>,
     /// Why it ended, if it did.
     ended: Option<AttachError>,
 }
 
+struct State {
+    members: Vec<Member>,
+    /// What is best without regard to any peer.
+    choice: Choice,
+    roster: Option<Roster>,
+    /// The sessions that this agent began, with what is best for each.
+    followed: HashMap<SessionId, Followed>,
+}
+
+impl State {
+    /// Does the same to the choice of the agent and to that of each session.
+    fn for_each_choice(&mut self, change: impl Fn(&mut Choice)) {
+        change(&mut self.choice);
+        for followed in self.followed.values_mut() {
+            change(&mut followed.choice);
+        }
+    }
+
+    fn choice_of(&self, session: Option<SessionId>) -> &Choice {
+        let followed = session.and_then(|id| self.followed.get(&id));
+        followed.map_or(&self.choice, |followed| &followed.choice)
+    }
+
+    /// What is chosen for whom.
+    fn chosen(&self) -> Vec<(Option<SessionId>, Option<usize>)> {
+        let sessions = self.followed.iter();
+        let sessions = sessions.map(|(id, followed)| (Some(*id), followed.choice.chosen()));
+        let mut chosen: Vec<_> = sessions.collect();
+        chosen.push((None, self.choice.chosen()));
+        chosen
+    }
+}
+
 struct Inner {
     sessions: Sessions,
-    members: Mutex<Vec<Member>>,
-    choice: Mutex<Choice>,
+    settings: FleetSettings,
+    state: Mutex<State>,
     /// Counts what happened to members and their order.
-    changes: watch::Sender<u64>,
+    changes: Sender<u64>,
 }
 
 /// Attachments of one agent to several relays; clones are the same ones.
@@ -58,34 +108,58 @@ pub struct MemberStatus {
 
 impl std::fmt::Debug for Fleet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let members = self.members();
-        let names = members.iter().map(|member| &member.name);
+        let state = self.lock();
+        let names = state.members.iter().map(|member| &member.name);
         f.debug_list().entries(names).finish()
     }
 }
 
 impl Fleet {
     /// With relays of these names, none of them attached to yet. `sessions` are what the attachments
-    /// will share.
+    /// will share. Must be called on a runtime.
     #[must_use]
-    pub fn new(names: &[String], sessions: Sessions, settings: ChoiceSettings) -> Self {
-        let mut choice = Choice::new(settings);
-        let members = names.iter().map(|name| {
-            choice.add();
-            Member {
-                name: name.clone(),
-                attachment: None,
-                ended: None,
-            }
-        });
-        Self {
+    pub fn new(names: &[String], sessions: Sessions, settings: FleetSettings) -> Self {
+        let state = State {
+            members: Vec::new(),
+            choice: Choice::new(settings.choice.clone()),
+            roster: settings.roster.clone().map(Roster::new),
+            followed: HashMap::new(),
+        };
+        let fleet = Self {
             inner: Arc::new(Inner {
-                members: Mutex::new(members.collect()),
-                choice: Mutex::new(choice),
+                state: Mutex::new(state),
+                settings,
                 sessions,
-                changes: watch::Sender::new(0),
+                changes: Sender::new(0),
             }),
+        };
+        for name in names {
+            fleet.add(name);
         }
+        tokio::spawn(watch::review(Arc::downgrade(&fleet.inner)));
+        fleet
+    }
+
+    /// One more relay; gives its number.
+    pub fn add(&self, name: &str) -> usize {
+        let now = clock::now();
+        let mut state = self.lock();
+        state.members.push(Member {
+            name: name.to_owned(),
+            key: None,
+            attachment: None,
+            ended: None,
+        });
+        if let Some(roster) = &mut state.roster {
+            roster.add(now);
+        }
+        state.for_each_choice(|choice| {
+            choice.add();
+        });
+        let relay = state.members.len() - 1;
+        drop(state);
+        self.changed();
+        relay
     }
 
     /// What its attachments share.
@@ -94,34 +168,70 @@ impl Fleet {
         self.inner.sessions.clone()
     }
 
+    /// Waits until the relay of this number is to be attached to, or to be left alone. Cancel safe.
+    pub async fn wanted(&self, relay: usize, wanted: bool) {
+        let is = || {
+            let state = self.lock();
+            let roster = state.roster.as_ref();
+            roster.is_none_or(|roster| roster.is_wanted(relay))
+        };
+        let mut changes = self.changes();
+        while {
+            changes.mark_unchanged();
+            is() != wanted
+        } {
+            // The sender lives as long as this fleet.
+            let _ = changes.changed().await;
+        }
+    }
+
     /// The relay of this number is attached to, with the sessions of this fleet. Must be called on a
     /// runtime.
     pub fn put(&self, relay: usize, attachment: Attachment) {
         {
-            let mut members = self.members();
-            if members.len() > 1 {
-                attachment
-                    .inner
-                    .routes
-                    .name_relay(members[relay].name.clone());
+            let mut state = self.lock();
+            let several = state.members.len() > 1;
+            let member = &mut state.members[relay];
+            if several {
+                attachment.inner.routes.name_relay(member.name.clone());
             }
-            members[relay].attachment = Some(attachment.clone());
-            members[relay].ended = None;
+            member.key = Some(*attachment.relay_key().fingerprint().as_bytes());
+            member.attachment = Some(attachment.clone());
+            member.ended = None;
         }
-        self.set_alive(relay, attachment.present_link().is_some());
-        tokio::spawn(watch_member(self.clone(), relay, attachment));
+        self.set_presence(relay, watch::presence(&attachment));
+        tokio::spawn(watch::member(self.clone(), relay, attachment));
     }
 
     /// The relay of this number will not be attached to.
     pub fn give_up(&self, relay: usize, why: AttachError) {
-        self.members()[relay].ended = Some(why);
+        self.lock().members[relay].ended = Some(why);
         self.changed();
+    }
+
+    /// Ends the attachment of this number for a while, if nothing passes through it; `before` is called before
+    /// it ends. False if something does.
+    pub async fn rest(&self, relay: usize, before: impl FnOnce()) -> bool {
+        let attachment = {
+            let mut state = self.lock();
+            let member = &mut state.members[relay];
+            if member.attachment.as_ref().is_some_and(Attachment::is_used) {
+                return false;
+            }
+            member.attachment.take()
+        };
+        before();
+        self.set_presence(relay, Presence::Resting);
+        if let Some(attachment) = attachment {
+            attachment.leave().await;
+        }
+        true
     }
 
     /// The attachment of this number, once there is one.
     #[must_use]
     pub fn attachment(&self, relay: usize) -> Option<Attachment> {
-        self.members()[relay].attachment.clone()
+        self.lock().members[relay].attachment.clone()
     }
 
     /// Makes an end-to-end session with the publisher of a service, through the best relay where it is
@@ -134,20 +244,22 @@ impl Fleet {
         service: &str,
         trust: &dyn PeerTrust,
     ) -> Result<Session, ConnectError> {
-        crate::connect::connect(&Ways::Fleet(self.clone()), service, trust).await
+        crate::connect::connect(&Ways::Fleet(self.clone(), None), service, trust).await
     }
 
-    /// All relays, the one in use first, those that cannot be used last.
+    /// All relays, the one in use first, those that cannot be used last: without regard to any peer, or for a
+    /// session that this agent began.
     #[must_use]
-    pub fn status(&self) -> Vec<MemberStatus> {
-        let ranking = self.choice().ranking(clock::now());
-        let members = self.members();
+    pub fn status(&self, session: Option<SessionId>) -> Vec<MemberStatus> {
+        let state = self.lock();
+        let ranking = state.choice_of(session).ranking(clock::now());
         let status = ranking.into_iter().map(|ranked| {
             let Member {
                 name,
+                key: _,
                 attachment,
                 ended,
-            } = &members[ranked.relay];
+            } = &state.members[ranked.relay];
             MemberStatus {
                 name: name.clone(),
                 attachment: attachment.as_ref().map(Attachment::status),
@@ -175,32 +287,29 @@ impl Fleet {
     /// few seconds at the most.
     pub async fn detach(&self) {
         // While all relays are there, so that every peer hears of it.
-        let parting = self
-            .inner
-            .sessions
-            .part(Code::GoingAway, "the agent stopped");
+        let sessions = &self.inner.sessions;
+        let parting = sessions.part(Code::GoingAway, "the agent stopped");
         let _ = tokio::time::timeout(PART_LIMIT, parting).await;
         let attachments: Vec<Attachment> = {
-            let members = self.members();
-            let attached = members
-                .iter()
-                .filter_map(|member| member.attachment.clone());
-            attached.collect()
+            let state = self.lock();
+            let members = state.members.iter();
+            members
+                .filter_map(|member| member.attachment.clone())
+                .collect()
         };
         futures_util::future::join_all(attachments.iter().map(Attachment::leave)).await;
     }
 
-    /// Attachments that have not ended, by the numbers of their relays, the best first.
+    /// Attachments that have not ended, by the numbers of their relays, the best first: without regard to any
+    /// peer, or for a session that this agent began.
     #[must_use]
-    pub fn in_order(&self) -> Vec<(usize, Attachment)> {
-        let ranking = self.choice().ranking(clock::now());
-        let members = self.members();
+    pub fn in_order(&self, session: Option<SessionId>) -> Vec<(usize, Attachment)> {
+        let state = self.lock();
+        let ranking = state.choice_of(session).ranking(clock::now());
         let attached = ranking.into_iter().filter_map(|ranked| {
-            let member = &members[ranked.relay];
-            let attachment = member
-                .attachment
-                .as_ref()
-                .filter(|_| member.ended.is_none())?;
+            let member = &state.members[ranked.relay];
+            let attachment = member.attachment.as_ref();
+            let attachment = attachment.filter(|_| member.ended.is_none())?;
             Some((ranked.relay, attachment.clone()))
         });
         attached.collect()
@@ -208,12 +317,14 @@ impl Fleet {
 
     /// Something was tried through a relay.
     pub(crate) fn outcome(&self, relay: usize, worked: bool) {
-        self.decide(|choice| choice.outcome(clock::now(), relay, worked));
+        self.decide(|state, now| {
+            state.for_each_choice(|choice| choice.outcome(now, relay, worked));
+        });
     }
 
     /// Why there will be no way any more, if so: no relay is left that may be attached to.
     pub(crate) fn end(&self) -> Option<AttachError> {
-        let members = self.members();
+        let members = &self.lock().members;
         let is_attached = |member: &Member| member.attachment.is_some();
         let goes_on = |member: &Member| member.ended.is_none();
         // Whoever was shut out at one relay is out at all of the group: what was never reached is not
@@ -229,100 +340,53 @@ impl Fleet {
     }
 
     /// Tells that members, or their order, may be others.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> Receiver<u64> {
         self.inner.changes.subscribe()
     }
 
-    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
-        self.inner
-            .members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn choice(&self) -> MutexGuard<'_, Choice> {
-        self.inner
-            .choice
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let state = self.inner.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn changed(&self) {
         self.inner.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Changes the choice, and says so where it chose another one.
-    fn decide(&self, change: impl FnOnce(&mut Choice)) {
-        let (before, after) = {
-            let mut choice = self.choice();
-            let before = choice.chosen();
-            change(&mut choice);
-            (before, choice.chosen())
-        };
-        if before == after {
-            return;
-        }
-        if let Some(chosen) = after {
-            tracing::info!("the relay to use is {}", self.members()[chosen].name);
-        }
-        self.changed();
-    }
-
-    fn set_alive(&self, relay: usize, alive: bool) {
-        self.decide(|choice| choice.set_alive(clock::now(), relay, alive));
-        self.changed();
-    }
-
-    /// Takes in what the attachment's own session has measured.
-    fn measure(&self, relay: usize, attachment: &Attachment) {
-        let now = clock::now();
-        let round_trip = attachment.session().status().rtt;
-        self.decide(|choice| match round_trip {
-            Some(round_trip) => {
-                // The hop carries next to nothing of its own, and so tells nothing of the rate.
-                let measured = Measured {
-                    round_trip,
-                    rate: 0,
-                };
-                choice.measured(now, relay, Side::Near, measured);
+    /// Changes what is known, and says so where that changes what is chosen.
+    fn decide<T>(&self, change: impl FnOnce(&mut State, Time) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.chosen();
+        let outcome = change(&mut state, clock::now());
+        let after = state.chosen();
+        for (session, chosen) in &after {
+            if !before.contains(&(*session, *chosen))
+                && let Some(chosen) = *chosen
+            {
+                state.log_choice(*session, chosen);
             }
-            None => choice.handle_timeout(now),
+        }
+        drop(state);
+        if before != after {
+            self.changed();
+        }
+        outcome
+    }
+
+    fn set_presence(&self, relay: usize, presence: Presence) {
+        self.decide(|state, now| {
+            state.for_each_choice(|choice| choice.set_presence(now, relay, presence));
         });
+        self.changed();
     }
 }
 
-/// Tells the fleet how one of its attachments is, until that ends.
-async fn watch_member(fleet: Fleet, relay: usize, attachment: Attachment) {
-    let mut links = attachment.links();
-    let mut looking = tokio::time::interval(LOOK_AFTER);
-    looking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut looks = 0;
-    let mut was_alive = None;
-    loop {
-        let alive = attachment.present_link().is_some();
-        if was_alive.replace(alive) != Some(alive) {
-            fleet.set_alive(relay, alive);
-        }
-        tokio::select! {
-            biased;
-            ended = attachment.ended() => {
-                fleet.members()[relay].ended = Some(ended);
-                return fleet.set_alive(relay, false);
-            }
-            // Also where one link took the place of another: sessions go over to it.
-            _ = links.changed() => fleet.changed(),
-            _ = looking.tick() => {
-                looks += 1;
-                match attachment.present_link() {
-                    Some(link) => {
-                        if looks % ASK_AT == 0 {
-                            link.ask();
-                        }
-                        fleet.measure(relay, &attachment);
-                    }
-                    None => fleet.decide(|choice| choice.handle_timeout(clock::now())),
-                }
-            }
+impl State {
+    fn log_choice(&self, session: Option<SessionId>, chosen: usize) {
+        let name = &self.members[chosen].name;
+        match session.and_then(|id| self.followed.get(&id)) {
+            Some(followed) => tracing::info!("the relay for {} is {name}", followed.label),
+            None => tracing::debug!("the best relay without regard to any peer is {name}"),
         }
     }
 }

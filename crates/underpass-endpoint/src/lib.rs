@@ -36,7 +36,7 @@ pub use attachment::{AttachError, AttachSettings, AttachStatus, Attachment};
 pub use channel::{Channel, ChannelError, ChannelReader, ChannelWriter};
 pub use connect::{ConnectError, PeerTrust};
 pub use control::{Control, ControlError};
-pub use fleet::{Fleet, MemberStatus};
+pub use fleet::{Fleet, FleetSettings, MemberStatus};
 pub use link::{Link, LinkEnd, RouteSource, Router, SourceId};
 pub use outgoing::Outgoing;
 pub use routes::PeerInfo;

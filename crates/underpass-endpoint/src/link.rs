@@ -149,6 +149,8 @@ pub struct Link {
     writer: Arc<WriterSignal>,
     /// When a byte passed last, in either direction, in microseconds of the process's clock.
     last_byte: AtomicU64,
+    /// Bytes of packets that passed, in both directions.
+    passed: AtomicU64,
     ended: Mutex<Option<LinkEnd>>,
     /// How long nothing had passed when the carrier ended by itself.
     cut_after: OnceLock<Duration>,
@@ -265,6 +267,7 @@ impl Link {
             router,
             writer: port.writer.clone(),
             last_byte: AtomicU64::new(clock::now().as_micros()),
+            passed: AtomicU64::new(0),
             ended: Mutex::new(None),
             cut_after: OnceLock::new(),
             ended_signal: Notify::new(),
@@ -397,9 +400,15 @@ impl Link {
         self.cut_after.get().copied()
     }
 
-    fn byte_passed(&self) {
+    /// Bytes of packets that passed, in both directions.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    fn bytes_passed(&self, count: usize) {
         let now = clock::now().as_micros();
         self.last_byte.store(now, Ordering::Relaxed);
+        self.passed.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     fn end(&self, end: LinkEnd) {
@@ -547,7 +556,7 @@ async fn read(link: &Arc<Link>, source: &mut dyn Source, decoder: &mut PacketDec
         };
         match received {
             Some(Ok(chunk)) => {
-                link.byte_passed();
+                link.bytes_passed(chunk.len());
                 decoder.push(chunk);
             }
             Some(Err(error)) => return error.into(),
@@ -609,11 +618,12 @@ async fn write(link: &Arc<Link>, sink: &mut dyn Sink) -> LinkEnd {
             }
             continue;
         }
+        let before = out.len();
         if let Err(error) = poll_fn(|cx| sink.poll_send(cx, &mut out.queue)).await {
             return error.into();
         }
-        link.byte_passed();
         out.recount();
+        link.bytes_passed(before.saturating_sub(out.len()));
     }
 }
 

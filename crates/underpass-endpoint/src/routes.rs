@@ -669,6 +669,10 @@ impl LegPort for RouteLeg {
         }
     }
 
+    fn through(&self) -> Option<&str> {
+        self.relay.as_deref()
+    }
+
     fn wake(&self) {
         if let Some(bound) = self.bound.get()
             && !self.paused.load(Ordering::Acquire)

@@ -1,6 +1,6 @@
 //! A session as tasks use it: the pure state machine behind a lock, its events turned into wake-ups.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use underpass_proto::code::Code;
-use underpass_proto::frame::{ChannelId, ChannelKind, Class, Encoding};
+use underpass_proto::frame::{ChannelId, ChannelKind, Class, Encoding, Hop};
 use underpass_proto::packet::{Packet, SessionId};
 use underpass_proto::session::{self as core, Closed, Event, LegError, LegId, OpenError};
 use underpass_proto::{Role, Time};
@@ -45,6 +45,10 @@ pub(crate) trait LegPort: Send + Sync {
     fn carried_by(&self) -> String {
         String::new()
     }
+    /// The name of the relay that it passes through, where there are several.
+    fn through(&self) -> Option<&str> {
+        None
+    }
     /// There may be packets to pull.
     fn wake(&self);
     /// The leg carries the session from now on. Called with the session locked.
@@ -55,6 +59,9 @@ pub(crate) trait LegPort: Send + Sync {
     /// or the session ends: send what was pulled, then end it.
     fn done(&self, replaced: bool);
 }
+
+/// Paths that a peer may tell of at once; nobody has so many relays.
+const MOST_HOPS: usize = 64;
 
 /// What wakes the tasks of one channel.
 #[derive(Default)]
@@ -86,6 +93,8 @@ pub(crate) struct State {
     /// The leg that is late with an answer, until somebody was told.
     late: Option<LegId>,
     suspect: Option<LegId>,
+    /// What the peer told of its paths and nobody has asked for yet, by the keys of the relays.
+    hops: BTreeMap<[u8; 32], Hop>,
     /// How its path came to be where it is.
     story: Story,
     /// What it is called in the log; not logged without.
@@ -176,6 +185,7 @@ impl Session {
             active: None,
             late: None,
             suspect: None,
+            hops: BTreeMap::new(),
             armed: None,
         };
         let inner = Arc::new(Inner {
@@ -332,6 +342,12 @@ impl Session {
                 service,
             } => self.redial(state, channel, offset, service),
             Event::ChannelsAvailable => self.inner.changed.notify_waiters(),
+            Event::Hop(hop) => {
+                if state.hops.len() < MOST_HOPS || state.hops.contains_key(&hop.relay) {
+                    state.hops.insert(hop.relay, hop);
+                    self.inner.changed.notify_waiters();
+                }
+            }
             Event::Closed(closed) => {
                 state.closed = Some(closed);
                 state.channels.values_mut().for_each(Wakers::wake_all);
@@ -509,6 +525,40 @@ impl Session {
     pub async fn parted(&self) {
         self.wait(|state| state.core.is_closed().then_some(()))
             .await;
+    }
+
+    /// Tells the peer how a path of ours is.
+    pub(crate) fn tell_of_hop(&self, hop: Hop) {
+        self.with(|state, _| state.core.tell_of_hop(hop));
+    }
+
+    /// What the peer tells of its paths, one after the other; `None` once the session has ended. Cancel safe.
+    pub(crate) async fn told_of_hop(&self) -> Option<Hop> {
+        self.wait(|state| match state.hops.pop_first() {
+            Some((_, hop)) => Some(Some(hop)),
+            None => state.closed.as_ref().map(|_| None),
+        })
+        .await
+    }
+
+    /// How many round trips were measured on the present leg, and the last one.
+    pub(crate) fn last_round_trip(&self) -> Option<(u64, Duration)> {
+        self.with_core(core::Session::last_rtt)
+    }
+
+    /// Whether the leg that carries it does not answer.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        let state = self.lock();
+        state.suspect.is_some() && state.suspect == state.active
+    }
+
+    /// Where it has more to send than its path carries, and there are several relays: the name of the one that it
+    /// passes through, and the bytes per second that the path was seen to deliver.
+    pub(crate) fn full_rate(&self) -> Option<(String, u64)> {
+        let state = self.lock();
+        let through = state.legs.get(&state.active?)?.through()?;
+        let rate = state.core.full_rate().filter(|rate| *rate > 0)?;
+        Some((through.to_owned(), rate))
     }
 
     /// Whether it ended.

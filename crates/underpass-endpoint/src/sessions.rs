@@ -56,6 +56,11 @@ impl Sessions {
         });
     }
 
+    /// Those that others opened to this agent.
+    pub(crate) fn opened_by_others(&self) -> Vec<Session> {
+        lock(&self.resumable).values().cloned().collect()
+    }
+
     /// The sessions in either direction that are not over.
     pub(crate) fn living(&self) -> Vec<Session> {
         lock(&self.living).values().cloned().collect()

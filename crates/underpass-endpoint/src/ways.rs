@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use underpass_proto::packet::SessionId;
 
 use crate::attachment::{AttachError, Attachment};
 use crate::fleet::Fleet;
 use crate::link::Link;
+use crate::session::Session;
 
 /// A relay through which a session was not carried is left alone for so long at first, where there are
 /// others; then twice as long each time.
@@ -30,8 +32,8 @@ pub(crate) struct Way {
 pub(crate) enum Ways {
     /// By one relay.
     One(Attachment),
-    /// By several.
-    Fleet(Fleet),
+    /// By several; for which session, once there is one.
+    Fleet(Fleet, Option<SessionId>),
 }
 
 /// Tells that ways may have come or gone.
@@ -72,6 +74,17 @@ impl Changes {
 }
 
 impl Ways {
+    /// The same ways for a session that there is by now: what is best for it depends on its peer too.
+    pub(crate) fn follow(&self, session: &Session, label: &str) -> Self {
+        match self {
+            Ways::One(attachment) => Ways::One(attachment.clone()),
+            Ways::Fleet(fleet, _) => {
+                fleet.follow(session, label.to_owned());
+                Ways::Fleet(fleet.clone(), Some(session.id()))
+            }
+        }
+    }
+
     /// Those that can be used now, the best first.
     pub(crate) fn usable(&self) -> Vec<Way> {
         let way = |relay: usize, attachment: Attachment| {
@@ -84,8 +97,8 @@ impl Ways {
         };
         match self {
             Ways::One(attachment) => way(0, attachment.clone()).into_iter().collect(),
-            Ways::Fleet(fleet) => {
-                let members = fleet.in_order().into_iter();
+            Ways::Fleet(fleet, session) => {
+                let members = fleet.in_order(*session).into_iter();
                 members
                     .filter_map(|(relay, attachment)| way(relay, attachment))
                     .collect()
@@ -96,14 +109,14 @@ impl Ways {
     fn end(&self) -> Option<AttachError> {
         match self {
             Ways::One(attachment) => attachment.end(),
-            Ways::Fleet(fleet) => fleet.end(),
+            Ways::Fleet(fleet, _) => fleet.end(),
         }
     }
 
     fn changes(&self) -> Changes {
         match self {
             Ways::One(attachment) => Changes::One(attachment.links(), attachment.ends()),
-            Ways::Fleet(fleet) => Changes::Fleet(fleet.changes()),
+            Ways::Fleet(fleet, _) => Changes::Fleet(fleet.changes()),
         }
     }
 
@@ -169,7 +182,7 @@ impl Ways {
 
     /// Something was tried by a way.
     pub(crate) fn outcome(&self, way: &Way, worked: bool) {
-        if let Ways::Fleet(fleet) = self {
+        if let Ways::Fleet(fleet, _) = self {
             fleet.outcome(way.relay, worked);
         }
     }
@@ -188,21 +201,29 @@ pub(crate) struct Detours(HashMap<usize, Detour>);
 struct Detour {
     until: Instant,
     pause: Duration,
+    /// Of the link by which it failed: another link to the same relay is another way.
+    serial: u64,
 }
 
 impl Detours {
-    /// The session was not carried through this relay.
-    pub(crate) fn failed(&mut self, relay: usize, now: Instant) {
-        let known = self.0.get(&relay);
+    /// The session was not carried by this way.
+    pub(crate) fn failed(&mut self, way: &Way, now: Instant) {
+        let known = self.0.get(&way.relay);
         let pause = known.map_or(FIRST_DETOUR, |it| (it.pause * 2).min(LONGEST_DETOUR));
         let until = now + pause;
-        self.0.insert(relay, Detour { until, pause });
+        let serial = way.link.serial();
+        let detour = Detour {
+            until,
+            pause,
+            serial,
+        };
+        self.0.insert(way.relay, detour);
     }
 
-    /// The session's path through this relay is in doubt.
-    pub(crate) fn avoid(&mut self, relay: usize, now: Instant) {
-        if !self.is_on(relay, now) {
-            self.failed(relay, now);
+    /// The session's path by this way is in doubt.
+    pub(crate) fn avoid(&mut self, way: &Way, now: Instant) {
+        if !self.is_on(way, now) {
+            self.failed(way, now);
         }
     }
 
@@ -212,21 +233,22 @@ impl Detours {
     }
 
     /// Whether it is not taken now.
-    fn is_on(&self, relay: usize, now: Instant) -> bool {
-        self.0.get(&relay).is_some_and(|it| now < it.until)
+    fn is_on(&self, way: &Way, now: Instant) -> bool {
+        let known = self.0.get(&way.relay);
+        known.is_some_and(|it| it.serial == way.link.serial() && now < it.until)
     }
 
     /// The first of the ways that is not to be left alone; where all are, the one for which that is over
     /// first.
     fn pick<'a>(&self, ways: &'a [Way], now: Instant) -> Option<&'a Way> {
-        let free = ways.iter().find(|way| !self.is_on(way.relay, now));
+        let free = ways.iter().find(|way| !self.is_on(way, now));
         let until = |way: &&Way| self.0.get(&way.relay).map(|it| it.until);
         free.or_else(|| ways.iter().min_by_key(until))
     }
 
     /// Whether one of the ways may be taken at once.
     pub(crate) fn any_free(&self, ways: &[Way], now: Instant) -> bool {
-        ways.iter().any(|way| !self.is_on(way.relay, now))
+        ways.iter().any(|way| !self.is_on(way, now))
     }
 
     /// When the next detour is over.

@@ -203,7 +203,7 @@ impl Connector {
         let session = fleet.connect(service, &self.inner.trust).await?;
         tracing::info!("connected to {service}");
         let peer = key.fingerprint();
-        let entry = SessionEntry::outbound(service, peer, session.clone());
+        let entry = SessionEntry::outbound(service, peer, session.clone(), fleet.clone());
         *kept = Some((session.clone(), self.inner.board.show_session(entry)));
         tokio::spawn(tell_end(service.clone(), session.clone()));
         Ok(session)

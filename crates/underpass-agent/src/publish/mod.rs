@@ -16,7 +16,7 @@ use underpass_proto::Code;
 use underpass_seal::Fingerprint;
 
 use crate::standing::{RequestError, Standing};
-use crate::standings::Standings;
+use crate::standings::{Seen, Standings};
 use crate::status::Board;
 use serve::Catalogue;
 
@@ -198,7 +198,7 @@ impl Publisher {
     /// Registers with every relay that is attached to, and again whenever one has forgotten this machine,
     /// until that is no use any more.
     pub async fn keep(&self) -> PublishEnd {
-        let mut seen = Vec::new();
+        let mut seen = Seen::default();
         let mut keeping = FuturesUnordered::new();
         let mut refused = None;
         loop {

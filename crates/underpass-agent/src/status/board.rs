@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use underpass_endpoint::{PeerInfo, Session};
+use underpass_endpoint::{Fleet, PeerInfo, Session};
 use underpass_seal::Fingerprint;
 
 use super::{AgentReport, EntryReport, SessionReport};
@@ -37,6 +37,8 @@ pub struct SessionEntry {
     user: Option<String>,
     peer: Fingerprint,
     session: Session,
+    /// What finds its paths, where it was made from here.
+    fleet: Option<Fleet>,
 }
 
 impl SessionEntry {
@@ -48,17 +50,19 @@ impl SessionEntry {
             user: Some(peer.user.clone()),
             peer: peer.machine.fingerprint(),
             session,
+            fleet: None,
         }
     }
 
-    /// One made from here.
+    /// One made from here, whose paths `fleet` finds.
     #[must_use]
-    pub fn outbound(service: &str, peer: Fingerprint, session: Session) -> Self {
+    pub fn outbound(service: &str, peer: Fingerprint, session: Session, fleet: Fleet) -> Self {
         Self {
             service: service.to_owned(),
             user: None,
             peer,
             session,
+            fleet: Some(fleet),
         }
     }
 
@@ -68,8 +72,10 @@ impl SessionEntry {
             user,
             peer,
             session,
+            fleet,
         } = self;
         let status = session.status();
+        let relays = fleet.as_ref().map(|fleet| fleet.status(Some(session.id())));
         SessionReport {
             service: service.clone(),
             user: user.clone(),
@@ -82,6 +88,7 @@ impl SessionEntry {
             unacknowledged: status.unacknowledged,
             unread: status.unread,
             path: (&status.told).into(),
+            relays: relays.iter().flatten().map(Into::into).collect(),
         }
     }
 }
@@ -151,7 +158,8 @@ impl Board {
             let sessions: Vec<_> = content.sessions.values().cloned().collect();
             (content.standings.clone(), content.entries.clone(), sessions)
         };
-        let members = standings.map(|it| it.fleet().status()).unwrap_or_default();
+        let members = standings.map(|it| it.fleet().status(None));
+        let members = members.unwrap_or_default();
         AgentReport {
             pid: std::process::id(),
             command: self.inner.command.to_owned(),

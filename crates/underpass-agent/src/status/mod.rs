@@ -7,6 +7,7 @@ mod steer;
 
 use serde::{Deserialize, Serialize};
 use underpass_carrier::ladder::{RungState, RungStory};
+use underpass_endpoint::choice::Presence;
 use underpass_endpoint::story::Told;
 use underpass_endpoint::{AttachStatus, MemberStatus};
 
@@ -70,7 +71,7 @@ impl From<&MemberStatus> for RankReport {
         Self {
             url: name.clone(),
             chosen: ranked.chosen,
-            reached: ranked.alive,
+            reached: ranked.presence == Presence::Alive,
             why: match ended {
                 Some(ended) => format!("given up: {ended}"),
                 None => ranked.words.clone(),
@@ -242,6 +243,9 @@ pub struct SessionReport {
     /// Its story.
     #[serde(default)]
     pub path: PathReport,
+    /// The relays in the order in which they are best for it, where it was made from here.
+    #[serde(default)]
+    pub relays: Vec<RankReport>,
 }
 
 impl From<&AttachStatus> for RelayReport {

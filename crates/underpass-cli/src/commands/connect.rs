@@ -45,7 +45,7 @@ impl Connect {
         let stop = stop_asked()?;
         let board = Board::new("connect");
         let EnrolledAtAll { standings, first } = tokio::select! {
-            enrolled = context.enrolled_at_all() => enrolled?,
+            enrolled = context.enrolled_at_all(false) => enrolled?,
             () = stop_asked()? => return Ok(()),
         };
         board.show_standings(standings.clone());

@@ -23,9 +23,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use underpass_agent::home::{KnownRelay, TlsCheck};
-use underpass_agent::{Home, Reach, Standing, Standings};
+use underpass_agent::{Home, Reach, Seen, Standing, Standings};
 use underpass_carrier::{ClientSettings, RelayUrl, TlsTrust};
-use underpass_endpoint::AscentSettings;
+use underpass_endpoint::choice::RosterSettings;
+use underpass_endpoint::{AscentSettings, FleetSettings};
 use underpass_proto::Code;
 use underpass_proto::control::{Control as Message, Identity};
 use underpass_proto::session::Config;
@@ -241,14 +242,21 @@ impl Context {
         Err(first.expect("none was returned, so one has failed"))
     }
 
-    /// Attaches to all relays that were asked for, of which one at least must be there and know us.
-    pub async fn enrolled_at_all(&self) -> Result<EnrolledAtAll, Failure> {
+    /// Attaches to the relays that were asked for, of which one at least must be there and know us: to all of them
+    /// where others are to find us there, else to the best.
+    pub async fn enrolled_at_all(&self, be_found: bool) -> Result<EnrolledAtAll, Failure> {
         let known = self.known_relays()?;
         let identity = Arc::new(self.home.machine_key()?);
         let reaches = known.iter().map(|known| self.reach_known(known));
         let reaches = reaches.collect::<Result<Vec<_>, _>>()?;
         let first = known.into_iter().next().expect("there is at least one");
-        match Standings::attach(reaches, identity).await {
+        let vary = self.settings.vary_path.0;
+        let settings = FleetSettings {
+            roster: (!be_found).then(RosterSettings::default),
+            vary: (!vary.is_zero()).then_some(vary),
+            ..FleetSettings::default()
+        };
+        match Standings::attach(reaches, identity, settings).await {
             Ok(standings) => Ok(EnrolledAtAll { standings, first }),
             Err(error) => Err(errors::of_standing(&error, &first.url)),
         }
@@ -257,7 +265,7 @@ impl Context {
 
 /// Logs what the relays say unasked, for as long as the program runs.
 pub async fn log_notices(standings: Standings) {
-    let mut seen = Vec::new();
+    let mut seen = Seen::default();
     loop {
         let standing = standings.joined(&mut seen).await;
         tokio::spawn(log_notices_of(standing));

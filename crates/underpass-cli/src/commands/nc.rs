@@ -40,7 +40,7 @@ impl Nc {
         let stop = stop_or_hang_up()?;
         let board = Board::new("nc");
         let EnrolledAtAll { standings, first } = tokio::select! {
-            enrolled = context.enrolled_at_all() => enrolled?,
+            enrolled = context.enrolled_at_all(false) => enrolled?,
             () = stop_or_hang_up()? => return Err(self.cut_short()),
         };
         board.show_standings(standings.clone());

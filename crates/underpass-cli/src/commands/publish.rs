@@ -53,7 +53,7 @@ impl Publish {
         let stop = stop_asked()?;
         let board = Board::new("publish");
         let EnrolledAtAll { standings, first } = tokio::select! {
-            enrolled = context.enrolled_at_all() => enrolled?,
+            enrolled = context.enrolled_at_all(true) => enrolled?,
             () = stop_asked()? => return Ok(()),
         };
         board.show_standings(standings.clone());

@@ -243,7 +243,11 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
                 .iter()
                 .map(|entry| format!("  {} at {}", entry.service, entry.address)),
         );
-        lines.extend(agent.sessions.iter().map(session_story));
+        for session in &agent.sessions {
+            lines.push(session_story(session));
+            let relays = ranking(&session.relays);
+            lines.extend(relays.iter().map(|line| format!("  {line}")));
+        }
     }
     if agents.is_empty() {
         lines.push("\nno agent is running for this home".to_owned());
@@ -426,6 +430,7 @@ mod tests {
                 words: "no path for 3.0 s, waiting for the far end, no drops".into(),
                 ..PathReport::default()
             },
+            relays: Vec::new(),
         };
         let story = session_story(&session);
         let (first, second) = story.split_once('\n').unwrap();

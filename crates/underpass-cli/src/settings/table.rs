@@ -100,6 +100,8 @@ settings! {
     tls: TlsMode = "auto", OnLogin "CHECK";
     #[doc = "How long a session is kept while no path leads to its peer"]
     keep: Span = "10m", Path "TIME";
+    #[doc = "Where there are several relays that are as good as each other: after this time on average, at irregular intervals, go over to another one of them; 0s: never"]
+    vary_path: Span = "0s", OnSession "TIME";
     #[doc = "The priority of connections: interactive, normal or bulk"]
     class: Priority = "normal", OnSession "CLASS";
     #[doc = "How long to try to connect to a published service's host"]

@@ -4,13 +4,23 @@
 //! changes nothing: a relay is left for a better one when that is clearly better, has been for a while,
 //! and the last change is some time ago. One that is gone is left at once.
 
+mod half;
+mod roster;
+mod telling;
+mod vary;
+mod words;
+
 use std::cmp::Reverse;
 use std::time::Duration;
 
 use underpass_proto::Time;
 
-/// Part of a new measurement in the smoothed one.
-const NEW_PART: f64 = 0.1;
+use half::Half;
+pub use half::Measured;
+pub use roster::{Roster, RosterSettings};
+pub(crate) use telling::Telling;
+pub use vary::Vary;
+
 /// Part of a new outcome in the share of failures.
 const OUTCOME_PART: f64 = 0.2;
 /// A relay at which this share fails comes after all that work.
@@ -19,6 +29,11 @@ const UNRELIABLE: f64 = 0.5;
 const FORGOTTEN_BY_HALF: f64 = 60.0;
 /// What nobody feels, in seconds of a round trip.
 const UNFELT: f64 = 0.005;
+/// A round trip this many times as long, and longer by this many seconds, is far worse:
+const FAR_FACTOR: f64 = 2.0;
+const FAR_AT_LEAST: f64 = 0.02;
+/// then the chosen relay is kept only for this part of the usual time.
+const FAR_SOONER: u32 = 3;
 /// Ranks are steps of this factor.
 const STEP: f64 = 1.25;
 
@@ -31,6 +46,8 @@ pub struct ChoiceSettings {
     pub persist: Duration,
     /// What was measured longer ago counts no more.
     pub stale_after: Duration,
+    /// The same for our path to a relay that is only looked at from time to time.
+    pub resting_stale_after: Duration,
     /// By what part the round trip must be shorter to be clearly so.
     pub latency_margin: f64,
     /// How many times as fast another one must be to be clearly so.
@@ -45,11 +62,23 @@ impl Default for ChoiceSettings {
             dwell: Duration::from_secs(30),
             persist: Duration::from_secs(5),
             stale_after: Duration::from_secs(60),
+            resting_stale_after: Duration::from_secs(1800),
             latency_margin: 0.2,
             rate_factor: 1.5,
             error_margin: 0.15,
         }
     }
+}
+
+/// Whether a relay can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// At once.
+    Alive,
+    /// It is not attached to, because others are.
+    Resting,
+    /// It is not reached.
+    Away,
 }
 
 /// Whose path to the relay was measured.
@@ -61,27 +90,9 @@ pub enum Side {
     Far,
 }
 
-/// One measurement of one side's path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Measured {
-    /// Round trip to the relay.
-    pub round_trip: Duration,
-    /// Bytes per second that the path was seen to deliver; 0 where that is not known.
-    pub rate: u64,
-}
-
-/// What is known of one side of a relay.
-#[derive(Clone, Copy, Debug)]
-struct Half {
-    /// Seconds.
-    round_trip: f64,
-    rate: u64,
-    at: Time,
-}
-
 #[derive(Clone, Debug)]
 struct Relay {
-    alive: bool,
+    presence: Presence,
     near: Option<Half>,
     far: Option<Half>,
     /// Share of attempts that failed lately, and when that was so.
@@ -89,6 +100,10 @@ struct Relay {
 }
 
 impl Relay {
+    fn is_alive(&self) -> bool {
+        self.presence == Presence::Alive
+    }
+
     /// The share of attempts that fail, as far as that is still known.
     fn failing(&self, now: Time) -> f64 {
         let (failing, at) = self.failing;
@@ -101,9 +116,26 @@ impl Relay {
 struct Together {
     /// Seconds.
     round_trip: f64,
-    rate: Option<u64>,
+    /// What we can send, and what the peer can.
+    rates: [Option<u64>; 2],
     failing: f64,
     far_known: bool,
+}
+
+impl Together {
+    /// What is known of the slower direction.
+    fn rate(&self) -> Option<u64> {
+        self.rates.into_iter().flatten().min()
+    }
+
+    /// Whether it is so many times as fast as another one in a direction, as far as both are known.
+    fn is_faster(&self, other: &Self, factor: f64) -> bool {
+        let mut directions = self.rates.into_iter().zip(other.rates);
+        directions.any(|rates| match rates {
+            (Some(one), Some(other)) => one as f64 > other as f64 * factor,
+            _ => false,
+        })
+    }
 }
 
 /// A relay's place, with the reason.
@@ -114,7 +146,7 @@ pub struct Ranked {
     /// Whether it is the chosen one.
     pub chosen: bool,
     /// Whether it can be used at all.
-    pub alive: bool,
+    pub presence: Presence,
     /// Why it has this place, in words.
     pub words: String,
 }
@@ -125,8 +157,8 @@ pub struct Choice {
     settings: ChoiceSettings,
     relays: Vec<Relay>,
     chosen: Option<usize>,
-    /// Since when it has been chosen.
-    since: Time,
+    /// Since when it has been chosen; none where it may be left at any time.
+    since: Option<Time>,
     /// One that is clearly better, and since when.
     better: Option<(usize, Time)>,
 }
@@ -139,7 +171,7 @@ impl Choice {
             settings,
             relays: Vec::new(),
             chosen: None,
-            since: Time::ZERO,
+            since: None,
             better: None,
         }
     }
@@ -148,7 +180,7 @@ impl Choice {
     /// first comes first.
     pub fn add(&mut self) -> usize {
         self.relays.push(Relay {
-            alive: false,
+            presence: Presence::Away,
             near: None,
             far: None,
             failing: (0.0, Time::ZERO),
@@ -156,14 +188,26 @@ impl Choice {
         self.relays.len() - 1
     }
 
+    /// The same relays for a session with a peer of whose paths nothing is known yet. What is learnt of
+    /// them may change the choice at once.
+    #[must_use]
+    pub fn for_session(&self) -> Self {
+        let mut new = self.clone();
+        new.since = None;
+        for relay in &mut new.relays {
+            relay.far = None;
+        }
+        new
+    }
+
     /// Whether a relay can be used just now.
-    pub fn set_alive(&mut self, now: Time, relay: usize, alive: bool) {
+    pub fn set_presence(&mut self, now: Time, relay: usize, presence: Presence) {
         let relay = &mut self.relays[relay];
-        if relay.alive && !alive {
+        if relay.is_alive() && presence == Presence::Away {
             // The path that comes after it may be another one.
             relay.near = None;
         }
-        relay.alive = alive;
+        relay.presence = presence;
         self.decide(now);
     }
 
@@ -174,26 +218,20 @@ impl Choice {
             Side::Near => &mut relay.near,
             Side::Far => &mut relay.far,
         };
-        let new = measured.round_trip.as_secs_f64();
-        let old = half.filter(|half| now.since(half.at) <= self.settings.stale_after);
-        let (round_trip, rate) = match old {
-            None => (new, measured.rate),
-            Some(old) => {
-                let smoothed = old.round_trip + NEW_PART * (new - old.round_trip);
-                // A path that was idle tells nothing of its rate.
-                let rate = if measured.rate == 0 {
-                    old.rate
-                } else {
-                    measured.rate
-                };
-                (smoothed, rate)
+        match half {
+            Some(half) if now.since(half.at) <= self.settings.stale_after => {
+                half.take_in(now, measured);
             }
-        };
-        *half = Some(Half {
-            round_trip,
-            rate,
-            at: now,
-        });
+            _ => *half = Some(Half::first(now, measured)),
+        }
+        self.decide(now);
+    }
+
+    /// A session that had more to send was seen to send so many bytes per second through a relay.
+    pub fn delivered(&mut self, now: Time, relay: usize, rate: u64) {
+        if let Some(near) = &mut self.relays[relay].near {
+            near.rate = Some((rate, now));
+        }
         self.decide(now);
     }
 
@@ -217,23 +255,84 @@ impl Choice {
         self.decide(now);
     }
 
+    /// Whether a relay can be used.
+    #[must_use]
+    pub fn presence(&self, relay: usize) -> Presence {
+        self.relays[relay].presence
+    }
+
+    /// Whether enough is known of a relay to compare it with others.
+    #[must_use]
+    pub fn is_measured(&self, now: Time, relay: usize) -> bool {
+        self.together(now, relay).is_some()
+    }
+
+    /// The round trip of our own path to a relay.
+    #[must_use]
+    pub fn round_trip(&self, now: Time, relay: usize) -> Option<Duration> {
+        let near = self.fresh(now, self.relays[relay].near)?;
+        Some(Duration::from_secs_f64(near.round_trip))
+    }
+
+    /// So many relays to use: the chosen one, then the next best. One that rests is among them where there is
+    /// none else, or where it is clearly better than the last.
+    #[must_use]
+    pub fn first(&self, now: Time, count: usize) -> Vec<usize> {
+        let mut order = self.order(now);
+        order.retain(|at| self.relays[*at].presence != Presence::Away);
+        let others = order.split_off(count.min(order.len()));
+        if let Some(last) = order.last_mut().filter(|last| self.chosen != Some(**last)) {
+            let better = others
+                .into_iter()
+                .find(|at| self.clearly_better(now, *at, *last));
+            *last = better.unwrap_or(*last);
+        }
+        order
+    }
+
+    /// Goes over to a relay that is as good, if it is. For those who want to vary the path.
+    pub fn go_over(&mut self, now: Time, relay: usize) {
+        if self.equals(now).contains(&relay) {
+            self.take(now, Some(relay));
+        }
+    }
+
+    /// The relays that are as good as the chosen one, without it.
+    #[must_use]
+    pub fn equals(&self, now: Time) -> Vec<usize> {
+        let Some(chosen) = self.chosen else {
+            return Vec::new();
+        };
+        let others = (0..self.relays.len()).filter(|at| *at != chosen);
+        let is_equal = |at: &usize| {
+            self.is_usable(now, *at)
+                && self.together(now, *at).is_some()
+                && !self.clearly_better(now, chosen, *at)
+        };
+        others.filter(is_equal).collect()
+    }
+
     /// All relays, the chosen one first, then the next best, those that cannot be used last.
     #[must_use]
     pub fn ranking(&self, now: Time) -> Vec<Ranked> {
-        let mut order: Vec<usize> = (0..self.relays.len()).collect();
-        order.sort_by_key(|at| (self.chosen != Some(*at), self.rank(now, *at)));
-        let ranked = order.into_iter().map(|relay| Ranked {
+        let ranked = self.order(now).into_iter().map(|relay| Ranked {
             relay,
             chosen: self.chosen == Some(relay),
-            alive: self.relays[relay].alive,
+            presence: self.relays[relay].presence,
             words: self.words(now, relay),
         });
         ranked.collect()
     }
 
+    fn order(&self, now: Time) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.relays.len()).collect();
+        order.sort_by_key(|at| (self.chosen != Some(*at), self.rank(now, *at)));
+        order
+    }
+
     fn decide(&mut self, now: Time) {
         let best = (0..self.relays.len())
-            .filter(|at| self.relays[*at].alive)
+            .filter(|at| self.relays[*at].is_alive())
             .min_by_key(|at| self.rank(now, *at));
         let Some(chosen) = self.chosen.filter(|at| self.is_usable(now, *at)) else {
             if best != self.chosen {
@@ -251,15 +350,16 @@ impl Choice {
         let Some((better, since)) = self.better else {
             return;
         };
-        let ChoiceSettings { dwell, persist, .. } = self.settings;
-        if now.since(since) >= persist && now.since(self.since) >= dwell {
+        let dwell = self.dwell(now, better, chosen);
+        let dwelt = self.since.is_none_or(|since| now.since(since) >= dwell);
+        if now.since(since) >= self.settings.persist && dwelt {
             self.take(now, Some(better));
         }
     }
 
     fn take(&mut self, now: Time, relay: Option<usize>) {
         self.chosen = relay;
-        self.since = now;
+        self.since = Some(now);
         self.better = None;
     }
 
@@ -267,23 +367,33 @@ impl Choice {
     fn is_usable(&self, now: Time, at: usize) -> bool {
         let fails = |relay: &Relay| relay.failing(now) >= UNRELIABLE;
         let relay = &self.relays[at];
-        relay.alive && (!fails(relay) || self.relays.iter().all(|it| !it.alive || fails(it)))
+        relay.is_alive()
+            && (!fails(relay) || self.relays.iter().all(|it| !it.is_alive() || fails(it)))
     }
 
     /// The lower the better; equal for what nobody feels.
-    fn rank(&self, now: Time, at: usize) -> (bool, bool, bool, u64, Reverse<u64>, u64, usize) {
+    fn rank(&self, now: Time, at: usize) -> (Presence, bool, bool, u64, Reverse<u64>, u64, usize) {
         let relay = &self.relays[at];
         let unreliable = relay.failing(now) >= UNRELIABLE;
         let Some(together) = self.together(now, at) else {
-            return (!relay.alive, unreliable, true, 0, Reverse(0), 0, at);
+            return (relay.presence, unreliable, true, 0, Reverse(0), 0, at);
         };
         let latency = steps(together.round_trip / UNFELT + 1.0);
-        let rate = Reverse(together.rate.map_or(0, |rate| steps(rate as f64 + 1.0)));
+        let rate = Reverse(together.rate().map_or(0, |rate| steps(rate as f64 + 1.0)));
         let failing = (together.failing / self.settings.error_margin) as u64;
-        (!relay.alive, unreliable, false, latency, rate, failing, at)
+        (
+            relay.presence,
+            unreliable,
+            false,
+            latency,
+            rate,
+            failing,
+            at,
+        )
     }
 
-    fn clearly_better(&self, now: Time, one: usize, other: usize) -> bool {
+    /// Whether `one` is so much better than `other` that it is worth a move.
+    pub(super) fn clearly_better(&self, now: Time, one: usize, other: usize) -> bool {
         if one == other {
             return false;
         }
@@ -302,13 +412,33 @@ impl Choice {
         if faster(one.round_trip, other.round_trip) || faster(other.round_trip, one.round_trip) {
             return one.round_trip < other.round_trip;
         }
-        if let (Some(a), Some(b)) = (one.rate, other.rate) {
-            let (a, b) = (a as f64, b as f64);
-            if a > b * rate_factor || b > a * rate_factor {
-                return a > b;
-            }
+        match (
+            one.is_faster(&other, rate_factor),
+            other.is_faster(&one, rate_factor),
+        ) {
+            (true, false) => true,
+            (false, true) => false,
+            // Neither, or each in another direction.
+            _ => one.failing + error_margin < other.failing,
         }
-        one.failing + error_margin < other.failing
+    }
+
+    /// How long the chosen one is kept at least, although another one is better.
+    fn dwell(&self, now: Time, better: usize, chosen: usize) -> Duration {
+        let dwell = self.settings.dwell;
+        match self.far_nearer(now, better, chosen) {
+            true => dwell / FAR_SOONER,
+            false => dwell,
+        }
+    }
+
+    /// Whether the way by `one` is shorter than that by `other` by far.
+    fn far_nearer(&self, now: Time, one: usize, other: usize) -> bool {
+        let (Some(one), Some(other)) = (self.together(now, one), self.together(now, other)) else {
+            return false;
+        };
+        let (one, other) = (one.round_trip, other.round_trip);
+        one * FAR_FACTOR < other && one + FAR_AT_LEAST < other
     }
 
     /// A half that is not too old.
@@ -320,65 +450,19 @@ impl Choice {
     /// is, so that not knowing is no advantage.
     fn together(&self, now: Time, at: usize) -> Option<Together> {
         let relay = &self.relays[at];
-        let near = self.fresh(now, relay.near)?;
+        let near = relay.near.filter(|near| match relay.presence {
+            Presence::Resting => now.since(near.at) <= self.settings.resting_stale_after,
+            _ => now.since(near.at) <= self.settings.stale_after,
+        })?;
         let far = self.fresh(now, relay.far);
         let others = self.relays.iter().filter_map(|it| self.fresh(now, it.far));
         let worst = others.map(|far| far.round_trip).fold(0.0, f64::max);
-        let rates = [near.rate, far.map_or(0, |far| far.rate)];
         Some(Together {
             round_trip: near.round_trip + far.map_or(worst, |far| far.round_trip),
-            rate: rates.into_iter().filter(|rate| *rate > 0).min(),
+            rates: [near.rate(now), far.and_then(|far| far.rate(now))],
             failing: relay.failing(now),
             far_known: far.is_some(),
         })
-    }
-
-    fn words(&self, now: Time, at: usize) -> String {
-        let relay = &self.relays[at];
-        if !relay.alive {
-            return "not reached".into();
-        }
-        let Some(together) = self.together(now, at) else {
-            let in_use = if self.chosen == Some(at) {
-                "; in use"
-            } else {
-                ""
-            };
-            return format!("not measured yet{in_use}");
-        };
-        let to = if together.far_known {
-            "to the far end and back"
-        } else {
-            "to the relay and back"
-        };
-        let mut words = format!("{:.1} ms {to}", together.round_trip * 1e3);
-        if let Some(rate) = together.rate {
-            words += &format!(", {rate} B/s");
-        }
-        if together.failing >= self.settings.error_margin {
-            words += &format!(", {:.0} % of attempts fail", together.failing * 1e2);
-        }
-        match self.chosen {
-            Some(chosen) if chosen == at => words += "; in use",
-            Some(chosen) => words += &self.compared(now, at, chosen),
-            None => {}
-        }
-        words
-    }
-
-    /// Why another one than the chosen one is not chosen.
-    fn compared(&self, now: Time, at: usize, chosen: usize) -> String {
-        if self.clearly_better(now, at, chosen) {
-            let since = self.better.map_or(now, |(_, since)| since);
-            let ChoiceSettings { dwell, persist, .. } = self.settings;
-            let wait = persist.saturating_sub(now.since(since));
-            let wait = wait.max(dwell.saturating_sub(now.since(self.since)));
-            return format!("; better, taken in {} s if it stays so", wait.as_secs() + 1);
-        }
-        if self.clearly_better(now, chosen, at) || self.relays[at].failing(now) >= UNRELIABLE {
-            return "; worse than the one in use".into();
-        }
-        "; as good as the one in use".into()
     }
 }
 

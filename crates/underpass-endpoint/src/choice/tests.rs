@@ -1,5 +1,7 @@
 //! Simulated relays on a virtual clock.
 
+mod rosters;
+
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -12,6 +14,8 @@ struct Simulated {
     rng: StdRng,
     /// Round trips of both sides in milliseconds; and the rate.
     paths: Vec<(f64, f64, u64)>,
+    /// Whether the paths are full of data.
+    full: bool,
     /// What was chosen, and when.
     story: Vec<(u64, Option<usize>)>,
 }
@@ -25,13 +29,14 @@ impl Simulated {
         let mut choice = Choice::new(ChoiceSettings::default());
         for at in 0..paths.len() {
             assert_eq!(choice.add(), at);
-            choice.set_alive(Time::ZERO, at, true);
+            choice.set_presence(Time::ZERO, at, Presence::Alive);
         }
         Self {
             choice,
             now: Time::ZERO,
             rng: StdRng::seed_from_u64(seed),
             paths: paths.to_vec(),
+            full: false,
             story: Vec::new(),
         }
     }
@@ -47,7 +52,11 @@ impl Simulated {
                     let round_trip = Duration::from_secs_f64(ms * off / 1e3);
                     let rate =
                         (rate as f64 * (1.0 + self.rng.random_range(-1.0..=1.0) * noise)) as u64;
-                    let measured = Measured { round_trip, rate };
+                    let measured = Measured {
+                        round_trip,
+                        rate,
+                        full: self.full,
+                    };
                     self.choice.measured(self.now, at, side, measured);
                 }
             }
@@ -162,7 +171,7 @@ fn a_dead_one_is_left_at_once_and_is_the_last() {
     let mut world = Simulated::new(&[(10.0, 10.0, 0), (30.0, 30.0, 0), (20.0, 20.0, 0)]);
     assert_eq!(world.run(60, 0.1), Some(0));
     assert_eq!(world.order(), [0, 2, 1]);
-    world.choice.set_alive(world.now, 0, false);
+    world.choice.set_presence(world.now, 0, Presence::Away);
     assert_eq!(
         world.choice.chosen(),
         Some(2),
@@ -170,10 +179,10 @@ fn a_dead_one_is_left_at_once_and_is_the_last() {
     );
     assert_eq!(world.order(), [2, 1, 0]);
     assert_eq!(world.words(0), "not reached");
-    world.choice.set_alive(world.now, 2, false);
-    world.choice.set_alive(world.now, 1, false);
+    world.choice.set_presence(world.now, 2, Presence::Away);
+    world.choice.set_presence(world.now, 1, Presence::Away);
     assert_eq!(world.choice.chosen(), None);
-    world.choice.set_alive(world.now, 1, true);
+    world.choice.set_presence(world.now, 1, Presence::Alive);
     assert_eq!(world.choice.chosen(), Some(1));
 }
 
@@ -181,9 +190,9 @@ fn a_dead_one_is_left_at_once_and_is_the_last() {
 fn one_that_comes_back_is_taken_after_a_while_only() {
     let mut world = Simulated::new(&[(10.0, 10.0, 0), (30.0, 30.0, 0)]);
     world.run(60, 0.1);
-    world.choice.set_alive(world.now, 0, false);
-    world.choice.set_alive(world.now, 0, true);
-    assert_eq!(world.run(20, 0.1), Some(1));
+    world.choice.set_presence(world.now, 0, Presence::Away);
+    world.choice.set_presence(world.now, 0, Presence::Alive);
+    assert_eq!(world.run(5, 0.1), Some(1));
     assert!(
         world.words(0).contains("; better, taken in "),
         "{}",
@@ -216,9 +225,10 @@ fn what_is_not_known_is_no_advantage_and_what_is_old_is_not_known() {
     let ms = |ms| Measured {
         round_trip: Duration::from_millis(ms),
         rate: 0,
+        full: false,
     };
     for relay in [choice.add(), choice.add()] {
-        choice.set_alive(at(0), relay, true);
+        choice.set_presence(at(0), relay, Presence::Alive);
     }
     choice.measured(at(1), 0, Side::Near, ms(20));
     choice.measured(at(1), 0, Side::Far, ms(50));
@@ -238,4 +248,58 @@ fn what_is_not_known_is_no_advantage_and_what_is_old_is_not_known() {
             .words
             .contains("20.0 ms to the relay")
     );
+}
+
+/// Whoever carries the data has the longer queue, and so the longer round trip.
+#[test]
+fn a_path_that_is_full_is_not_left_for_one_that_is_empty() {
+    let mut world = Simulated::new(&[(10.0, 10.0, 0), (10.0, 10.0, 0)]);
+    world.run(100, 0.1);
+    let used = world.choice.chosen().unwrap();
+    let moves = world.story.len();
+    world.full = true;
+    world.paths[used].0 = 25.0;
+    assert_eq!(world.run(600, 0.1), Some(used));
+    assert_eq!(world.story.len(), moves, "{:?}", world.story);
+    // But one that is far worse is left, full or not.
+    world.paths[used].0 = 200.0;
+    assert_eq!(world.run(60, 0.1), Some(1 - used));
+}
+
+#[test]
+fn a_session_learns_of_its_peer_and_goes_where_both_are_near() {
+    let mut world = Simulated::new(&[(10.0, 0.0, 0), (20.0, 0.0, 0)]);
+    assert_eq!(world.run(100, 0.1), Some(0));
+    let mut other = Simulated {
+        choice: world.choice.for_session(),
+        ..Simulated::new(&[(10.0, 90.0, 0), (20.0, 10.0, 0)])
+    };
+    other.now = world.now;
+    assert_eq!(
+        other.run(10, 0.1),
+        Some(1),
+        "without the wait after a change"
+    );
+    assert_eq!(world.run(10, 0.1), Some(0));
+}
+
+#[test]
+fn directions_are_compared_each_with_its_own_kind_and_old_rates_are_forgotten() {
+    let mut world = Simulated::new(&[(20.0, 20.0, 0); 2]);
+    let used = world.run(60, 0.1).unwrap();
+    let other = 1 - used;
+    // What we can send tells nothing of what the peer can send elsewhere.
+    world.choice.delivered(world.now, used, 100_000);
+    let fast = Measured {
+        round_trip: Duration::from_millis(20),
+        rate: 9_000_000,
+        full: false,
+    };
+    world.choice.measured(world.now, other, Side::Far, fast);
+    assert_eq!(world.run(60, 0.1), Some(used));
+    world.choice.delivered(world.now, other, 9_000_000);
+    assert_eq!(world.run(30, 0.1), Some(other));
+    assert!(world.words(other).contains(" B/s"));
+    world.run(300, 0.1);
+    assert!(!world.words(other).contains(" B/s"));
 }

@@ -253,43 +253,83 @@ impl Opened {
     /// # Errors
     /// The first connection that failed or whose bytes were not exact.
     pub fn echo_all(self, length: u64) -> Result<()> {
-        let stack = 256 * 1024;
-        let mut threads = Vec::with_capacity(self.streams.len());
-        for (number, stream) in self.streams.into_iter().enumerate() {
-            let body = move || -> Result<()> {
-                let findings = echo_in_turns(&stream, number as u64, length);
-                findings
-                    .and_then(|f| f.exact(length))
-                    .with_context(|| format!("connection {number}"))
+        self.on_each(|stream, seed| {
+            let piece = |at: u64| (length - at).min(LARGE_PIECE as u64) as usize;
+            echo_in_turns(stream, seed, piece)
+        })
+    }
+
+    /// Echoes a few bytes on every connection now and then until `over` is set, with a seed of its own for each; closes
+    /// them all.
+    ///
+    /// # Errors
+    /// As [`Opened::echo_all`].
+    pub fn echo_until(self, over: &AtomicBool) -> Result<()> {
+        self.on_each(|stream, seed| {
+            let piece = |_| {
+                std::thread::sleep(PAUSE);
+                match over.load(Ordering::Relaxed) {
+                    true => 0,
+                    false => SMALL_PIECE,
+                }
             };
-            threads.push(std::thread::Builder::new().stack_size(stack).spawn(body)?);
-        }
-        let mut result = Ok(());
-        for thread in threads {
-            let one = thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            result = result.and(one);
-        }
-        result
+            echo_in_turns(stream, seed, piece)
+        })
+    }
+
+    fn on_each(self, work: impl Fn(&TcpStream, u64) -> Result<()> + Sync) -> Result<()> {
+        let work = &work;
+        std::thread::scope(|scope| {
+            let mut threads = Vec::with_capacity(self.streams.len());
+            for (stream, number) in self.streams.into_iter().zip(0..) {
+                let body =
+                    move || work(&stream, number).with_context(|| format!("connection {number}"));
+                let thread = std::thread::Builder::new().stack_size(STACK);
+                threads.push(thread.spawn_scoped(scope, body)?);
+            }
+            let mut result = Ok(());
+            for thread in threads {
+                let one = thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                result = result.and(one);
+            }
+            result
+        })
     }
 }
 
-/// Echoes in pieces small enough that no second thread is needed.
-fn echo_in_turns(mut stream: &TcpStream, seed: u64, length: u64) -> Result<Findings> {
+/// What each thread of [`Opened`] needs by far.
+const STACK: usize = 256 * 1024;
+/// Small enough that no second thread is needed to read what comes back.
+const LARGE_PIECE: usize = 16 * 1024;
+/// What somebody types now and then,
+const SMALL_PIECE: usize = 200;
+/// and how long they think before.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Echoes pieces, each as long as `piece` says of the bytes before it, until that is 0; they must come back exactly.
+fn echo_in_turns(
+    mut stream: &TcpStream,
+    seed: u64,
+    mut piece: impl FnMut(u64) -> usize,
+) -> Result<()> {
     let (mut pattern, mut checker) = (Pattern::new(seed), Checker::new(seed));
-    let mut buffer = vec![0; 16 * 1024];
-    while pattern.position() < length {
-        let piece = (length - pattern.position()).min(buffer.len() as u64) as usize;
-        pattern.fill(&mut buffer[..piece]);
-        stream.write_all(&buffer[..piece])?;
-        stream.read_exact(&mut buffer[..piece])?;
-        checker.take(&buffer[..piece]);
+    let mut buffer = vec![0; LARGE_PIECE];
+    loop {
+        let length = piece(pattern.position());
+        if length == 0 {
+            break;
+        }
+        pattern.fill(&mut buffer[..length]);
+        stream.write_all(&buffer[..length])?;
+        stream.read_exact(&mut buffer[..length])?;
+        checker.take(&buffer[..length]);
     }
     stream.shutdown(Shutdown::Write)?;
     let left = stream.read_to_end(&mut Vec::new())?;
     ensure!(left == 0, "{left} bytes came after the end");
-    Ok(checker.finish())
+    checker.finish().exact(pattern.position())
 }
 
 fn read_all(

@@ -10,6 +10,7 @@ mod channel;
 mod close;
 mod data;
 mod datagram;
+mod hop;
 mod key_update;
 mod max_channel_data;
 mod max_channels;
@@ -29,6 +30,7 @@ pub use channel::{ChannelId, ChannelKind, Class, Encoding};
 pub use close::Close;
 pub use data::Data;
 pub use datagram::Datagram;
+pub use hop::Hop;
 pub use key_update::KeyUpdate;
 pub use max_channel_data::MaxChannelData;
 pub use max_channels::MaxChannels;
@@ -109,6 +111,8 @@ messages! {
     0x11 Close in [Reliable];
     /// A new leg joins others.
     0x12 Beside in [ResumePayload];
+    /// How the sender's own path to a relay is.
+    0x13 Hop in [Reliable];
 }
 
 /// All frames in `buf`, each checked to be one that may stand in `place`. After an error there
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn unknown_types_are_named() {
-        for (bytes, code) in [(&b"\x00"[..], 0), (b"\x13", 0x13), (b"\x7f\xff", 0x3fff)] {
+        for (bytes, code) in [(&b"\x00"[..], 0), (b"\x14", 0x14), (b"\x7f\xff", 0x3fff)] {
             assert_eq!(
                 Frame::decode(&mut Bytes::copy_from_slice(bytes)),
                 Err(DecodeError::UnknownFrame(code))

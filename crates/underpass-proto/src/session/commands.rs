@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::channel::Channel;
 use super::{Session, State};
 use crate::code;
-use crate::frame::{self, ChannelId, ChannelKind, Class, Encoding, Frame, Open, Opened, Redial};
+use crate::frame::{
+    self, ChannelId, ChannelKind, Class, Encoding, Frame, Hop, Open, Opened, Redial,
+};
 use crate::time::Time;
 
 /// The largest datagram that fits a record, whatever the peer says it takes: UDP's over IPv4.
@@ -314,6 +316,17 @@ impl Session {
     #[must_use]
     pub fn stopped_code(&self, id: ChannelId) -> Option<u64> {
         self.channels.get(&id)?.stopped
+    }
+
+    /// Tells the peer how this side's own path to a relay is, in place of what was not sent yet about the
+    /// same one.
+    pub fn tell_of_hop(&mut self, hop: Hop) {
+        if self.state != State::Open {
+            return;
+        }
+        let older = |frame: &Frame| matches!(frame, Frame::Hop(old) if old.relay == hop.relay);
+        self.control.retain(|frame| !older(frame));
+        self.control.push_back(Frame::Hop(hop));
     }
 
     /// Seals what follows with newer keys, and asks the peer to do the same.

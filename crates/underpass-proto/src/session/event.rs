@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::LegId;
-use crate::frame::{ChannelId, ChannelKind, Class, Encoding};
+use crate::frame::{ChannelId, ChannelKind, Class, Encoding, Hop};
 
 /// Something that the driver may want to act upon. Events come in the order they happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +88,8 @@ pub enum Event {
     },
     /// The peer allows more channels than before.
     ChannelsAvailable,
+    /// The peer told how its own path to a relay is.
+    Hop(Hop),
     /// The session ended.
     Closed(Closed),
 }

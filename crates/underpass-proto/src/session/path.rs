@@ -113,6 +113,8 @@ impl Mode {
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
     smoothed_rtt: Option<Duration>,
+    /// How many were measured, and the last one.
+    last_rtt: Option<(u64, Duration)>,
     min_rtt: Duration,
     /// Delivered bytes per second, the newest last.
     rates: VecDeque<u64>,
@@ -152,6 +154,7 @@ impl Path {
     pub(crate) fn new(now: Time) -> Self {
         Path {
             smoothed_rtt: None,
+            last_rtt: None,
             min_rtt: Duration::ZERO,
             rates: VecDeque::with_capacity(SAMPLES),
             searched: true,
@@ -192,6 +195,16 @@ impl Path {
         product(self.rate(), time)
     }
 
+    /// Whether there is more to send than may be under way: then the rate is what the path carries.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited && self.idle_since.is_none()
+    }
+
+    /// How many round trips were measured, and the last one.
+    pub(crate) fn last_rtt(&self) -> Option<(u64, Duration)> {
+        self.last_rtt
+    }
+
     /// Takes a round trip measured from one record or ping.
     pub(crate) fn on_rtt(&mut self, rtt: Duration) {
         let (min, smoothed) = match self.smoothed_rtt {
@@ -204,6 +217,7 @@ impl Path {
         }
         self.min_rtt = min;
         self.smoothed_rtt = Some(smoothed);
+        self.last_rtt = Some((self.last_rtt.map_or(0, |(number, _)| number) + 1, rtt));
         let late = rtt > min + LATE.max(min / 8);
         match self.mode {
             Mode::Start if self.limited && late && self.is_long() => self.mode = Mode::Climb(0),

@@ -249,6 +249,7 @@ impl Session {
                 self.send_epochs.follow(update.epoch);
             }
             Frame::Close(close) => self.handle_close(now, &close),
+            Frame::Hop(hop) => self.events.push_back(Event::Hop(hop)),
             // Only in the sealed parts of RESUME and RESUMED, where the resumption takes them.
             Frame::Ticket(_) | Frame::Beside(_) => {}
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use underpass_proto::Time;
-use underpass_proto::frame::{ChannelId, ChannelKind, Class, Encoding};
+use underpass_proto::frame::{ChannelId, ChannelKind, Class, Encoding, Hop};
 use underpass_proto::session::{Event, OpenError, ReadOutcome, WriteError};
 
 use crate::pair::{A, B, Pair};
@@ -138,6 +138,8 @@ pub(crate) struct Running {
 pub(crate) struct World {
     pub(crate) pair: Pair,
     pub(crate) channels: Vec<Running>,
+    /// What each side was told of the paths of the other.
+    pub(crate) hops: [Vec<Hop>; 2],
     pub(crate) established: u32,
     by_id: BTreeMap<ChannelId, usize>,
     timers: BTreeSet<(Time, usize)>,
@@ -208,6 +210,7 @@ impl World {
             pair,
             channels: Vec::new(),
             established: 0,
+            hops: Default::default(),
             by_id: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiting_to_open: Default::default(),
@@ -453,6 +456,7 @@ impl World {
                 self.established += 1;
                 assert_eq!(self.established, 1, "established twice");
             }
+            Event::Hop(hop) => self.hops[side].push(hop),
             other => panic!("unexpected {other:?}"),
         }
     }

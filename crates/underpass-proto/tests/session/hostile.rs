@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use underpass_proto::frame::{
-    self, Ack, ChannelId, ChannelKind, Class, Close, Data, Datagram, Encoding, Frame, KeyUpdate,
-    MaxChannelData, MaxChannels, MaxData, Open, Opened, Ping, Place, Pong, Redial, Reset, Stop,
+    self, Ack, ChannelId, ChannelKind, Class, Close, Data, Datagram, Encoding, Frame, Hop,
+    KeyUpdate, MaxChannelData, MaxChannels, MaxData, Open, Opened, Ping, Place, Pong, Redial,
+    Reset, Stop,
 };
 use underpass_proto::packet::{
     Confirm, Packet, PacketKind, RecordHeader, Resume, Resumed, SessionId,
@@ -692,7 +693,7 @@ fn any_frame(dice: &mut Dice) -> Frame {
     let (code, offset) = (extreme(dice), extreme(dice));
     let service = String::from("s");
     let length = usize::try_from(dice.size(2000)).unwrap();
-    match dice.below(15) {
+    match dice.below(16) {
         0 => Frame::Opened(Opened { channel }),
         1 => Frame::Open(Open {
             channel,
@@ -730,6 +731,11 @@ fn any_frame(dice: &mut Dice) -> Frame {
         13 if dice.chance(20) => Frame::Close(Close {
             code,
             reason: "r".into(),
+        }),
+        14 => Frame::Hop(Hop {
+            relay: [dice.below(256) as u8; 32],
+            round_trip_us: code,
+            rate: offset,
         }),
         _ => Frame::MaxData(MaxData { maximum: code }),
     }

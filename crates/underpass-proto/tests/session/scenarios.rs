@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use underpass_proto::frame::{ChannelKind, Class, Encoding};
+use underpass_proto::frame::{ChannelKind, Class, Encoding, Hop};
 use underpass_proto::session::{Event, OpenError, ReadOutcome, WriteError};
 use underpass_proto::{Time, code};
 
@@ -606,4 +606,28 @@ fn events_of_a_channel_come_after_its_opening() {
     assert_eq!(pair.sessions[B].read(id, 9), ReadOutcome::Finished);
     assert_eq!(pair.sessions[B].write_room(id), Err(WriteError::Stopped(5)));
     assert_eq!(pair.sessions[B].channel_count(), 0);
+}
+
+/// What is told of a path arrives although the leg is cut, and nothing is told that is out of date already.
+#[test]
+fn the_newest_word_of_each_path_to_a_relay_arrives() {
+    let hop = |relay, round_trip_us| Hop {
+        relay: [relay; 32],
+        round_trip_us,
+        rate: 0,
+    };
+    let mut world = world(slow());
+    world.run(Duration::from_secs(1));
+    let leg = active(&world);
+    world.pair.cut(leg, Cut::Silent);
+    for told in [hop(1, 10), hop(2, 20), hop(1, 30)] {
+        world.pair.sessions[B].tell_of_hop(told);
+    }
+    world.pair.settle(B);
+    world.run(Duration::from_secs(30));
+    assert!(world.pair.counts.legs > 1);
+    assert_eq!(
+        world.hops,
+        [Vec::from([hop(2, 20), hop(1, 30)]), Vec::new()]
+    );
 }
