@@ -8,7 +8,7 @@ scripts/install-test-packages.sh || exit 1
 cargo build --workspace --all-targets || exit 1
 
 # These mostly wait for paths that are cut, so the others run beside them.
-beside=(cuts)
+beside=(cuts authority_death)
 # These compare times or rates with each other, so nothing runs beside them.
 alone=(channels latency)
 # Every kind of proxy takes too long for a test that everybody runs: scripts/soak.sh goes through them.

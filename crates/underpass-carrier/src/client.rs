@@ -54,7 +54,8 @@ pub struct ClientSettings {
     /// Where the id of a carrier of several requests stands.
     pub id_place: IdPlace,
     /// The largest request body, in bytes; halved by itself where the path answers 413. 1,000,000,
-    /// which is below nginx's default limit of 1 MiB.
+    /// which is below nginx's default limit of 1 MiB. No more than 256 KiB of that are
+    /// used: more bodies at a time bring more than larger ones.
     pub largest_body: usize,
     /// How long the relay may hold a poll that it has no bytes for. 25 s, below the idle limits of
     /// most boxes (30 s); shortened by itself where polls are cut earlier.

@@ -124,6 +124,15 @@ impl Drop for Lease {
     }
 }
 
+/// What has become of a body.
+enum Settled {
+    Delivered,
+    /// Refused for its size.
+    TooLarge,
+    /// Its connections are cut, perhaps for its size.
+    Cut,
+}
+
 struct State {
     uplink: Uplink,
     failed: Option<CarrierError>,
@@ -161,19 +170,24 @@ impl Shared {
         let outcome = self.post_until_answered(&post).await;
         let mut state = self.lock();
         match outcome {
-            Ok(StatusCode::PAYLOAD_TOO_LARGE) => {
+            Ok(Settled::Cut) => {
+                let len = post.len;
+                if state.uplink.cut(post) {
+                    self.remember_largest(&state);
+                }
+                tracing::debug!(len, "a body is cut again and again, perhaps for its size");
+            }
+            Ok(Settled::TooLarge) => {
                 let len = post.len;
                 if state.uplink.too_large(post) {
-                    let largest = state.uplink.largest_body();
-                    let largest = self.client.coding.written_len(largest);
-                    self.client.settings.path.bodies_up_to(largest);
+                    self.remember_largest(&state);
                     tracing::debug!(len, "the path refuses bodies of this size");
                 } else {
                     let error = refused(StatusCode::PAYLOAD_TOO_LARGE, "a small body");
                     self.fail(&mut state, error);
                 }
             }
-            Ok(_) => state.uplink.delivered(&post, started.elapsed()),
+            Ok(Settled::Delivered) => state.uplink.delivered(&post, started.elapsed()),
             Err(error) => self.fail(&mut state, error),
         }
         self.pump(&mut state);
@@ -182,25 +196,43 @@ impl Shared {
         }
     }
 
+    /// Larger bodies than now do not pass.
+    fn remember_largest(&self, state: &State) {
+        let largest = state.uplink.largest_body();
+        let largest = self.client.coding.written_len(largest);
+        self.client.settings.path.bodies_up_to(largest);
+    }
+
     fn fail(&self, state: &mut State, error: CarrierError) {
         state.failed.get_or_insert(error);
         self.lease.dead.cancel();
     }
 
-    /// The status that settles a body: 204 or 413.
-    async fn post_until_answered(&self, post: &Post) -> Result<StatusCode, CarrierError> {
+    /// Sends a body until something settles what becomes of it.
+    async fn post_until_answered(&self, post: &Post) -> Result<Settled, CarrierError> {
         let mut retries = Retries::default();
+        let before = self.lock().uplink.deliveries();
         loop {
             let error = match self.post_once(post).await {
-                Ok(status @ (StatusCode::NO_CONTENT | StatusCode::PAYLOAD_TOO_LARGE)) => {
-                    return Ok(status);
-                }
+                Ok(StatusCode::NO_CONTENT) => return Ok(Settled::Delivered),
+                Ok(StatusCode::PAYLOAD_TOO_LARGE) => return Ok(Settled::TooLarge),
                 // The relay is there but has no room; it has held the request for a while already.
                 Ok(StatusCode::ACCEPTED) => continue,
                 Ok(status) if may_pass(status) => refused(status, "a numbered POST"),
                 Ok(status) => return Err(refused(status, "a numbered POST")),
                 Err(error) => error,
             };
+            let failures = retries.count() + 1;
+            let cut = matches!(error, CarrierError::ClosedAbruptly { .. });
+            if cut
+                && self
+                    .lock()
+                    .uplink
+                    .is_cut_for_its_size(post, failures, before)
+            {
+                self.client.forget_idle();
+                return Ok(Settled::Cut);
+            }
             retries.pause(&self.client, error).await?;
         }
     }

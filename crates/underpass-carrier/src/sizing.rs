@@ -13,6 +13,8 @@ const SHORT: Duration = Duration::from_millis(50);
 /// A body that takes this much longer than the fastest one makes a keystroke wait too long, unless
 /// the path's own delay is of that size.
 const LONG: Duration = Duration::from_millis(200);
+/// What was cut is tried again at its size after so many smaller ones.
+const TRY_AGAIN_AFTER: u32 = 32;
 /// So many of the smallest bodies in a row that all took long: the path's own delay has grown.
 const GROWN_AFTER: u32 = 8;
 
@@ -24,6 +26,10 @@ const GROWN_AFTER: u32 = 8;
 /// In between, on a long way, a body that took hardly longer than those of half its size tells that
 /// still larger ones bring more: so it is on connections that begin anew with each body, where each
 /// doubling costs one more round trip.
+///
+/// A box that cuts what is too large for it, and says nothing, looks like a path that was cut. So a
+/// size that was cut is left alone at first and nothing is concluded; later it is tried again, and only
+/// where it is cut once more, while smaller bodies pass before and after, does it count as refused.
 #[derive(Debug)]
 pub(crate) struct BodySize {
     now: usize,
@@ -36,6 +42,17 @@ pub(crate) struct BodySize {
     full: Option<Duration>,
     /// How many of the smallest bodies took long in a row, and the shortest time of them.
     slow: (u32, Duration),
+    suspicion: Suspicion,
+}
+
+/// Whether the path cuts bodies for their size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspicion {
+    None,
+    /// Bodies of this many bytes were cut, and so many smaller ones have passed since.
+    Cut(usize, u32),
+    /// They are tried again.
+    Trying(usize),
 }
 
 impl BodySize {
@@ -49,6 +66,7 @@ impl BodySize {
             half: None,
             full: None,
             slow: (0, Duration::MAX),
+            suspicion: Suspicion::None,
         }
     }
 
@@ -66,6 +84,7 @@ impl BodySize {
 
     /// A body of `len` bytes was delivered after `took`.
     pub(crate) fn delivered(&mut self, len: usize, took: Duration) {
+        self.passed(len);
         let fastest = self.fastest.map_or(took, |fastest| fastest.min(took));
         self.fastest = Some(fastest);
         if len != self.now {
@@ -79,7 +98,7 @@ impl BodySize {
             self.full = Some(full);
             let pays = fastest >= SHORT && self.half.is_none_or(|half| full < half * 3 / 2);
             if extra < SHORT.max(fastest) || pays {
-                self.resize((self.now * 2).min(self.largest), Some(full));
+                self.resize((self.now * 2).min(self.most()), Some(full));
             }
             return;
         }
@@ -103,6 +122,52 @@ impl BodySize {
             self.half = half;
             self.full = None;
         }
+    }
+
+    /// The most that a body may have for now.
+    fn most(&self) -> usize {
+        match self.suspicion {
+            Suspicion::Cut(len, _) => self.largest.min(len / 2),
+            _ => self.largest,
+        }
+    }
+
+    /// What a body of `len` bytes that has passed tells of those that were cut.
+    fn passed(&mut self, len: usize) {
+        self.suspicion = match self.suspicion {
+            Suspicion::Cut(cut, _) | Suspicion::Trying(cut) if len >= cut => Suspicion::None,
+            // Bodies that are smaller still, because the path is slow, are not what the suspicion is about.
+            Suspicion::Cut(cut, passed) if passed >= TRY_AGAIN_AFTER && self.now >= cut / 2 => {
+                self.resize(cut, None);
+                Suspicion::Trying(cut)
+            }
+            Suspicion::Cut(cut, passed) => Suspicion::Cut(cut, passed.saturating_add(1)),
+            other => other,
+        };
+    }
+
+    /// Whether it is worth while to find out if bodies of `len` bytes are cut for their size.
+    pub(crate) fn may_be_too_large(&self, len: usize) -> bool {
+        len / 2 >= SLOW_BODY
+    }
+
+    /// A body of `len` bytes was cut again and again: half of that from now on. True if that is known
+    /// to be for its size.
+    pub(crate) fn cut(&mut self, len: usize) -> bool {
+        if len > self.largest {
+            return false;
+        }
+        let known = matches!(self.suspicion, Suspicion::Trying(cut) if len >= cut);
+        self.suspicion = match self.suspicion {
+            _ if known => Suspicion::None,
+            Suspicion::Cut(cut, _) => Suspicion::Cut(cut.min(len), 0),
+            _ => Suspicion::Cut(len, 0),
+        };
+        if known {
+            self.largest = self.largest.min(len / 2);
+        }
+        self.resize(self.now.min(len / 2).min(self.largest), None);
+        known
     }
 
     /// The path does not take bodies of `len` bytes: half of that from now on. False if that would
@@ -185,6 +250,44 @@ mod tests {
             size.delivered(2 * FIRST_BODY, FAST + LONG * 2);
         }
         assert_eq!(size.now(), FIRST_BODY);
+    }
+
+    /// Delivers bodies through a path that cuts those of more than `limit` bytes; what it is known to take.
+    fn through(limit: usize, bodies: usize) -> BodySize {
+        let mut size = BodySize::new(256 * 1024);
+        for _ in 0..bodies {
+            let len = size.now();
+            if len > limit {
+                size.cut(len);
+            } else {
+                size.delivered(len, FAST);
+            }
+        }
+        size
+    }
+
+    #[test]
+    fn a_size_that_is_cut_whenever_it_is_tried_is_known_to_be_too_large() {
+        assert_eq!(through(100_000, 30).largest(), 256 * 1024, "not yet");
+        let learnt = through(100_000, 200);
+        assert_eq!((learnt.largest(), learnt.now()), (64 * 1024, 64 * 1024));
+        assert_eq!(through(20_000, 300).largest(), 16 * 1024);
+    }
+
+    #[test]
+    fn an_accident_is_forgotten() {
+        let mut size = through(1_000_000, 10);
+        assert_eq!(size.now(), 256 * 1024);
+        for len in [256, 128, 64] {
+            assert!(!size.cut(len * 1024), "it may have been the path");
+        }
+        assert_eq!(size.now(), 32 * 1024);
+        for _ in 0..200 {
+            size.delivered(size.now(), FAST);
+        }
+        assert_eq!((size.largest(), size.now()), (256 * 1024, 256 * 1024));
+        // The next one begins anew.
+        assert!(!size.cut(256 * 1024));
     }
 
     #[test]

@@ -8,9 +8,14 @@ use bytes::Bytes;
 use crate::sizing::{BodySize, SMALLEST_BODY};
 use crate::span::take_front;
 
-/// What bodies in flight should be able to carry, in bytes.
-const IN_FLIGHT_BYTES: usize = 2 * 1024 * 1024;
-/// At most so many times more bodies are in flight where the path limits their size.
+/// What bodies in flight should be able to carry, in bytes: all that the receiver keeps.
+const IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
+/// The largest body that is made. Larger ones would bring less than more of them at a time do: each
+/// takes longer to cross a connection that has just begun, and what lies behind it waits for that.
+const AMPLE_BODY: usize = 256 * 1024;
+/// A body that was cut so many times may have been cut for its size.
+const CUTS: u32 = 3;
+/// At most so many times more bodies are in flight while they are small.
 pub const MORE_SMALL: usize = 3;
 
 /// One request body.
@@ -39,11 +44,11 @@ enum End {
 /// one that is not full goes when the session has nothing more to add to it ([`Uplink::flush`]) and
 /// no more than half of what may be in flight are such bodies, and in any case when all before it is
 /// answered. Drive it so: after every [`Uplink::offer`], [`Uplink::flush`], [`Uplink::finish`],
-/// [`Uplink::delivered`] and [`Uplink::too_large`], call [`Uplink::next_post`] until it returns
+/// [`Uplink::delivered`], [`Uplink::cut`] and [`Uplink::too_large`], call [`Uplink::next_post`] until it returns
 /// `None`, and post each one it returns until it is delivered or too large.
 #[derive(Debug)]
 pub struct Uplink {
-    /// Where bodies may be large.
+    /// Where bodies are large.
     max_in_flight: usize,
     /// How far a body may reach beyond the first byte that is not known to have arrived.
     ahead: u64,
@@ -59,19 +64,21 @@ pub struct Uplink {
     /// Parts of refused bodies, by offset. The lowest goes first: what the receiver keeps behind a
     /// gap is bounded, so the gap must never wait for what lies behind it.
     again: BTreeMap<u64, Post>,
+    /// How many were delivered.
+    delivered: u64,
     end: End,
 }
 
 impl Uplink {
     /// Bodies of at most `largest_body` bytes, at most `max_in_flight` at a time (up to [`MORE_SMALL`]
-    /// times as many where the path limits their size), and no byte `ahead`
-    /// or more beyond the first that is not answered: the receiver would have no room for it.
+    /// times as many while they are small), and no byte `ahead` or more beyond the first that is not
+    /// answered: the receiver would have no room for it.
     #[must_use]
     pub fn new(largest_body: usize, max_in_flight: usize, ahead: u64) -> Self {
         Self {
             max_in_flight: max_in_flight.max(1),
             ahead,
-            size: BodySize::new(largest_body.max(SMALLEST_BODY)),
+            size: BodySize::new(largest_body.clamp(SMALLEST_BODY, AMPLE_BODY)),
             waiting: VecDeque::new(),
             waiting_len: 0,
             flushed: false,
@@ -79,6 +86,7 @@ impl Uplink {
             unanswered: BTreeMap::new(),
             in_flight: 0,
             again: BTreeMap::new(),
+            delivered: 0,
             end: End::Open,
         }
     }
@@ -108,10 +116,9 @@ impl Uplink {
         }
     }
 
-    /// What brings throughput is the bytes in flight: where bodies have to be small, there are more
-    /// of them.
+    /// What brings throughput is the bytes in flight: while bodies are small, there are more of them.
     fn most_in_flight(&self) -> usize {
-        let fitting = IN_FLIGHT_BYTES / self.size.largest().max(1);
+        let fitting = IN_FLIGHT_BYTES / self.size.now().max(1);
         fitting.clamp(self.max_in_flight, self.max_in_flight * MORE_SMALL)
     }
 
@@ -165,6 +172,7 @@ impl Uplink {
     /// A post was answered after `took`: the relay has it.
     pub fn delivered(&mut self, post: &Post, took: Duration) {
         self.in_flight -= 1;
+        self.delivered += 1;
         self.unanswered.remove(&post.offset);
         self.size.delivered(post.len, took);
     }
@@ -173,10 +181,43 @@ impl Uplink {
     /// False if the path takes hardly anything: give up.
     #[must_use]
     pub fn too_large(&mut self, post: Post) -> bool {
-        self.in_flight -= 1;
-        if !self.size.refused(post.len) {
-            return false;
+        let useful = self.size.refused(post.len);
+        match useful {
+            true => self.halve(post),
+            false => self.in_flight -= 1,
         }
+        useful
+    }
+
+    /// How many bodies have been delivered.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether `post`, whose connections were cut `failures` times, should be cut in two, in case that
+    /// is for its size. `before` is what [`Uplink::deliveries`] was when it was posted first. Where
+    /// nothing passes it is the path: then only the body that all others wait for is tried smaller.
+    #[must_use]
+    pub fn is_cut_for_its_size(&self, post: &Post, failures: u32, before: u64) -> bool {
+        let first = self.unanswered.first_key_value();
+        let awaited = first.is_some_and(|(offset, _)| *offset == post.offset);
+        let passes = self.delivered > before;
+        let due = failures >= CUTS && passes || failures == CUTS && awaited;
+        due && self.size.may_be_too_large(post.len)
+    }
+
+    /// The path cut `post` again and again. It is cut in two, and bodies stay small for a while; true
+    /// if it is known now that they have to.
+    #[must_use]
+    pub fn cut(&mut self, post: Post) -> bool {
+        let known = self.size.cut(post.len);
+        self.halve(post);
+        known
+    }
+
+    fn halve(&mut self, post: Post) {
+        self.in_flight -= 1;
         let Post {
             offset,
             end,
@@ -201,7 +242,6 @@ impl Uplink {
             self.unanswered.insert(post.offset, false);
             self.again.insert(post.offset, post);
         }
-        true
     }
 
     /// The largest body that the path is known or hoped to take, in bytes.
@@ -288,14 +328,34 @@ mod tests {
     #[test]
     fn full_bodies_go_side_by_side_up_to_the_limit_and_then_offers_stop() {
         let mut up = Uplink::new(1_000_000, 3, AHEAD);
-        let mut bulk = queue(10 * FIRST_BODY);
+        let mut bulk = queue(20 * FIRST_BODY);
         let mut posts = Vec::new();
         while up.offer(&mut bulk) > 0 {
             posts.extend(std::iter::from_fn(|| up.next_post()));
         }
-        assert_eq!(posts.len(), 3);
+        assert_eq!(posts.len(), 3 * MORE_SMALL);
         let left: usize = bulk.iter().map(Bytes::len).sum();
-        assert_eq!(left, 6 * FIRST_BODY, "three in flight, one gathered");
+        assert_eq!(left, 10 * FIRST_BODY, "nine in flight, one gathered");
+    }
+
+    /// However fast the path: what is in flight fills the receiver's room, in bodies that are not too large.
+    #[test]
+    fn the_fastest_path_gets_many_bodies_of_a_middling_size() {
+        let mut up = Uplink::new(1_000_000, 8, IN_FLIGHT_BYTES as u64);
+        let mut bulk = queue(64 << 20);
+        let mut flying = VecDeque::new();
+        for _ in 0..100 {
+            if let Some(post) = flying.pop_front() {
+                up.delivered(&post, FAST);
+            }
+            flying.extend(up.next_post());
+            while up.offer(&mut bulk) > 0 {
+                flying.extend(std::iter::from_fn(|| up.next_post()));
+            }
+        }
+        let lens: Vec<usize> = flying.iter().map(|post| post.len).collect();
+        assert!(lens.iter().all(|len| *len == AMPLE_BODY), "{lens:?}");
+        assert_eq!(lens.iter().sum::<usize>(), IN_FLIGHT_BYTES);
     }
 
     #[test]
@@ -312,6 +372,36 @@ mod tests {
         assert_eq!(up.size.now(), 2500);
         assert!(up.too_large(a));
         assert!(!up.too_large(b) || up.largest_body() >= SMALLEST_BODY);
+    }
+
+    #[test]
+    fn only_what_all_wait_for_is_halved_before_anything_passes() {
+        let mut up = Uplink::new(1_000_000, 4, AHEAD);
+        let mut bulk = queue(3 * FIRST_BODY);
+        let mut posts = Vec::new();
+        while up.offer(&mut bulk) > 0 {
+            posts.extend(std::iter::from_fn(|| up.next_post()));
+        }
+        let third = posts.remove(2);
+        let second = posts.remove(1);
+        let first = posts.remove(0);
+        assert!(!up.is_cut_for_its_size(&first, CUTS - 1, 0));
+        assert!(!up.is_cut_for_its_size(&second, CUTS, 0));
+        assert!(!up.is_cut_for_its_size(&second, 6, 0), "the path is dead");
+        assert!(up.is_cut_for_its_size(&first, CUTS, 0));
+        assert!(!up.cut(first), "it may still be the path");
+        let half = up.next_post().expect("half of the first");
+        assert_eq!((half.offset, half.len), (0, FIRST_BODY / 2));
+        up.delivered(&half, FAST);
+        assert!(up.is_cut_for_its_size(&second, CUTS, 0));
+        assert!(up.is_cut_for_its_size(&third, 6, 0));
+        assert!(!up.cut(second) && !up.cut(third));
+        let mut parts: Vec<Post> = std::iter::from_fn(|| up.next_post()).collect();
+        let part = parts.pop().expect("a half at least");
+        assert!(!up.cut(part));
+        let small = up.next_post().expect("a quarter");
+        assert_eq!(small.len, FIRST_BODY / 4);
+        assert!(!up.is_cut_for_its_size(&small, 6, 0), "small enough");
     }
 
     #[test]

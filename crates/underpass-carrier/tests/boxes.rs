@@ -221,12 +221,18 @@ async fn nginx_that_passes_grpc_on_passes_http2_on() {
 
 /// A path that cuts every connection after a number of bytes that nobody can foresee.
 async fn cutting_path(upstream: u16) -> u16 {
+    let mut random = ChaCha8Rng::seed_from_u64(21);
+    let limit = move || 2_000 + u64::from(random.next_u32() % 400_000);
+    path_that_cuts(upstream, limit).await
+}
+
+/// A path that cuts every connection after the next of these numbers of bytes.
+async fn path_that_cuts(upstream: u16, mut next: impl FnMut() -> u64 + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let port = listener.local_addr().expect("address").port();
     tokio::spawn(async move {
-        let mut random = ChaCha8Rng::seed_from_u64(21);
         while let Ok((near, _)) = listener.accept().await {
-            let limit = 2_000 + u64::from(random.next_u32() % 400_000);
+            let limit = next();
             tokio::spawn(async move {
                 let far = TcpStream::connect(("127.0.0.1", upstream)).await;
                 let (mut near_read, mut near_write) = near.into_split();
@@ -255,6 +261,31 @@ async fn cutting_path(upstream: u16) -> u16 {
         }
     });
     port
+}
+
+/// A box that cuts what is too large for it, and says nothing.
+#[tokio::test]
+async fn bodies_that_are_cut_for_their_size_become_smaller() {
+    let cut_alone = |kind: &&Kind| {
+        let abilities = &kind.abilities;
+        abilities.survives_cut_connections && !abilities.needs_http2
+    };
+    for kind in KINDS.iter().filter(cut_alone) {
+        let mut settings = ServerSettings::default();
+        settings.largest_answer = 32 * 1024;
+        let mut rig = Rig::with(settings).await;
+        let port = path_that_cuts(rig.port(SCHEMES[0]), || 50_000).await;
+        let url: RelayUrl = format!("http://127.0.0.1:{port}").parse().expect("valid");
+        let (mut client, mut server) = rig.pair_to(kind, &url).await;
+        let (up, ()) = tokio::join!(
+            send_stream(&mut *client.sink, Stream::new(1, 8_000_000)),
+            check_stream(&mut *server.source, Stream::new(1, 8_000_000)),
+        );
+        up.unwrap_or_else(|error| panic!("{} up: {error}", kind.name));
+        let learnt = rig.client.path.bounds().largest_body;
+        let most = learnt.unwrap_or_else(|| panic!("{}: nothing learnt", kind.name));
+        assert!((16_000..50_000).contains(&most), "{}: {most}", kind.name);
+    }
 }
 
 #[tokio::test]

@@ -91,20 +91,51 @@ impl Notebook {
         self.read().of(key).cloned()
     }
 
-    /// Remembers. That it cannot be written down costs a slower start, no more.
-    pub(crate) fn note(&self, key: &str, remembered: Remembered) {
+    /// Remembers `ours`, where `before` was written or read last; what another program has written
+    /// meanwhile is kept beside it. False where another program is about to write: to be tried again.
+    /// That it cannot be written down for another reason costs a slower start, no more.
+    pub(crate) fn note(&self, key: &str, before: &Remembered, ours: &Remembered) -> bool {
         let Some(path) = &self.path else {
-            return;
+            return true;
         };
-        // Read again: other programs of this user keep the same file.
-        let mut memory = self.read();
-        if memory.of(key) == Some(&remembered) {
-            return;
-        }
-        memory.learn(key, remembered);
-        if let Err(error) = write_whole(path, &memory.to_text()) {
+        let written = match locked(path) {
+            // Other programs of this user keep the same file.
+            Ok(Some(_lock)) => {
+                let mut memory = self.read();
+                let merged = match memory.of(key) {
+                    Some(theirs) => ours.merged(before, theirs),
+                    None => ours.clone(),
+                };
+                if memory.of(key) == Some(&merged) {
+                    return true;
+                }
+                memory.learn(key, merged);
+                write_whole(path, &memory.to_text())
+            }
+            Ok(None) => return false,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
             tracing::debug!("what was seen of this network cannot be written down: {error}");
         }
+        true
+    }
+}
+
+/// The lock of whoever changes the file, until it is dropped. It is on a file beside, because the file
+/// itself is replaced. None while another program has it.
+fn locked(path: &Path) -> io::Result<Option<fs::File>> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(beside)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -168,16 +199,49 @@ broken line
             best: "poll".into(),
             ..Remembered::default()
         };
-        notebook.note("a", remembered.clone());
+        let nothing = Remembered::default();
+        assert!(notebook.note("a", &nothing, &remembered));
         assert_eq!(notebook.recall("a"), Some(remembered.clone()));
         fs::write(&path, [0xff; 1000]).unwrap();
         assert_eq!(notebook.recall("a"), None);
-        notebook.note("a", remembered.clone());
+        assert!(notebook.note("a", &nothing, &remembered));
         assert_eq!(notebook.recall("a"), Some(remembered.clone()));
         let files = fs::read_dir(&folder).unwrap().count();
-        assert_eq!(files, 1, "nothing is left behind");
+        assert_eq!(files, 2, "it and its lock: nothing is left behind");
         fs::remove_dir_all(&folder).unwrap();
-        notebook.note("a", remembered);
+        assert!(notebook.note("a", &nothing, &remembered));
         assert_eq!(notebook.recall("a"), None);
+    }
+
+    #[test]
+    fn what_several_programs_write_at_once_is_all_there() {
+        let folder = std::env::temp_dir().join(format!("underpass-{:x}", rand::random::<u64>()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("networks");
+        let write = |program: usize| {
+            let notebook = Notebook::new(Some(path.clone()));
+            for network in 0..10 {
+                let remembered = Remembered {
+                    best: "poll".into(),
+                    ..Remembered::default()
+                };
+                let key = format!("{program}-{network}");
+                while !notebook.note(&key, &Remembered::default(), &remembered) {
+                    std::thread::yield_now();
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for program in 0..4 {
+                let write = &write;
+                scope.spawn(move || write(program));
+            }
+        });
+        let notebook = Notebook::new(Some(path.clone()));
+        let all =
+            (0..4).flat_map(|program| (0..10).map(move |network| format!("{program}-{network}")));
+        let missing: Vec<String> = all.filter(|key| notebook.recall(key).is_none()).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

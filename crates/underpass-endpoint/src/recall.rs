@@ -18,6 +18,8 @@ pub(crate) struct Recall {
     notebook: Notebook,
     network: String,
     known: Remembered,
+    /// What of it was read, or written down, last.
+    noted: Remembered,
 }
 
 impl Recall {
@@ -26,6 +28,7 @@ impl Recall {
             notebook: Notebook::new(memory),
             network: String::new(),
             known: Remembered::default(),
+            noted: Remembered::default(),
         }
     }
 
@@ -37,6 +40,7 @@ impl Recall {
     /// Turns to what is remembered of this network.
     pub(crate) fn enter(&mut self, network: String) {
         self.known = self.notebook.recall(&network).unwrap_or_default();
+        self.noted = self.known.clone();
         self.network = network;
     }
 
@@ -95,11 +99,11 @@ impl Recall {
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Remembered)) {
-        let before = self.known.clone();
         change(&mut self.known);
         // Where nothing ever carried there is nothing to come back to.
-        if self.known != before && !self.known.best.is_empty() {
-            self.notebook.note(&self.network, self.known.clone());
+        let news = self.known != self.noted && !self.known.best.is_empty();
+        if news && self.notebook.note(&self.network, &self.noted, &self.known) {
+            self.noted = self.known.clone();
         }
     }
 }
@@ -160,6 +164,32 @@ mod tests {
         let again = merged(&first, &[held(0, 2, 120)], &carriers(), now + 61);
         assert_eq!(again.len(), 1);
         assert_eq!((again[0].failures, again[0].until), (2, now + 61 + 121));
+    }
+
+    #[test]
+    fn two_agents_of_one_home_keep_what_the_other_has_learnt() {
+        let folder = std::env::temp_dir().join(format!("underpass-{:x}", rand::random::<u64>()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("networks");
+        let mut agents = [(); 2].map(|()| Recall::new(Some(path.clone())));
+        for agent in &mut agents {
+            agent.enter("home".into());
+            agent.carries("posts");
+        }
+        let [one, other] = &mut agents;
+        one.learn(PathBounds::default(), &[held(0, 1, 100)], &carriers(), None);
+        let keepalive = Some(Duration::from_millis(2500));
+        let refused = [held(2, 2, 100)];
+        other.learn(PathBounds::default(), &refused, &carriers(), keepalive);
+        one.passes(64_000);
+
+        let mut again = Recall::new(Some(path));
+        again.enter("home".into());
+        let rungs: Vec<usize> = again.held(&carriers()).iter().map(|it| it.rung).collect();
+        assert_eq!(rungs, [0, 2]);
+        assert_eq!(again.known().keepalive, keepalive);
+        assert_eq!(again.known().largest_body, Some(64_000));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

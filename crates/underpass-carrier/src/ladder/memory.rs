@@ -107,6 +107,48 @@ pub struct HeldAgainst {
 }
 
 impl Remembered {
+    /// What is to be written by a program that knows this, and wrote or read `before` last, where it
+    /// finds `theirs` by then, which another program has written: what it has changed itself, and
+    /// the other's word on the rest.
+    #[must_use]
+    pub fn merged(&self, before: &Remembered, theirs: &Remembered) -> Remembered {
+        fn newer<T: Clone + PartialEq>(ours: &T, before: &T, theirs: &T) -> T {
+            if ours == before { theirs } else { ours }.clone()
+        }
+        let mut carriers: Vec<&str> = Vec::new();
+        for held in self.held.iter().chain(&theirs.held) {
+            if !carriers.contains(&held.carrier.as_str()) {
+                carriers.push(&held.carrier);
+            }
+        }
+        let of = |remembered: &Remembered, carrier: &str| {
+            let mut held = remembered.held.iter();
+            held.find(|held| held.carrier == carrier).cloned()
+        };
+        let held = |carrier: &str| {
+            newer(
+                &of(self, carrier),
+                &of(before, carrier),
+                &of(theirs, carrier),
+            )
+        };
+        Remembered {
+            best: newer(&self.best, &before.best, &theirs.best),
+            largest_body: newer(
+                &self.largest_body,
+                &before.largest_body,
+                &theirs.largest_body,
+            ),
+            longest_hold: newer(
+                &self.longest_hold,
+                &before.longest_hold,
+                &theirs.longest_hold,
+            ),
+            keepalive: newer(&self.keepalive, &before.keepalive, &theirs.keepalive),
+            held: carriers.into_iter().filter_map(held).collect(),
+        }
+    }
+
     /// What is still held against carriers at `now`, in seconds since 1970, and for how long. What
     /// would last longer than any wait does was written by a clock that went wrong.
     pub fn held_at(&self, now: u64) -> impl Iterator<Item = (&HeldAgainst, Duration)> {
@@ -301,6 +343,30 @@ mod tests {
             failures: 3,
             until,
         }
+    }
+
+    #[test]
+    fn what_two_programs_have_learnt_is_kept_of_both() {
+        let before = remembered("poll");
+        let ours = Remembered {
+            keepalive: None,
+            held: vec![held("quic", 1_800_000_000), held("ws", 1_800_000_100)],
+            ..before.clone()
+        };
+        let theirs = Remembered {
+            best: "posts".into(),
+            held: vec![held("quic", 1_800_007_000), held("h2", 1_800_000_060)],
+            ..before.clone()
+        };
+        let both = Remembered {
+            best: "posts".into(),
+            keepalive: None,
+            held: vec![held("quic", 1_800_007_000), held("ws", 1_800_000_100)],
+            ..before.clone()
+        };
+        assert_eq!(ours.merged(&before, &theirs), both, "h2 has worked here");
+        assert_eq!(ours.merged(&before, &before), ours);
+        assert_eq!(before.merged(&before, &theirs), theirs);
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Ladder {
             last_failure: None,
             standby: None,
             next_standby: Time::ZERO,
-            idle_cuts: IdleCuts::default(),
+            idle_cuts: IdleCuts::new(None, Time::ZERO),
             cut_idle: false,
             next_relief: Time::ZERO,
             next_attempt: 0,
@@ -206,7 +206,7 @@ impl Ladder {
             } => self.network_changed(now, best, held, keepalive),
             Event::CutAfter { silence } => {
                 let before = self.idle_cuts.interval();
-                self.cut_idle = self.idle_cuts.cut(silence);
+                self.cut_idle = self.idle_cuts.cut(silence, now);
                 self.keep_alive_from(before);
             }
             Event::Hopeless { rung, reason } => {
@@ -243,8 +243,9 @@ impl Ladder {
         }
         let active = self.active.as_ref()?;
         let free = |rung: usize| self.marks[rung].retry_at().unwrap_or(Time::ZERO);
-        let next = (0..active.rung).map(free).min()?;
-        Some(next.max(active.since + IMPROVE_AFTER))
+        let better = (0..active.rung).map(free).min();
+        let better = better.map(|at| at.max(active.since + IMPROVE_AFTER));
+        better.into_iter().chain(self.idle_cuts.timeout()).min()
     }
 
     fn wanted(&mut self, now: Time, wanted: Wanted) {
@@ -287,7 +288,7 @@ impl Ladder {
         self.next_relief = now;
         self.last_failure = None;
         let before = self.idle_cuts.interval();
-        self.idle_cuts = IdleCuts::new(keepalive);
+        self.idle_cuts = IdleCuts::new(keepalive, now);
         self.keep_alive_from(before);
     }
 
@@ -306,10 +307,10 @@ impl Ladder {
         self.marks.iter().enumerate().filter_map(held).collect()
     }
 
-    /// How often something is to be said, where it is known that the usual is too seldom.
+    /// How often something is to be said, where it has shown that the usual is too seldom.
     #[must_use]
     pub fn keepalive(&self) -> Option<Duration> {
-        self.idle_cuts.interval()
+        self.idle_cuts.proven()
     }
 
     /// The leg in use came to an end that nobody here wanted.
@@ -540,6 +541,9 @@ impl Ladder {
 
     /// Goes on with whatever is due.
     fn proceed(&mut self, now: Time) {
+        let before = self.idle_cuts.interval();
+        self.idle_cuts.handle_timeout(now);
+        self.keep_alive_from(before);
         self.proceed_standby(now);
         if self.round.is_some() {
             self.proceed_round(now);

@@ -1,6 +1,6 @@
 //! Proxies between this machine and the relay: which one, how to pass it, who asks.
 //!
-//! [`Proxies`] knows the ways to a relay; [`opening`] goes them. A way through a proxy is one of two:
+//! [`Proxies`] knows the ways to a relay; `opening` goes them. A way through a proxy is one of two:
 //!
 //! - a *tunnel* by CONNECT (or SOCKS), through which the relay itself is spoken to: always for
 //!   `https://`, and first for carriers that need more than requests and answers;

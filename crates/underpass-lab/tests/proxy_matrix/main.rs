@@ -28,7 +28,7 @@ const ROUND_TRIP: Duration = Duration::from_millis(50);
 const AT_ONCE: usize = 6;
 /// Rows whose path is cut at a time.
 const CUT_AT_ONCE: usize = 12;
-/// The limit for the first byte.
+/// The limit for the first byte, and for the first login of all from behind the box.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
 
 /// Whoever measures rates does so alone.

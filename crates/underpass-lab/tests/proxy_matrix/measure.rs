@@ -99,7 +99,7 @@ impl Subject {
         }
         let middle = tries[tries.len() / 2];
         ensure!(middle <= limit, "the first byte took {tries:?}");
-        ensure!(contact <= limit * 2, "the login took {contact:?}");
+        ensure!(contact <= limit, "the login took {contact:?}");
         Ok(middle)
     }
 

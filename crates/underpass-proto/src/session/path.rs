@@ -12,9 +12,9 @@
 //! 1. It starts small and grows by what is acknowledged, as TCP does, but only until the first round
 //!    trip is late: what is in front of a keystroke then is some milliseconds' worth.
 //! 2. Half the window shows whether that was queue. If not, the search goes on by doubling. On a long
-//!    way, where boxes that hold make round trips late for other reasons, the start goes on when one is
-//!    early again; and as twice the window is allowed there in any case, it is tried at once, and given
-//!    up only when the rate has not risen for several round trips.
+//!    way, where boxes that hold and connections that begin make round trips late for other reasons,
+//!    the window goes on growing instead, to some round trips' worth at the most, until the rate has
+//!    not risen for several of them.
 //! 3. From then on the window is the rate times what `allowance` says. It does not feed itself: a
 //!    `base` above the shortest round trip is checked by trying less, and it grows only when more was
 //!    tried and carried more.
@@ -49,9 +49,16 @@ const SAMPLE: Duration = Duration::from_millis(40);
 const SEARCH_SAMPLE: Duration = Duration::from_millis(20);
 /// The rate is the highest of so many samples.
 const SAMPLES: usize = 10;
-/// A rate that has not risen for so many round trips does not follow the window: one of them may
-/// only have been held up.
-const STANDS: u8 = 2;
+/// On a long way, a rate that has not risen by a quarter for more round trips than this does not
+/// follow the window: bodies come in lumps, and one of them may only have been held up.
+const STANDS: u8 = 3;
+/// While the window grows on a long way it holds at most so many of the shortest round trips: what
+/// queues then is no more than a keystroke may wait.
+const CLIMB: u32 = 4;
+/// From here on a way counts as far: twice as many are allowed there while the rate rises.
+const FAR: Duration = Duration::from_millis(40);
+/// A path that delivers less than this is slow, however long: its first late round trip was a queue.
+const SLOW: u64 = 500_000;
 /// So often more is tried in vain before what was found first counts as all that there is.
 const DOUBTS: u8 = 3;
 /// Less or more is tried this often, or once in ten round trips.
@@ -77,8 +84,11 @@ enum Mode {
     Start,
     /// A round trip was late: is it a queue?
     Late,
-    /// Doubles until the rate has not followed for some round trips: so many of them are over.
-    Up(u8),
+    /// On a long way: goes on growing until the rate has not risen for some round trips, so many of
+    /// which are over.
+    Climb(u8),
+    /// Doubles until the rate does not follow.
+    Up,
     /// Halves until the rate follows, as it has done so many times.
     Down(u8),
     /// Follows the rate; at this time less is tried, or more.
@@ -210,15 +220,11 @@ impl Path {
         self.last_rtt = Some((self.last_rtt.map_or(0, |(number, _)| number) + 1, rtt));
         let late = rtt > min + LATE.max(min / 8);
         match self.mode {
+            Mode::Start if self.limited && late && self.is_long() => self.mode = Mode::Climb(0),
             Mode::Start if self.limited && late => {
                 self.mode = Mode::Late;
                 // The window stands still from now on: what is measured begins anew.
                 self.limited = false;
-            }
-            // A queue that fills the window does not go away by itself.
-            Mode::Late if !late && self.is_long() => {
-                self.doubts = DOUBTS;
-                self.mode = Mode::Start;
             }
             _ => {}
         }
@@ -269,9 +275,7 @@ impl Path {
     /// Takes bytes that the peer newly acknowledged, up to the packet `newest`, when the next one is
     /// number `next`.
     pub(crate) fn on_delivered(&mut self, now: Time, bytes: u64, newest: u64, next: u64) {
-        if self.mode == Mode::Start && self.limited {
-            self.window = (self.window + bytes).min(MAX_WINDOW);
-        }
+        self.grow(bytes);
         if let Some(settles) = self.settles {
             if newest >= settles {
                 self.settles = None;
@@ -310,7 +314,7 @@ impl Path {
         }
         if limited {
             let before = self.window;
-            self.adjust(now, sample.under_way, rate);
+            self.adjust(now, sample.under_way, rate, span);
             if before.abs_diff(self.window) > before / 10 {
                 self.settles = Some(self.sample.until);
             }
@@ -321,7 +325,7 @@ impl Path {
     }
 
     /// Sets mode and window by what the last change of the window did to the rate.
-    fn adjust(&mut self, now: Time, under_way: u64, rate: u64) {
+    fn adjust(&mut self, now: Time, under_way: u64, rate: u64, span: Duration) {
         // How long a byte is under way: the path's own delay and whatever queues.
         let spent = time_for(under_way, rate);
         let short = spent <= self.allowance(self.min_rtt);
@@ -329,32 +333,35 @@ impl Path {
         let follows = followed > 0.5;
         match self.mode {
             Mode::Start => {}
-            // Twice as much builds no longer a queue than `allowance` allows for.
-            Mode::Late if short && self.is_long() => {
-                self.doubts = self.doubts.max(1);
-                self.search_up(self.min_rtt, rate);
+            Mode::Climb(_) if self.to_beat == 0 && !short && rate < SLOW => {
+                self.halve(Mode::Down(0))
+            }
+            Mode::Climb(_)
+                if rate > self.to_beat + self.to_beat / 4 && self.window < MAX_WINDOW =>
+            {
+                self.climb(span, rate);
+            }
+            Mode::Climb(times) if times < STANDS => self.mode = Mode::Climb(times + 1),
+            Mode::Climb(_) => {
+                self.doubts = DOUBTS;
+                let base = self.rtt().min(self.min_rtt * 2);
+                self.steady(now, base, TRIAL_SOON);
             }
             Mode::Late if short => self.steady(now, self.min_rtt, TRIAL_AFTER),
-            Mode::Late => {
-                self.mode = Mode::Down(0);
-                self.window = (self.window / 2).max(MIN_WINDOW);
-            }
-            Mode::Up(_) if self.rises(rate) && self.window < MAX_WINDOW => {
+            Mode::Late => self.halve(Mode::Down(0)),
+            Mode::Up if self.rises(rate) && self.window < MAX_WINDOW => {
                 self.search_up(spent, rate);
             }
-            Mode::Up(times) if times < STANDS && self.doubts > 0 => self.mode = Mode::Up(times + 1),
-            Mode::Up(_) => self.steady(now, self.base, TRIAL_SOON),
+            Mode::Up => self.steady(now, self.base, TRIAL_SOON),
             // The rate followed at once and in full: it is a slow path and no queue.
+            Mode::Down(0) if followed > 0.8 && self.is_long() => self.climb(span, rate),
             Mode::Down(0) if followed > 0.8 => self.search_up(spent, rate),
             Mode::Down(_) if follows => self.steady(now, spent, TRIAL_SOON),
             // What is under way now is enough, and a window that allows for no delay holds that.
             Mode::Down(_) if short || self.window <= MIN_WINDOW => {
                 self.steady(now, self.min_rtt, TRIAL_AFTER);
             }
-            Mode::Down(times) => {
-                self.mode = Mode::Down(times.saturating_add(1));
-                self.window = (self.window / 2).max(MIN_WINDOW);
-            }
+            Mode::Down(times) => self.halve(Mode::Down(times.saturating_add(1))),
             Mode::Steady(trial) => {
                 let starved = spent > self.allowance(self.base) && (follows || now >= trial)
                     || self.doubts > 0 && now >= trial;
@@ -362,7 +369,7 @@ impl Path {
             }
             Mode::Trial if follows => self.steady(now, spent, TRIAL_AFTER),
             Mode::Trial => self.steady(now, self.base.min(spent), TRIAL_SOON),
-            Mode::Probe if follows && self.doubts > 0 => self.search_up(spent, rate),
+            Mode::Probe if follows && self.is_long() => self.climb(span, rate),
             Mode::Probe if follows => self.steady(now, spent, TRIAL_SOON),
             Mode::Probe => self.probed_in_vain(now),
         }
@@ -405,8 +412,46 @@ impl Path {
         self.base = spent;
         self.searched = true;
         self.to_beat = rate;
-        self.mode = Mode::Up(0);
+        self.mode = Mode::Up;
         self.window = (self.window * 2).min(MAX_WINDOW);
+    }
+
+    /// Tries half as much.
+    fn halve(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.window = (self.window / 2).max(MIN_WINDOW);
+    }
+
+    /// Goes on growing on a long way: what was under way a round trip of `spent` ago brings `rate`.
+    fn climb(&mut self, spent: Duration, rate: u64) {
+        self.base = spent.min(self.rtt());
+        self.searched = true;
+        self.to_beat = rate;
+        let stood = self.mode != Mode::Climb(0);
+        self.mode = Mode::Climb(0);
+        if stood {
+            self.window = self.window.max((self.window * 2).min(self.summit()));
+        }
+    }
+
+    /// Adds what was acknowledged to the window, where it grows by that.
+    fn grow(&mut self, bytes: u64) {
+        let most = match self.mode {
+            Mode::Start if self.limited => MAX_WINDOW,
+            // Where the carrier takes no more there is nothing to be seen of a larger window.
+            Mode::Climb(_) if self.limited && self.sample.under_way * 2 >= self.window => {
+                self.summit()
+            }
+            _ => return,
+        };
+        self.window = self.window.max((self.window + bytes).min(most));
+    }
+
+    /// The most that the window grows to on a long way, by what is known of its rate.
+    fn summit(&self) -> u64 {
+        let far = self.mode == Mode::Climb(0) && self.min_rtt >= FAR;
+        let trips = if far { 2 * CLIMB } else { CLIMB };
+        product(self.rate().max(INITIAL_RATE), self.min_rtt * trips).min(MAX_WINDOW)
     }
 
     /// Whether the initial window is too small to carry `INITIAL_RATE`. On a shorter way there is
