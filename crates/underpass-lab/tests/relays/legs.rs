@@ -101,19 +101,19 @@ impl Services {
         let typed = traffic::connect(b, keys.addresses[0], STALL)?;
         traffic::exchange(&typed, 100, 1, GAP)?;
         carried_by(group, &keys.process, 2)?;
-        let mut shares = Shares::default();
-        let mut type_some = || {
+        let type_some = |shares: &mut Shares| {
             let typing = || traffic::exchange(&typed, KEYS.0, KEYS.1, GAP).map(drop);
             shares.take_in(group, &keys.process, typing)
         };
+        let mut shares = Shares::default();
         // While nothing else passes the same leg leads all the time.
-        type_some()?;
-        type_some()?;
+        type_some(&mut shares)?;
+        type_some(&mut shares)?;
         let stream = traffic::connect(b, long.addresses[0], STALL)?;
         std::thread::scope(|scope| {
             let download = scope.spawn(move || traffic::download(&stream, 2, None)?.exact(LONG));
             while self.long.tally().sent() < LONG / 2 {
-                type_some()?;
+                type_some(&mut shares)?;
             }
             group.relays[0].process().kill()?;
             traffic::exchange(&typed, KEYS.0, KEYS.1, GAP)?;
