@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use underpass_proto::code::{self, Code};
 use underpass_proto::handshake::{self, Accepting, Connecting};
 use underpass_proto::packet::{HelloTarget, Packet};
-use underpass_proto::session::LegId;
+use underpass_proto::session::{Config, LegId};
 use underpass_seal::PublicKey;
 
 use crate::attachment::{AttachError, Attachment, Backoff, Inner};
 use crate::clock;
+use crate::kept::{Kept, Patience};
 use crate::link::Link;
-use crate::routes::{NewRoute, PeerInfo, RouteEvent, Tickets};
-use crate::session::{Session, WantsLeg};
-use crate::story::WaitsFor;
+use crate::routes::{NewRoute, PeerInfo, RouteEvent};
+use crate::session::Session;
 use crate::ways::{Detours, Way, Ways};
 
+/// So many legs at the most carry one session at once.
+pub const MAX_LEGS: usize = 4;
 /// The peer must answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
 /// While an answer is missing the link itself is asked this often whether it still works.
@@ -25,15 +27,6 @@ const ASK_AFTER: Duration = Duration::from_secs(1);
 /// A path that breaks during the handshake is tried again for so long: less than the time for which
 /// a relay waits for a publisher that is away, so that its answer is the last word.
 const PASSING_LIMIT: Duration = Duration::from_secs(15);
-/// A further leg must carry the session within this.
-const RESUME_LIMIT: Duration = Duration::from_secs(25);
-/// Where there are several relays, the first one that is tried may take this long.
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
-/// The ticket of a session that has ended is deleted if there is a link within this.
-const DISCARD_LIMIT: Duration = Duration::from_secs(1);
-/// So many refusals in a row, each saying that the session is unknown, end it: one may come from a
-/// publisher that is just being replaced.
-const MAX_UNKNOWN: u32 = 3;
 
 /// Why there is no session with the peer.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +102,7 @@ impl Attachment {
     }
 
     /// How long sessions of this attachment are kept without a path, in seconds.
-    fn keep_s(&self) -> u64 {
+    pub(crate) fn keep_s(&self) -> u64 {
         self.inner.settings.session.params.keep_s
     }
 
@@ -193,7 +186,7 @@ async fn connect_by(
     let relay = attachment.relay_key().fingerprint();
     let inner = &attachment.inner;
     let (connecting, hello) = Connecting::start(
-        inner.settings.session.clone(),
+        end_to_end(&inner.settings.session),
         &inner.identity,
         HelloTarget::Endpoint,
         relay.as_bytes(),
@@ -229,7 +222,7 @@ async fn connect_by(
         service: service.to_owned(),
         tickets,
     };
-    tokio::spawn(kept.alive(way.clone()));
+    tokio::spawn(kept.alive(leg, way.clone()));
     match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
         Ok(true) => Ok(session),
         // The last message did not get there, and the peer knows of no session to resume.
@@ -241,6 +234,13 @@ async fn connect_by(
     }
 }
 
+/// What this end says of itself to another agent. Who began the session decides how many legs carry it.
+fn end_to_end(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.params.max_legs = MAX_LEGS as u64;
+    config
+}
+
 async fn accept(
     inner: &Inner,
     mut route: NewRoute,
@@ -249,7 +249,7 @@ async fn accept(
 ) -> Result<Session, ConnectError> {
     let relay = inner.relay_key.fingerprint();
     let begun = Accepting::start(
-        inner.settings.session.clone(),
+        end_to_end(&inner.settings.session),
         &inner.identity,
         HelloTarget::Endpoint,
         relay.as_bytes(),
@@ -302,7 +302,7 @@ fn broken() -> ConnectError {
 
 /// Finds out whether it is the link that an answer is missing for. Asks at once: where the path has just
 /// died, every moment until then is waited for in the end. Never ends.
-async fn ask_meanwhile(link: &Link) -> Infallible {
+pub(crate) async fn ask_meanwhile(link: &Link) -> Infallible {
     loop {
         link.ask();
         tokio::time::sleep(ASK_AFTER).await;
@@ -319,187 +319,4 @@ async fn next_packet(route: &mut NewRoute, limit: Duration) -> Result<Packet, Co
             Err(ConnectError::TimedOut(limit))
         }
     }
-}
-
-/// How long a relay may take until another one is asked: longer each time, so that a slow path comes to
-/// its end as well.
-struct Patience(Duration);
-
-impl Patience {
-    fn new() -> Self {
-        Self(FIRST_PATIENCE)
-    }
-
-    fn next(&mut self) -> Duration {
-        let now = self.0;
-        self.0 = (now * 2).min(RESUME_LIMIT);
-        now
-    }
-}
-
-/// A session that this agent began.
-struct Kept {
-    ways: Ways,
-    session: Session,
-    service: String,
-    tickets: Tickets,
-}
-
-/// What a further path came to.
-enum Attempt {
-    Carries,
-    /// Another one may, at once.
-    Again,
-    /// Nothing carries at the moment; and why, as far as that was said.
-    Failed(Option<(u64, String)>),
-    /// The session is over.
-    Over,
-}
-
-impl Kept {
-    /// Makes a new path for the session whenever it needs one, and has its ticket deleted when it has
-    /// ended. Its first path is by `way`.
-    async fn alive(self, way: Way) {
-        self.keep_path(way).await;
-        // A ticket that stays expires by itself, so nobody waits long for this.
-        let first = self.ways.wait(|ways| ways.first().cloned());
-        if let Ok(Ok(way)) = tokio::time::timeout(DISCARD_LIMIT, first).await {
-            self.tickets.discard(&way.link);
-        }
-    }
-
-    async fn keep_path(&self, mut way: Way) {
-        let mut wait = Backoff::new();
-        let mut patience = Patience::new();
-        let mut detours = Detours::default();
-        let mut unknown = 0;
-        loop {
-            // A link that was replaced is about to end: the session moves before it has to.
-            tokio::select! {
-                biased;
-                wanted = self.session.wants_leg() => match wanted {
-                    None => return,
-                    // Another relay is asked first.
-                    Some(WantsLeg::Suspect(_)) if self.ways.another_relay(&way) => {
-                        detours.avoid(&way, Instant::now());
-                    }
-                    Some(_) => {}
-                },
-                () = self.ways.better_than(&way, &detours) => {}
-            }
-            self.session.waits(WaitsFor::Relay, "", None);
-            let next = match self.ways.next(&detours).await {
-                Ok(next) => next,
-                Err(error) => return self.session.close(error.code(), &error.to_string()),
-            };
-            self.session.waits(WaitsFor::FarEnd, "", None);
-            let reason = match self
-                .attempt(&next, &detours, &mut patience, &mut unknown)
-                .await
-            {
-                Attempt::Carries => {
-                    self.ways.outcome(&next, true);
-                    detours.worked(next.relay);
-                    way = next;
-                    (unknown, patience) = (0, Patience::new());
-                    wait.reset();
-                    continue;
-                }
-                Attempt::Again => continue,
-                Attempt::Failed(reason) => reason,
-                Attempt::Over => return,
-            };
-            // That somebody else is away is not the relay's fault; that nothing comes back may be.
-            if reason.is_none() {
-                self.ways.outcome(&next, false);
-            }
-            detours.failed(&next, Instant::now());
-            if detours.any_free(&self.ways.usable(), Instant::now()) {
-                continue;
-            }
-            let pause = wait.next();
-            if let Some((code, text)) = reason {
-                let what = Code::from_number(code).map_or(WaitsFor::FarEnd, WaitsFor::of);
-                self.session.waits(what, &text, Some(clock::now() + pause));
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// Tries to resume by a way. `unknown` counts refusals in a row that say that nobody knows the session.
-    async fn attempt(
-        &self,
-        way: &Way,
-        detours: &Detours,
-        patience: &mut Patience,
-        unknown: &mut u32,
-    ) -> Attempt {
-        let Way {
-            attachment, link, ..
-        } = way;
-        let session = &self.session;
-        let limit = match self.ways.another_relay(way) {
-            true => patience.next(),
-            false => RESUME_LIMIT,
-        };
-        let (routes, keep_s) = (&attachment.inner.routes, attachment.keep_s());
-        let port = routes.resume(link, &self.service, keep_s, session, &self.tickets);
-        let active = tokio::select! {
-            biased;
-            active = tokio::time::timeout(limit, session.leg_active(port.id())) => active == Ok(true),
-            () = attachment.link_replaced(link.serial()) => false,
-            // The best relay can be reached again: nobody waits for another one meanwhile.
-            () = self.ways.better_than(way, detours) => {
-                session.leg_lost(port.id());
-                return Attempt::Again;
-            }
-            never = ask_meanwhile(link) => match never {},
-        };
-        if active {
-            return Attempt::Carries;
-        }
-        session.leg_lost(port.id());
-        if attachment.is_replaced(link.serial()) {
-            return Attempt::Again;
-        }
-        let gone = port.gone_because();
-        match &gone {
-            Some((code, text)) if is_unknown(*code) => {
-                *unknown += 1;
-                if *unknown >= MAX_UNKNOWN {
-                    session.close(Code::UnknownSession, text);
-                    return Attempt::Over;
-                }
-            }
-            Some((code, _)) if is_no_ticket(*code) => {
-                if let Some(ticket) = port.presented() {
-                    // At most two are refused, then a name opens the route.
-                    self.tickets.refused(ticket);
-                    return Attempt::Again;
-                }
-            }
-            Some((code, text)) if is_final(*code) => {
-                session.close(Code::from_number(*code).unwrap_or(Code::Internal), text);
-                return Attempt::Over;
-            }
-            _ => {}
-        }
-        Attempt::Failed(gone)
-    }
-}
-
-fn is_unknown(code: u64) -> bool {
-    matches!(Code::from_number(code), Some(Code::UnknownSession))
-}
-
-fn is_no_ticket(code: u64) -> bool {
-    matches!(Code::from_number(code), Some(Code::TicketUnknown))
-}
-
-/// What no further attempt can change.
-fn is_final(code: u64) -> bool {
-    matches!(
-        Code::from_number(code),
-        Some(Code::Denied | Code::Ended | Code::KeyMismatch | Code::NotEnrolled)
-    )
 }

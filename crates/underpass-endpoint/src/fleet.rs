@@ -35,6 +35,9 @@ pub struct FleetSettings {
     /// A session goes over to another relay that is as good after this time on average; never for that
     /// reason alone where it is not given.
     pub vary: Option<Duration>,
+    /// So many legs, each by another relay, carry a session at once that this agent begins, as far as there are relays
+    /// and its peer allows; at least 1, at most [`MAX_LEGS`](crate::MAX_LEGS).
+    pub legs: usize,
 }
 
 struct Member {
@@ -160,6 +163,11 @@ impl Fleet {
         drop(state);
         self.changed();
         relay
+    }
+
+    /// How many legs are to carry a session.
+    pub(crate) fn legs(&self) -> usize {
+        self.inner.settings.legs.max(1)
     }
 
     /// What its attachments share.

@@ -15,7 +15,7 @@ use underpass_seal::PublicKey;
 
 use crate::link::{Link, LinkEnd, RouteSource, Router, SourceId};
 use crate::outgoing::Outgoing;
-use crate::session::{LegPort, Session};
+use crate::session::{Joining, LegPort, Session};
 use crate::sessions::Sessions;
 use crate::story::words_of;
 
@@ -275,6 +275,7 @@ impl Routes {
         keep_s: u64,
         session: &Session,
         tickets: &Tickets,
+        joining: Joining,
     ) -> Arc<RouteLeg> {
         let route = self.new_number(link);
         let leg = session.new_leg_id();
@@ -293,7 +294,7 @@ impl Routes {
         );
         self.insert(link, route, Entry::Leg(port.clone()));
         port.begin(session, self);
-        session.add_leg(leg, port.clone());
+        session.join(leg, port.clone(), joining);
         port
     }
 

@@ -7,10 +7,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use underpass_proto::code::Code;
 use underpass_proto::frame::{ChannelId, ChannelKind, Class, Encoding, Hop};
 use underpass_proto::packet::{Packet, SessionId};
-use underpass_proto::session::{self as core, Closed, Event, LegError, LegId, OpenError};
+use underpass_proto::session::{self as core, Closed, Event, LegError, LegId, LegInfo, OpenError};
 use underpass_proto::{Role, Time};
 
 use crate::channel::{Channel, ChannelError};
@@ -60,6 +61,33 @@ pub(crate) trait LegPort: Send + Sync {
     fn done(&self, replaced: bool);
 }
 
+/// How a further leg joins a session that this side began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Joining {
+    /// In the place of all others.
+    Alone,
+    /// Beside the others, except for the one whose place it takes, if any.
+    Beside(Option<LegId>),
+}
+
+/// A leg as the driver sees it.
+struct Port {
+    leg: Arc<dyn LegPort>,
+    /// Bytes of packets that were sent on it, and that came in.
+    sent: u64,
+    received: u64,
+}
+
+impl Port {
+    fn of(leg: Arc<dyn LegPort>) -> Self {
+        Port {
+            leg,
+            sent: 0,
+            received: 0,
+        }
+    }
+}
+
 /// Paths that a peer may tell of at once; nobody has so many relays.
 const MOST_HOPS: usize = 64;
 
@@ -85,7 +113,7 @@ impl Wakers {
 pub(crate) struct State {
     pub(crate) core: core::Session,
     pub(crate) channels: HashMap<ChannelId, Wakers>,
-    legs: HashMap<LegId, Arc<dyn LegPort>>,
+    legs: HashMap<LegId, Port>,
     incoming: VecDeque<OpenedChannel>,
     closed: Option<Closed>,
     established: bool,
@@ -106,7 +134,67 @@ pub(crate) struct State {
 impl State {
     fn answer_missing(&self, leg: LegId) {
         if let Some(port) = self.legs.get(&leg) {
-            port.answer_missing();
+            port.leg.answer_missing();
+        }
+    }
+
+    /// What carries it, in words; none while nothing does.
+    fn carried_by(&self) -> Option<String> {
+        // In the order in which they came: which one leads may change at any time.
+        let ports = self.core.active_legs();
+        let words = ports.filter_map(|info| Some(self.legs.get(&info.leg)?.leg.carried_by()));
+        words.reduce(|all, more| format!("{all} and {more}"))
+    }
+
+    /// Legs have come or gone beside others: the story goes on with what carries it now.
+    fn retell(&mut self) {
+        if let Some(by) = self.carried_by()
+            && self.story.goes_on_by(by)
+        {
+            log_story(self);
+        }
+    }
+
+    fn leg_active(&mut self, leg: LegId) {
+        let before = self.active.replace(leg);
+        let went_on = before != Some(leg) && self.core.resumes() > 0;
+        self.late = None;
+        self.suspect = None;
+        if let Some(port) = self.legs.get(&leg) {
+            port.leg.activated(&self.core);
+        }
+        let beside = self.core.active_legs().count() > 1;
+        match self.carried_by() {
+            Some(by) if went_on && (!beside || self.story.is_in_trouble()) => {
+                self.story.carried(clock::now(), by, Why::Better);
+                log_story(self);
+            }
+            _ => self.retell(),
+        }
+    }
+
+    fn leg_status(&self, info: &LegInfo) -> Option<LegStatus> {
+        let Port {
+            leg,
+            sent,
+            received,
+        } = self.legs.get(&info.leg)?;
+        Some(LegStatus {
+            by: leg.carried_by(),
+            leads: info.leads,
+            suspect: info.suspect,
+            rtt: info.rtt,
+            rate: info.rate,
+            sent: *sent,
+            received: *received,
+        })
+    }
+
+    fn leg_suspect(&mut self, leg: LegId) {
+        self.answer_missing(leg);
+        self.suspect = Some(leg);
+        if self.core.active_legs().all(|leg| leg.suspect) {
+            self.story.doubted(clock::now());
         }
     }
 }
@@ -166,8 +254,29 @@ pub struct SessionStatus {
     pub channels: usize,
     /// How it ended, if it did.
     pub closed: Option<Closed>,
+    /// What carries it.
+    pub legs: Vec<LegStatus>,
     /// Its story.
     pub told: Told,
+}
+
+/// What one of the legs that carry a session was seen to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegStatus {
+    /// What carries it, in words.
+    pub by: String,
+    /// What must not wait goes on it.
+    pub leads: bool,
+    /// It does not answer.
+    pub suspect: bool,
+    /// Its smoothed round trip, once measured.
+    pub rtt: Option<Duration>,
+    /// Bytes per second that it was seen to deliver; 0 before that was measured.
+    pub rate: u64,
+    /// Bytes that were sent on it.
+    pub sent: u64,
+    /// Bytes that came in on it.
+    pub received: u64,
 }
 
 impl Session {
@@ -178,7 +287,7 @@ impl Session {
             label: None,
             core,
             channels: HashMap::new(),
-            legs: HashMap::from([(leg, port)]),
+            legs: HashMap::from([(leg, Port::of(port))]),
             incoming: VecDeque::new(),
             closed: None,
             established: false,
@@ -227,7 +336,7 @@ impl Session {
     fn settle(&self, state: &mut State) {
         self.drain_events(state);
         for port in state.legs.values() {
-            port.wake();
+            port.leg.wake();
         }
     }
 
@@ -251,19 +360,7 @@ impl Session {
                 self.inner.changed.notify_waiters();
             }
             Event::LegActive { leg } => {
-                let before = state.active.replace(leg);
-                let went_on = before != Some(leg) && state.core.resumes() > 0;
-                state.late = None;
-                state.suspect = None;
-                let Some(port) = state.legs.get(&leg) else {
-                    return self.inner.changed.notify_waiters();
-                };
-                port.activated(&state.core);
-                if went_on {
-                    let by = port.carried_by();
-                    state.story.carried(clock::now(), by, Why::Better);
-                    log_story(state);
-                }
+                state.leg_active(leg);
                 self.inner.changed.notify_waiters();
             }
             Event::AnswerMissing { leg } => state.answer_missing(leg),
@@ -273,19 +370,19 @@ impl Session {
                 self.inner.changed.notify_waiters();
             }
             Event::LegSuspect { leg } => {
-                state.answer_missing(leg);
-                state.suspect = Some(leg);
-                state.story.doubted(clock::now());
+                state.leg_suspect(leg);
                 self.inner.changed.notify_waiters();
             }
             Event::LegFull { leg } => {
                 let others = state.legs.iter().filter(|(id, _)| **id != leg);
-                others.for_each(|(_, port)| port.wake());
+                others.for_each(|(_, port)| port.leg.wake());
             }
             Event::LegDone { leg, .. } => {
                 if let Some(port) = state.legs.remove(&leg) {
-                    port.done(state.active.is_some_and(|active| active != leg));
+                    port.leg
+                        .done(state.active.is_some_and(|active| active != leg));
                 }
+                state.retell();
                 self.inner.changed.notify_waiters();
             }
             Event::Detached => {
@@ -370,7 +467,13 @@ impl Session {
 
     /// Takes a packet that came in on a leg.
     pub(crate) fn handle_packet(&self, leg: LegId, packet: Packet) -> Result<(), LegError> {
-        self.with(|state, now| state.core.handle_packet(now, leg, packet, &mut rand::rng()))
+        let length = packet.body.len() as u64;
+        self.with(|state, now| {
+            if let Some(port) = state.legs.get_mut(&leg) {
+                port.received += length;
+            }
+            state.core.handle_packet(now, leg, packet, &mut rand::rng())
+        })
     }
 
     /// A number for a new leg.
@@ -378,14 +481,45 @@ impl Session {
         LegId(self.inner.next_leg.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Adds a leg whose packets go to `port`; the initiator begins to resume on it.
+    /// Adds a leg whose packets go to `port`; the initiator begins to resume on it, in the place of all others.
     pub(crate) fn add_leg(&self, leg: LegId, port: Arc<dyn LegPort>) {
+        self.join(leg, port, Joining::Alone);
+    }
+
+    /// The same for a leg that may be beside others: where it cannot be, it takes the place of all.
+    pub(crate) fn join(&self, leg: LegId, port: Arc<dyn LegPort>, joining: Joining) {
         self.with(|state, now| {
-            state.legs.insert(leg, port);
-            if state.core.role() == Role::Initiator {
-                state.core.start_resume(now, leg, &mut rand::rng());
+            state.legs.insert(leg, Port::of(port));
+            if state.core.role() == Role::Responder {
+                return;
+            }
+            let rng = &mut rand::rng();
+            let beside = match joining {
+                Joining::Alone => false,
+                Joining::Beside(instead) => state.core.start_beside(now, leg, instead, rng),
+            };
+            if !beside {
+                state.core.start_resume(now, leg, rng);
             }
         });
+    }
+
+    /// The legs that carry it; `None` once it has ended.
+    pub(crate) fn legs(&self) -> Option<Vec<LegInfo>> {
+        let state = self.lock();
+        let legs = || state.core.active_legs().collect();
+        state.closed.is_none().then(legs)
+    }
+
+    /// How many legs may carry it at once, as both ends have it.
+    pub(crate) fn max_legs(&self) -> usize {
+        self.with_core(core::Session::max_legs)
+    }
+
+    /// Waits until something about its legs, credit or end has changed, from the time at which this is polled first or
+    /// enabled.
+    pub(crate) fn next_change(&self) -> Notified<'_> {
+        self.inner.changed.notified()
     }
 
     /// A leg is gone.
@@ -393,6 +527,7 @@ impl Session {
         self.with(|state, now| {
             state.legs.remove(&leg);
             state.core.leg_lost(now, leg);
+            state.retell();
         });
     }
 
@@ -404,12 +539,16 @@ impl Session {
     pub(crate) fn pull(&self, leg: LegId, mut take: impl FnMut(bytes::Bytes) -> bool) -> bool {
         let mut state = self.lock();
         let now = clock::now();
-        let mut more = false;
+        let (mut more, mut sent) = (false, 0);
         while let Some(packet) = state.core.poll_transmit(now, leg) {
+            sent += packet.len() as u64;
             if !take(packet) {
                 more = true;
                 break;
             }
+        }
+        if let Some(port) = state.legs.get_mut(&leg) {
+            port.sent += sent;
         }
         // What was pulled may have made room for writers and set timers; the leg itself is awake.
         self.drain_events(&mut state);
@@ -433,7 +572,9 @@ impl Session {
     pub fn status(&self) -> SessionStatus {
         let state = self.lock();
         let core = &state.core;
+        let legs = core.active_legs();
         SessionStatus {
+            legs: legs.filter_map(|info| state.leg_status(&info)).collect(),
             id: core.id(),
             rtt: core.rtt(),
             rate: core.delivery_rate(),
@@ -552,11 +693,11 @@ impl Session {
         state.suspect.is_some() && state.suspect == state.active
     }
 
-    /// Where it has more to send than its path carries, and there are several relays: the name of the one that it
+    /// Where it has more to send than its path carries (the leg that leads, where there are several), and there are several relays: the name of the one that it
     /// passes through, and the bytes per second that the path was seen to deliver.
     pub(crate) fn full_rate(&self) -> Option<(String, u64)> {
         let state = self.lock();
-        let through = state.legs.get(&state.active?)?.through()?;
+        let through = state.legs.get(&state.core.lead()?)?.leg.through()?;
         let rate = state.core.full_rate().filter(|rate| *rate > 0)?;
         Some((through.to_owned(), rate))
     }
@@ -588,6 +729,11 @@ impl Session {
             }
             changed.await;
         }
+    }
+
+    /// Whether the peer has proven that it holds the session.
+    pub(crate) fn is_established(&self) -> bool {
+        self.lock().established
     }
 
     /// Waits until the peer has proven that it holds the session. False if it ended before.
@@ -631,7 +777,7 @@ impl Session {
     /// Waits until `leg` carries the session (true), or is gone or the session ended (false).
     pub(crate) async fn leg_active(&self, leg: LegId) -> bool {
         self.wait(|state| {
-            if state.active == Some(leg) {
+            if state.core.is_active(leg) {
                 return Some(true);
             }
             (state.closed.is_some() || !state.legs.contains_key(&leg)).then_some(false)

@@ -162,6 +162,21 @@ impl Story {
         before.is_none_or(|before| before.reason != reason)
     }
 
+    /// It goes on without a break by what `by` says, because one of several legs has come or gone. Whether that is news.
+    pub fn goes_on_by(&mut self, by: String) -> bool {
+        let news = self.by.as_ref().is_some_and(|before| *before != by);
+        if news {
+            self.by = Some(by);
+        }
+        news
+    }
+
+    /// Whether nothing carries it, or nothing that answers.
+    #[must_use]
+    pub fn is_in_trouble(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     /// It is carried by `by` from now on. `why` counts only where nothing was wrong with the path before.
     pub fn carried(&mut self, now: Time, by: String, why: Why) {
         let (begun, why) = self.trouble.take().unwrap_or((now, why));
@@ -430,5 +445,23 @@ mod tests {
             words(&story, 2.0),
             "no path for 1.0 s, waiting for a login (the proxy p:3128 wants to know who asks), no drops"
         );
+    }
+    #[test]
+    fn legs_that_come_and_go_beside_others_are_no_drops() {
+        let mut story = Story::begin(at(0.0), "ws through a".into());
+        assert!(story.goes_on_by("ws through a and h2 through b".into()));
+        assert_eq!(
+            words(&story, 2.0),
+            "carried by ws through a and h2 through b for 2.0 s, no drops"
+        );
+        assert!(story.goes_on_by("h2 through b".into()));
+        assert!(!story.goes_on_by("h2 through b".into()));
+        assert_eq!(
+            words(&story, 3.0),
+            "carried by h2 through b for 3.0 s, no drops"
+        );
+        story.lost(at(4.0), Why::Lost);
+        // What is missing does not come back by words.
+        assert!(story.is_in_trouble() && !story.goes_on_by("ws through a".into()));
     }
 }

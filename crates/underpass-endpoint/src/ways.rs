@@ -37,7 +37,7 @@ pub(crate) enum Ways {
 }
 
 /// Tells that ways may have come or gone.
-enum Changes {
+pub(crate) enum Changes {
     One(
         watch::Receiver<Option<Arc<Link>>>,
         watch::Receiver<Option<AttachError>>,
@@ -47,7 +47,7 @@ enum Changes {
 
 impl Changes {
     /// What has changed until now is known.
-    fn mark_seen(&mut self) {
+    pub(crate) fn mark_seen(&mut self) {
         match self {
             Changes::One(links, ends) => {
                 links.mark_unchanged();
@@ -58,7 +58,7 @@ impl Changes {
     }
 
     /// Waits for the next one. Cancel safe.
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let left = match self {
             Changes::One(links, ends) => tokio::select! {
                 changed = links.changed() => changed,
@@ -113,7 +113,7 @@ impl Ways {
         }
     }
 
-    fn changes(&self) -> Changes {
+    pub(crate) fn changes(&self) -> Changes {
         match self {
             Ways::One(attachment) => Changes::One(attachment.links(), attachment.ends()),
             Ways::Fleet(fleet, _) => Changes::Fleet(fleet.changes()),
@@ -150,33 +150,23 @@ impl Ways {
             .await
     }
 
-    /// Waits until there is a better way than `taken`: another link to the same relay, which has taken
-    /// its place, or the best relay, which for a while was none for this session. Cancel safe.
-    pub(crate) async fn better_than(&self, taken: &Way, detours: &Detours) {
-        let serial = taken.link.serial();
+    /// Waits until the best relay can be taken at once, and is another one than that of `tried`. Cancel safe.
+    pub(crate) async fn better_than(&self, tried: &Way, detours: &Detours) {
         let better = |ways: &[Way]| {
-            let best = ways.first()?;
-            let is_free = detours.any_free(&ways[..1], Instant::now());
-            let to_best = is_free && best.relay != taken.relay;
-            let replaced = |way: &Way| way.relay == taken.relay && way.link.serial() != serial;
-            (to_best || ways.iter().any(replaced)).then_some(())
+            let best = ways.first().filter(|best| best.relay != tried.relay)?;
+            (!detours.is_on(best, Instant::now())).then_some(())
         };
-        loop {
-            let over = detours.next_over(Instant::now());
-            let again = async {
-                match over {
-                    Some(over) => tokio::time::sleep_until(over.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                found = self.wait(better) => match found {
-                    Ok(()) => return,
-                    // The session goes on for as long as its path does.
-                    Err(_) => std::future::pending::<()>().await,
-                },
-                () = again => {}
-            }
+        if self.wait(better).await.is_err() {
+            // What is tried may work all the same.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// How many legs are to carry a session at once, each by another relay.
+    pub(crate) fn legs(&self) -> usize {
+        match self {
+            Ways::One(_) => 1,
+            Ways::Fleet(fleet, _) => fleet.legs(),
         }
     }
 
@@ -233,7 +223,7 @@ impl Detours {
     }
 
     /// Whether it is not taken now.
-    fn is_on(&self, way: &Way, now: Instant) -> bool {
+    pub(crate) fn is_on(&self, way: &Way, now: Instant) -> bool {
         let known = self.0.get(&way.relay);
         known.is_some_and(|it| it.serial == way.link.serial() && now < it.until)
     }
@@ -252,7 +242,7 @@ impl Detours {
     }
 
     /// When the next detour is over.
-    fn next_over(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_over(&self, now: Instant) -> Option<Instant> {
         let ahead = self.0.values().map(|it| it.until);
         ahead.filter(|until| now < *until).min()
     }

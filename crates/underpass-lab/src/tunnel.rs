@@ -428,11 +428,20 @@ impl Agent {
     /// # Errors
     /// As [`Agent::connect`].
     pub fn connect_all(&self, services: &[&str]) -> Result<Entrances> {
+        self.connect_all_with(services, &[])
+    }
+
+    /// As [`Agent::connect_all`], with `more` arguments.
+    ///
+    /// # Errors
+    /// As [`Agent::connect`].
+    pub fn connect_all_with(&self, services: &[&str], more: &[&str]) -> Result<Entrances> {
         let pairs: Vec<String> = services
             .iter()
             .map(|name| format!("{name}=127.0.0.1:0"))
             .collect();
         let mut arguments = vec!["connect"];
+        arguments.extend(more);
         arguments.extend(pairs.iter().map(String::as_str));
         let label = format!("connect-{}", services.join("-"));
         let process = self.host.spawn(&label, self.command(&arguments)?)?;

@@ -88,6 +88,7 @@ impl SessionEntry {
             unacknowledged: status.unacknowledged,
             unread: status.unread,
             path: (&status.told).into(),
+            legs: status.legs.iter().map(Into::into).collect(),
             relays: relays.iter().flatten().map(Into::into).collect(),
         }
     }

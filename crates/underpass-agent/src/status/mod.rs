@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use underpass_carrier::ladder::{RungState, RungStory};
 use underpass_endpoint::choice::Presence;
 use underpass_endpoint::story::Told;
-use underpass_endpoint::{AttachStatus, MemberStatus};
+use underpass_endpoint::{AttachStatus, LegStatus, MemberStatus};
 
 pub use ask::{StatusServer, ask_all};
 pub use board::{Board, SessionEntry, Shown};
@@ -243,9 +243,54 @@ pub struct SessionReport {
     /// Its story.
     #[serde(default)]
     pub path: PathReport,
+    /// What carries it, leg by leg.
+    #[serde(default)]
+    pub legs: Vec<LegReport>,
     /// The relays in the order in which they are best for it, where it was made from here.
     #[serde(default)]
     pub relays: Vec<RankReport>,
+}
+
+/// One of the legs that carry a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LegReport {
+    /// What carries it, in words.
+    pub carried_by: String,
+    /// What must not wait goes on it.
+    pub leads: bool,
+    /// Whether it answers.
+    pub answers: bool,
+    /// Its round trip, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// What it was seen to deliver; 0 before it was measured.
+    pub bytes_per_s: u64,
+    /// Bytes that were sent on it.
+    pub sent: u64,
+    /// Bytes that came in on it.
+    pub received: u64,
+}
+
+impl From<&LegStatus> for LegReport {
+    fn from(status: &LegStatus) -> Self {
+        let LegStatus {
+            by,
+            leads,
+            suspect,
+            rtt,
+            rate,
+            sent,
+            received,
+        } = status;
+        Self {
+            carried_by: by.clone(),
+            leads: *leads,
+            answers: !suspect,
+            rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+            bytes_per_s: *rate,
+            sent: *sent,
+            received: *received,
+        }
+    }
 }
 
 impl From<&AttachStatus> for RelayReport {

@@ -250,9 +250,12 @@ impl Context {
         let reaches = known.iter().map(|known| self.reach_known(known));
         let reaches = reaches.collect::<Result<Vec<_>, _>>()?;
         let first = known.into_iter().next().expect("there is at least one");
-        let vary = self.settings.vary_path.0;
+        let (vary, legs) = (self.settings.vary_path.0, self.settings.legs.0);
+        let mut roster = RosterSettings::default();
+        roster.warm = roster.warm.max(legs);
         let settings = FleetSettings {
-            roster: (!be_found).then(RosterSettings::default),
+            roster: (!be_found).then_some(roster),
+            legs,
             vary: (!vary.is_zero()).then_some(vary),
             ..FleetSettings::default()
         };

@@ -70,7 +70,7 @@ impl Retarget {
 
     /// Nobody here publishes it.
     async fn far(&self, context: &Context) -> Result<Retargeted, Failure> {
-        let EnrolledAtAll { standings, first } = context.enrolled_at_all().await?;
+        let EnrolledAtAll { standings, first } = context.enrolled_at_all(false).await?;
         let trust = PinnedTrust::new(context.home.clone(), first.key, self.peer_key);
         let board = Board::new("services");
         let connector = Connector::new(standings.clone(), trust, Class::Interactive, board);

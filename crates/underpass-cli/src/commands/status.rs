@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use underpass_agent::home::KnownRelay;
 use underpass_agent::status::{
-    AgentReport, CarrierReport, RankReport, RelayReport, SessionReport, ask_all,
+    AgentReport, CarrierReport, LegReport, RankReport, RelayReport, SessionReport, ask_all,
 };
 use underpass_proto::control::Identity;
 
@@ -24,7 +24,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 /// machine, role, key; `agent`, process, command, relay, carrier, seconds in use or missing, drops
 /// survived, seconds of the last resume, round trip in ms; `rank`, process, place, address, carrier and the reason,
 /// for each relay where an agent uses several; `entry`, process, service, address;
-/// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer; and
+/// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer; `leg`, process,
+/// what carries it, what it does, round trip in ms, bytes per second, bytes sent, received, for each leg of the
+/// session before it where several carry it at once; and
 /// as the last column of `agent` and `session` the story of its path in words, which the log has too:
 /// what carries it, since when, what it survived, what it waits for.
 #[derive(Debug, Args)]
@@ -187,12 +189,11 @@ fn agent_cells(agent: &AgentReport) -> Vec<Vec<String>> {
             entry.address.clone(),
         ]
     }));
-    rows.extend(
-        agent
-            .sessions
-            .iter()
-            .map(|session| session_cells(session, &pid)),
-    );
+    for session in &agent.sessions {
+        rows.push(session_cells(session, &pid));
+        let several = session.legs.iter().filter(|_| session.legs.len() > 1);
+        rows.extend(several.map(|leg| leg_cells(leg, &pid)));
+    }
     rows
 }
 
@@ -245,6 +246,7 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
         );
         for session in &agent.sessions {
             lines.push(session_story(session));
+            lines.extend(legs(&session.legs));
             let relays = ranking(&session.relays);
             lines.extend(relays.iter().map(|line| format!("  {line}")));
         }
@@ -277,6 +279,45 @@ fn relay_story(relay: &RelayReport) -> String {
         story.extend(why_not(carrier).map(|line| format!("\n    {line}")));
     }
     story
+}
+
+/// What each leg carries, where there are several.
+fn legs(legs: &[LegReport]) -> Vec<String> {
+    let line = |leg: &LegReport| {
+        let rtt = leg.rtt_ms.map(|rtt| format!(", round trip {rtt:.1} ms"));
+        format!(
+            "    {}: {}{}, {} bytes/s, {} bytes sent, {} received",
+            leg.carried_by,
+            leg_state(leg),
+            rtt.unwrap_or_default(),
+            leg.bytes_per_s,
+            leg.sent,
+            leg.received,
+        )
+    };
+    let several = legs.iter().filter(|_| legs.len() > 1);
+    several.map(line).collect()
+}
+
+fn leg_state(leg: &LegReport) -> &'static str {
+    match (leg.answers, leg.leads) {
+        (false, _) => "does not answer",
+        (true, true) => "leads",
+        (true, false) => "takes its share of what is much",
+    }
+}
+
+fn leg_cells(leg: &LegReport, pid: &str) -> Vec<String> {
+    vec![
+        "leg".to_owned(),
+        pid.to_owned(),
+        leg.carried_by.clone(),
+        leg_state(leg).to_owned(),
+        number(leg.rtt_ms),
+        leg.bytes_per_s.to_string(),
+        leg.sent.to_string(),
+        leg.received.to_string(),
+    ]
 }
 
 /// The place of each relay and why, where there are several.
@@ -430,6 +471,7 @@ mod tests {
                 words: "no path for 3.0 s, waiting for the far end, no drops".into(),
                 ..PathReport::default()
             },
+            legs: Vec::new(),
             relays: Vec::new(),
         };
         let story = session_story(&session);
@@ -441,6 +483,28 @@ mod tests {
         assert_eq!(
             second,
             "    no path for 3.0 s, waiting for the far end, no drops"
+        );
+    }
+    #[test]
+    fn several_legs_tell_what_they_carry() {
+        let leg = |carried_by: &str, leads, answers| LegReport {
+            carried_by: carried_by.into(),
+            leads,
+            answers,
+            rtt_ms: leads.then_some(3.0),
+            bytes_per_s: 7,
+            sent: 8,
+            received: 9,
+        };
+        let first = leg("ws through a", true, true);
+        assert_eq!(legs(std::slice::from_ref(&first)), [""; 0]);
+        let lines = legs(&[first, leg("h2 through b", false, false)]);
+        assert_eq!(
+            lines,
+            [
+                "    ws through a: leads, round trip 3.0 ms, 7 bytes/s, 8 bytes sent, 9 received",
+                "    h2 through b: does not answer, 7 bytes/s, 8 bytes sent, 9 received",
+            ]
         );
     }
 }

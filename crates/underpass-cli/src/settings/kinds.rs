@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use underpass_carrier::proxy::{ProxyUrl, ProxyUrlError};
 use underpass_carrier::{IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name};
+use underpass_endpoint::MAX_LEGS;
 use underpass_proto::frame::Class;
 
 use crate::failure::Failure;
@@ -205,6 +206,21 @@ impl FromStr for Port {
     }
 }
 
+/// How many legs carry a session at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Legs(pub usize);
+
+impl FromStr for Legs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let legs = text.parse().ok();
+        let legs = legs.filter(|legs| (1..=MAX_LEGS).contains(legs));
+        legs.map(Self)
+            .ok_or_else(|| format!("it is a number from 1 to {MAX_LEGS}"))
+    }
+}
+
 words! {
     /// How a certificate is checked at login.
     TlsMode(TlsCheckMode): "auto" => TlsCheckMode::Auto, "system" => TlsCheckMode::System, "pinned" => TlsCheckMode::Pinned
@@ -244,6 +260,10 @@ mod tests {
             assert!(bad.parse::<RelayChoice>().is_err(), "{bad:?}");
         }
         assert_eq!("bulk".parse::<Priority>().unwrap().0, Class::Bulk);
+        assert_eq!("4".parse::<Legs>().unwrap().0, 4);
+        for bad in ["0", "5", "two", ""] {
+            assert!(bad.parse::<Legs>().is_err(), "{bad:?}");
+        }
         let error = "fast".parse::<Priority>().unwrap_err();
         assert_eq!(error, "it is one of interactive, normal, bulk");
         let proxy = |text: &str| text.parse::<ProxySetting>().unwrap().mode();

@@ -1,8 +1,8 @@
 //! The table.
 
 use super::kinds::{
-    CarrierIdPlace, Carriers, MediaType, PollMethod, Port, Priority, ProxySetting, RelayChoice,
-    Span, Switch, Text, TlsMode,
+    CarrierIdPlace, Carriers, Legs, MediaType, PollMethod, Port, Priority, ProxySetting,
+    RelayChoice, Span, Switch, Text, TlsMode,
 };
 use super::{Layers, Row};
 use crate::failure::Failure;
@@ -102,6 +102,8 @@ settings! {
     keep: Span = "10m", Path "TIME";
     #[doc = "Where there are several relays that are as good as each other: after this time on average, at irregular intervals, go over to another one of them; 0s: never"]
     vary_path: Span = "0s", OnSession "TIME";
+    #[doc = "Where there are several relays: so many of them carry a session at once (1 to 4), so that it gets more than the path through one of them carries; what must not wait goes by the quickest"]
+    legs: Legs = "1", OnSession "N";
     #[doc = "The priority of connections: interactive, normal or bulk"]
     class: Priority = "normal", OnSession "CLASS";
     #[doc = "How long to try to connect to a published service's host"]

@@ -3,6 +3,7 @@
 //! `UNDERPASS_SOAK=1` makes 50 kills instead of 10, beside an scp of 1 GiB.
 
 mod group;
+mod legs;
 mod load;
 
 use std::process::ExitCode;
@@ -14,12 +15,14 @@ use underpass_lab::traffic::{self, Latencies, Service};
 use underpass_lab::{Cable, Impairment, Story, TwoFirewalls, soak, tests};
 
 use group::Group;
+use legs::two_legs_carry_more_than_one;
 use load::{STALL, Work, come_further, longest_silence};
 
 fn main() -> ExitCode {
     tests!(
         the_relay_in_use_dies_again_and_again,
-        the_better_relay_is_taken_and_left_when_it_becomes_worse
+        the_better_relay_is_taken_and_left_when_it_becomes_worse,
+        two_legs_carry_more_than_one
     )
 }
 

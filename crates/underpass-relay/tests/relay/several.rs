@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use underpass_endpoint::choice::ChoiceSettings;
-use underpass_endpoint::{AttachSettings, Attachment, Fleet, OpenOptions, Sessions};
+use underpass_endpoint::{AttachSettings, Attachment, Fleet, FleetSettings, OpenOptions, Sessions};
 use underpass_proto::Code;
 use underpass_proto::control::Revoke;
 use underpass_seal::StaticKey;
@@ -66,7 +65,7 @@ impl Group {
             Path::to(self.stages[1].address()).await,
         ];
         let names = ["one".to_owned(), "two".to_owned()];
-        let fleet = Fleet::new(&names, Sessions::default(), ChoiceSettings::default());
+        let fleet = Fleet::new(&names, Sessions::default(), FleetSettings::default());
         for (at, path) in paths.iter().enumerate() {
             let settings: AttachSettings = attach_settings(path.address);
             let attaching = Attachment::attach_with(settings, Arc::clone(key), fleet.sessions());
@@ -196,7 +195,7 @@ async fn a_session_waits_until_any_relay_is_back() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     user.set_open(1, true);
     assert_eq!(exchange(&session, "db", b"back".to_vec()).await, b"back");
-    let ranking = user.fleet.status();
+    let ranking = user.fleet.status(None);
     assert_eq!(ranking[0].name, "two");
     assert!(ranking[0].ranked.words.ends_with("in use"), "{ranking:?}");
     assert_eq!(ranking[1].ranked.words, "not reached");
