@@ -9,6 +9,7 @@ mod hostile;
 mod raw;
 mod routes;
 mod rules;
+mod several;
 mod shutdown;
 mod stage;
 mod tickets;
