@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, completions, connect, doctor, login, machines, nc, publish, redirector, relay, run,
-    services, status, users,
+    Context, completions, connect, doctor, login, machines, names, nc, publish, redirector, relay,
+    run, services, status, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -55,6 +55,7 @@ pub enum Command {
     Status(status::Status),
     Doctor(doctor::Doctor),
     Services(services::Services),
+    Names(names::Names),
     Users(users::Users),
     Machines(machines::Machines),
     Completions(completions::Completions),
@@ -83,6 +84,7 @@ impl Command {
             Self::Status(it) => it.flags.given.clone(),
             Self::Doctor(it) => it.flags.given.clone(),
             Self::Services(it) => it.flags.given.clone(),
+            Self::Names(it) => it.flags.given.clone(),
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
             Self::Relay(_) | Self::Completions(_) => Vec::new(),
@@ -127,6 +129,7 @@ impl Command {
             Self::Status(it) => it.run(context).await,
             Self::Doctor(it) => it.run(context).await,
             Self::Services(it) => it.run(context).await,
+            Self::Names(it) => it.run(context).await,
             Self::Users(it) => it.run(context).await,
             Self::Machines(it) => it.run(context).await,
             Self::Completions(it) => it.run(),

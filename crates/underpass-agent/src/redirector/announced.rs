@@ -75,6 +75,7 @@ impl<T> Announced<T> {
     }
 
     /// Whether nothing is announced.
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

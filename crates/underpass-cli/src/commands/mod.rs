@@ -6,6 +6,7 @@ pub mod doctor;
 mod errors;
 pub mod login;
 pub mod machines;
+pub mod names;
 pub mod nc;
 pub mod path;
 pub mod publish;

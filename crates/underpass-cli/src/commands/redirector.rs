@@ -14,7 +14,7 @@ use underpass_agent::status::{Board, StatusServer};
 use underpass_agent::{Connector, Redirector as Serving};
 
 use super::signals::stop_asked;
-use super::{Context, Enrolled, errors, log_notices};
+use super::{Context, EnrolledAtAll, errors, log_notices};
 use crate::failure::{Failure, REDIRECTOR};
 use crate::ready;
 use crate::settings::{Flags, OnSession, Span};
@@ -55,17 +55,17 @@ impl Redirector {
         }
         let stop = stop_asked()?;
         let board = Board::new("redirector");
-        let Enrolled { standing, known } = tokio::select! {
-            enrolled = context.enrolled() => enrolled?,
+        let EnrolledAtAll { standings, first } = tokio::select! {
+            enrolled = context.enrolled_at_all() => enrolled?,
             () = stop_asked()? => return Ok(()),
         };
-        board.show_standing(standing.clone());
+        board.show_standings(standings.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
-        tokio::spawn(log_notices(standing.clone()));
-        let trust = PinnedTrust::new(context.home.clone(), known.key, None);
+        tokio::spawn(log_notices(standings.clone()));
+        let trust = PinnedTrust::new(context.home.clone(), first.key, None);
         let class = context.settings.class.0;
-        let connector = Connector::new(standing.clone(), trust, class, board);
-        let serving = Serving::start(&context.home, &known.key, connector.clone())
+        let connector = Connector::new(standings.clone(), trust, class, board);
+        let serving = Serving::start(&context.home, &first.key, connector.clone())
             .map_err(|error| of_redirector(&error))?;
         let place = serving.place().display().to_string();
         context.output.result(
@@ -74,7 +74,7 @@ impl Redirector {
         )?;
         ready::signal(self.ready_fd)?;
         let ended = tokio::select! {
-            ended = standing.attachment().ended() => Err(errors::of_attach(&ended, &known.url)),
+            ended = standings.fleet().ended() => Err(errors::of_attach(&ended, &first.url)),
             () = stop => Ok(()),
             () = serving.serve(self.linger.map(|span| span.0)) => Ok(()),
         };
@@ -82,7 +82,7 @@ impl Redirector {
         drop(serving);
         if ended.is_ok() {
             connector.close().await;
-            standing.attachment().detach().await;
+            standings.detach().await;
         }
         ended
     }

@@ -36,9 +36,20 @@ unsafe fn entries<'a>(environment: Environment) -> Option<(&'a [*const c_char], 
 /// As [`entries`].
 unsafe fn with_hook<T>(environment: Environment, start: impl FnOnce(Environment) -> T) -> T {
     // SAFETY: the caller promises it.
-    let Some((all, true)) = (unsafe { entries(environment) }) else {
-        return start(environment);
-    };
+    match unsafe { entries(environment) } {
+        Some((all, true)) => with_both(environment, all, start),
+        _ => start(environment),
+    }
+}
+
+/// The same where both variables are to be put back. Takes much of the stack, of which a process that shares its parent's
+/// memory may have little.
+#[inline(never)]
+fn with_both<T>(
+    environment: Environment,
+    all: &[*const c_char],
+    start: impl FnOnce(Environment) -> T,
+) -> T {
     let found = Variable::find(c"LD_PRELOAD").zip(Variable::find(c"UNDERPASS_HOOK"));
     let Some((mut library, mut way)) = found else {
         return start(environment);
