@@ -39,7 +39,7 @@ impl Names {
             serde_json::json!({ "name": name, "service": of.full_name, "present": of.present })
         });
         context.output.rows(&Rows {
-            columns: &["NAME", "SERVICE", "STATE"],
+            columns: &["name", "service", "state"],
             cells: cells.collect(),
             json: json.collect(),
         })

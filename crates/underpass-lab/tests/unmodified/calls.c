@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -144,6 +145,9 @@ static void untouched(void) {
 }
 
 int main(int count, char **arguments) {
+    // What fails shows in its line, and the lines before it are not lost.
+    signal(SIGPIPE, SIG_IGN);
+    setvbuf(stdout, NULL, _IOLBF, 0);
     struct hostent *entry = count > 1 ? gethostbyname(arguments[1]) : NULL;
     printf("gethostbyname %s\n", entry ? entry->h_name : hstrerror(h_errno));
     if (entry) {

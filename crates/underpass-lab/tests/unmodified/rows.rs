@@ -13,28 +13,28 @@ const NEAR: &str = "the near one";
 const REFUSED: &str = "refused";
 
 /// One program, and what it shows.
-pub struct Row {
+pub(crate) struct Row {
     /// What it is called in the table.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The program that must be installed.
-    pub needs: &'static str,
+    pub(crate) needs: &'static str,
     /// The command.
-    pub words: Vec<String>,
+    pub(crate) words: Vec<String>,
     /// What it says when it is led to the service.
-    pub hooked: &'static str,
+    pub(crate) hooked: &'static str,
     /// What it says when it is let through.
-    pub passing: &'static str,
+    pub(crate) passing: &'static str,
 }
 
 impl Row {
     /// Whether this machine has it.
-    pub fn installed(&self) -> bool {
+    pub(crate) fn installed(&self) -> bool {
         installed(self.needs)
     }
 }
 
 /// Whether this machine has a program.
-pub fn installed(program: &str) -> bool {
+pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
@@ -53,16 +53,20 @@ const URL: &str = "http://files.underpass.internal/who";
 const REQUEST: &str = r"printf 'GET /who HTTP/1.0\r\n\r\n'";
 
 /// All of them. `ssh` is a command that reaches the server of the test at 127.0.0.1.
-pub fn all(folder: &Path, ssh: &Command) -> Result<Vec<Row>> {
+pub(crate) fn all(folder: &Path, ssh: &Command) -> Result<Vec<Row>> {
     let own = underpass_lab::built::underpass()?;
     let own = own.to_str().context("the target folder is UTF-8")?;
     let mut rows = web();
     rows.extend(languages(folder)?);
-    rows.push(row(
-        "nested run",
-        "curl",
-        &[own, "run", "--", own, "run", "--", "curl", "-fsS", URL],
-    ));
+    // To say so once more is to mean it.
+    rows.push(Row {
+        passing: FAR,
+        ..row(
+            "nested run",
+            "curl",
+            &[own, "run", "--", own, "run", "--", "curl", "-fsS", URL],
+        )
+    });
     rows.push(Row {
         hooked: "42",
         passing: REFUSED,
