@@ -11,7 +11,7 @@ use crate::name;
 pub const VERSION: u8 = 1;
 
 /// The longest message, in bytes.
-pub const MAX: usize = 2 + name::MAX;
+pub const MAX: usize = 2 + 4 + name::MAX;
 
 /// By what the redirector knows a connection again when it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,8 @@ pub enum Question<'a> {
     Port(Mark),
     /// Nothing: to be there until the asking process ends.
     Stay,
+    /// To give a name this address and no other.
+    Fix(Address, &'a [u8]),
 }
 
 /// What the redirector answers.
@@ -154,6 +156,7 @@ impl<'a> Question<'a> {
                 .put(&[wait.into()]),
             Self::Port(mark) => Writer::new(buffer, 4).put_mark(mark),
             Self::Stay => Writer::new(buffer, 5),
+            Self::Fix(address, name) => Writer::new(buffer, 6).put(&address).put(name),
         }
         .done()
     }
@@ -175,6 +178,7 @@ impl<'a> Question<'a> {
             },
             4 => Self::Port(reader.mark()?),
             5 => Self::Stay,
+            6 => Self::Fix(reader.take()?, reader.rest()),
             _ => return None,
         };
         reader.end(question)
@@ -248,6 +252,10 @@ mod tests {
                 vec![1, 4, 0, 0, 0, 0, 0, 0, 0, 0, 7],
             ),
             (Question::Stay, vec![1, 5]),
+            (
+                Question::Fix([127, 64, 0, 2], b"db"),
+                vec![1, 6, 127, 64, 0, 2, b'd', b'b'],
+            ),
         ]
     }
 
@@ -283,8 +291,11 @@ mod tests {
     #[test]
     fn nothing_else_is_a_message() {
         // Text may have any length; everything else is as long as it is.
-        let fixed = |bytes: &[u8], text: u8| bytes[1] != text;
-        for (_, bytes) in questions().iter().filter(|(_, bytes)| fixed(bytes, 1)) {
+        let fixed = |bytes: &[u8], text: &[u8]| !text.contains(&bytes[1]);
+        for (_, bytes) in questions()
+            .iter()
+            .filter(|(_, bytes)| fixed(bytes, &[1, 6]))
+        {
             assert_eq!(Question::read(&bytes[..bytes.len() - 1]), None, "{bytes:?}");
             assert_eq!(
                 Question::read(&[bytes, &[0][..]].concat()),
@@ -292,7 +303,7 @@ mod tests {
                 "{bytes:?}"
             );
         }
-        for (_, bytes) in answers().iter().filter(|(_, bytes)| fixed(bytes, 2)) {
+        for (_, bytes) in answers().iter().filter(|(_, bytes)| fixed(bytes, &[2])) {
             assert_eq!(Answer::read(&bytes[..bytes.len() - 1]), None, "{bytes:?}");
             assert_eq!(Answer::read(&[bytes, &[0][..]].concat()), None, "{bytes:?}");
         }

@@ -45,9 +45,10 @@ impl<F: Copy> Next<F> {
 /// Calls the function that would have been called without us; where the C library has none, the result is `$missing`.
 macro_rules! pass {
     ($name:literal: ($($type:ty),*) -> $result:ty, ($($value:expr),*) else $missing:expr) => {{
-        // SAFETY: the signature is that of the manual page, which is also that of the function that calls this.
-        static NEXT: $crate::next::Next<unsafe extern "C" fn($($type),*) -> $result> =
-            unsafe { $crate::next::Next::new($name) };
+        static NEXT: $crate::next::Next<unsafe extern "C" fn($($type),*) -> $result> = {
+            // SAFETY: the signature is that of the manual page, which is also that of the function that calls this.
+            unsafe { $crate::next::Next::new($name) }
+        };
         match NEXT.get() {
             // SAFETY: the caller of our function kept to the contract of the same function in the C library; what is
             // given in place of the caller's values is as valid as those.

@@ -85,6 +85,13 @@ impl Shared {
                 }
             }
             Question::Stay => Answer::Done,
+            Question::Fix(address, name) => {
+                let name = service(name).map(|service| service.to_dns(SUFFIX));
+                match name.is_some_and(|name| self.names().fix(&name, address)) {
+                    true => Answer::Done,
+                    false => Answer::Unknown,
+                }
+            }
         }
     }
 
@@ -204,6 +211,12 @@ mod tests {
         ] {
             assert_eq!(errno(code), expected.raw_os_error(), "{code:?}");
         }
+    }
+
+    #[test]
+    fn the_suffix_is_the_same_on_both_sides() {
+        let ours = underpass_proto::names::DEFAULT_SUFFIX;
+        assert_eq!(underpass_hook::name::SUFFIX, ours);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | `announced.rs` | connections that are awaited (pure) |
 //! | `origin.rs` | whose a connection is |
 //! | `socket.rs` | where programs ask |
-//! | `present.rs` | for whom it stays |
+//! | `present.rs`, `usage.rs` | for whom it stays, and how long |
 //! | `answers.rs` | what they are told |
 //! | `doors.rs` | the listeners on pseudo addresses |
 
@@ -21,17 +21,16 @@ mod names;
 mod origin;
 mod present;
 mod socket;
+mod usage;
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::UnixListener;
-use tokio::time::Instant;
 use underpass_seal::Fingerprint;
 
 use crate::connect::Connector;
@@ -39,8 +38,9 @@ use crate::home::{Home, HomeError};
 use doors::Doors;
 use names::Names;
 use present::Present;
+use usage::Usage;
 
-pub use socket::{place, stay};
+pub use socket::{fix, place, stay};
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -180,11 +180,12 @@ impl Redirector {
 
     async fn unused_for(&self, linger: Duration) {
         loop {
-            tokio::time::sleep_until(self.shared.usage.last() + linger).await;
+            let over_at = self.shared.usage.over_at(linger);
+            tokio::time::sleep_until(over_at.into()).await;
             if !self.shared.present.is_empty() {
                 self.shared.usage.touch();
             }
-            if self.shared.usage.over(linger) {
+            if self.shared.usage.over_at(linger) <= Instant::now() {
                 return;
             }
         }
@@ -195,76 +196,5 @@ impl Drop for Redirector {
     fn drop(&mut self) {
         // Whoever comes next sweeps a leftover.
         let _ = std::fs::remove_file(&self.place);
-    }
-}
-
-/// When it was last of use.
-struct Usage {
-    now: AtomicUsize,
-    last: Mutex<Instant>,
-}
-
-/// Something for which it is of use, until dropped.
-struct InUse<'a>(&'a Usage);
-
-impl Usage {
-    fn new() -> Self {
-        Self {
-            now: AtomicUsize::new(0),
-            last: Mutex::new(Instant::now()),
-        }
-    }
-
-    fn begin(&self) -> InUse<'_> {
-        self.now.fetch_add(1, Ordering::Relaxed);
-        InUse(self)
-    }
-
-    fn touch(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// The last time, which is now while it is in use.
-    fn last(&self) -> Instant {
-        if self.now.load(Ordering::Relaxed) > 0 {
-            return Instant::now();
-        }
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn over(&self, linger: Duration) -> bool {
-        self.last() + linger <= Instant::now()
-    }
-}
-
-impl Drop for InUse<'_> {
-    fn drop(&mut self) {
-        self.0.touch();
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn it_is_over_when_nobody_has_used_it_for_a_while() {
-        let (usage, minute) = (Usage::new(), Duration::from_secs(60));
-        tokio::time::advance(minute / 2).await;
-        let use_of_it = usage.begin();
-        tokio::time::advance(minute * 5).await;
-        assert!(!usage.over(minute));
-        drop(use_of_it);
-        tokio::time::advance(minute / 2).await;
-        assert!(!usage.over(minute));
-        tokio::time::advance(minute / 2).await;
-        assert!(usage.over(minute));
-    }
-
-    #[test]
-    fn the_suffix_is_the_same_on_both_sides() {
-        let ours = underpass_proto::names::DEFAULT_SUFFIX;
-        assert_eq!(underpass_hook::name::SUFFIX, ours);
     }
 }

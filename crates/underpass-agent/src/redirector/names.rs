@@ -26,6 +26,23 @@ impl Names {
         self.by_address.get(&address).map(String::as_str)
     }
 
+    /// Gives a name this very address; whether it has that from now on. Not where either is given already, or the address is
+    /// none that names can have.
+    pub(super) fn fix(&mut self, name: &str, address: Address) -> bool {
+        if self.address(name) == Some(address) {
+            return true;
+        }
+        let free = (FIRST..=LAST).contains(&u32::from_be_bytes(address))
+            && !self.by_address.contains_key(&address)
+            && !self.by_name.contains_key(name)
+            && self.by_name.len() < MOST;
+        if free {
+            self.by_name.insert(name.to_owned(), address);
+            self.by_address.insert(address, name.to_owned());
+        }
+        free
+    }
+
     /// Gives a name an address, for which it need not ask again; `None` where there are too many names.
     ///
     /// A name mostly has the same address in every redirector's life: it begins to look for a free one where the name
@@ -82,6 +99,27 @@ mod tests {
         let [mut one, mut two] = [Names::default(), Names::default()];
         two.give("other");
         assert_eq!(one.give("db"), two.give("db"));
+    }
+
+    #[test]
+    fn a_fixed_address_is_no_other_names() {
+        let mut names = Names::default();
+        let usual = names.give("db").unwrap();
+        let chosen = [127, 64, 1, 1];
+        assert!(names.fix("web", chosen) && names.fix("web", chosen));
+        assert_eq!(names.give("web"), Some(chosen));
+        assert!(
+            !names.fix("other", chosen) && !names.fix("db", chosen) && !names.fix("web", usual)
+        );
+        for never in [
+            NOWHERE,
+            [127, 0, 0, 1],
+            [192, 0, 2, 1],
+            [127, 127, 255, 255],
+        ] {
+            assert!(!names.fix("other", never), "{never:?}");
+        }
+        assert_eq!(names.address("other"), None);
     }
 
     #[test]

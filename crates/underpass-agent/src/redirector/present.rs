@@ -49,7 +49,10 @@ impl Present {
 }
 
 /// `None` where it has ended, or this kernel has no such handles.
-#[allow(unsafe_code, reason = "the runtime wants a promise about the descriptor")]
+#[allow(
+    unsafe_code,
+    reason = "the runtime wants a promise about the descriptor"
+)]
 fn open(process: i32) -> Option<AsyncFd<OwnedFd>> {
     let handle = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
     // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives, and the result keeps it.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net as blocking;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::net::{bind, connect, listen, socket_with};
 use tokio::net::UnixListener;
 use underpass_hook::message::{self, Answer, Question};
+use underpass_hook::name::SUFFIX;
+use underpass_proto::names::ServiceName;
 use underpass_seal::Fingerprint;
 
 use crate::home::{Home, HomeError};
@@ -36,19 +39,33 @@ pub fn place(home: &Home, relay: &Fingerprint) -> Result<PathBuf, HomeError> {
 /// # Errors
 /// There is no redirector, or it is of another version.
 pub fn stay(place: &Path) -> io::Result<()> {
+    match asked(place, &Question::Stay)? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Asks a redirector to give a service this pseudo address; whether it has that from now on.
+///
+/// # Errors
+/// As [`stay`].
+pub fn fix(place: &Path, service: &ServiceName, address: Ipv4Addr) -> io::Result<bool> {
+    let name = service.to_dns(SUFFIX);
+    asked(place, &Question::Fix(address.octets(), name.as_bytes()))
+}
+
+/// Asks for something to be done; whether it was.
+fn asked(place: &Path, question: &Question<'_>) -> io::Result<bool> {
     let address = SocketAddrUnix::new(place)?;
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     connect(&socket, &address)?;
     let mut buffer = [0; message::MAX];
-    rustix::io::write(&socket, Question::Stay.write(&mut buffer))?;
+    rustix::io::write(&socket, question.write(&mut buffer))?;
     let read = rustix::io::read(&socket, &mut buffer)?;
     match Answer::read(&buffer[..read]) {
-        Some(Answer::Done) => Ok(()),
+        Some(Answer::Done) => Ok(true),
+        Some(Answer::Unknown) => Ok(false),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

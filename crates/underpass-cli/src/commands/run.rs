@@ -2,12 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::Args;
-use underpass_agent::redirector::{place, stay};
+use underpass_agent::redirector::{fix, place, stay};
+use underpass_proto::names::{DEFAULT_SUFFIX, NameError, ServiceName};
 
 use super::Context;
 use super::redirector::{self, own_command};
@@ -25,7 +27,7 @@ const PRELOAD: &str = "LD_PRELOAD";
 ///
 /// For example: underpass run -- psql -h db.underpass.internal. In the program, and in all that it starts, the names
 /// SERVICE.underpass.internal and SERVICE.OWNER.underpass.internal mean published services, at whatever port; everything
-/// else is as without. The program takes the place of this command: signals, terminal and exit code are its own. If it
+/// else is as without. Flags for the way to the relay count where no redirector runs yet. The program takes the place of this command: signals, terminal and exit code are its own. If it
 /// cannot be started the exit code is 127 where there is none, else 126.
 #[derive(Debug, Args)]
 pub struct Run {
@@ -40,6 +42,9 @@ pub struct Run {
         hide_env = true
     )]
     hook_library: Option<PathBuf>,
+    /// Give a service an address of 127.64.0.0/10, for programs that take no names; may be repeated
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = mapping)]
+    map: Vec<(ServiceName, Ipv4Addr)>,
     #[command(flatten)]
     pub flags: Flags<OnSession>,
     /// The settings file, which the redirector needs too.
@@ -71,6 +76,7 @@ impl Run {
                 )
             })?;
         }
+        self.fix_addresses(&place)?;
         let [program, arguments @ ..] = &self.program[..] else {
             return Err(Failure::usage("no program was named"));
         };
@@ -81,6 +87,23 @@ impl Run {
             .env(underpass_hook::VARIABLE, &place)
             .exec();
         Err(cannot_start(program, &error))
+    }
+
+    fn fix_addresses(&self, place: &Path) -> Result<(), Failure> {
+        for (service, address) in &self.map {
+            let what = format!("cannot give {service} the address {address}");
+            match fix(place, service, *address) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let failure = Failure::local(&REDIRECTOR, what);
+                    return Err(failure
+                        .with_cause("the address is not of 127.64.0.0/10, or one of the two has another one already")
+                        .with_next("choose another address, or end the redirector, which underpass status shows"));
+                }
+                Err(error) => return Err(Failure::local(&REDIRECTOR, format!("{what}: {error}"))),
+            }
+        }
+        Ok(())
     }
 
     /// The library as a path that the dynamic loader can read.
@@ -139,6 +162,20 @@ impl Run {
     }
 }
 
+/// Reads `NAME=ADDRESS`, with or without the suffix of pseudo names.
+fn mapping(text: &str) -> Result<(ServiceName, Ipv4Addr), String> {
+    let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS")?;
+    let service = match ServiceName::parse_dns(name, DEFAULT_SUFFIX) {
+        Err(NameError::Suffix) => ServiceName::parse(name),
+        read => read,
+    };
+    let service = service.map_err(|error| error.to_string())?;
+    let address = address
+        .parse()
+        .map_err(|_| format!("{address} is no IPv4 address"))?;
+    Ok((service, address))
+}
+
 /// The list of preloaded libraries with ours at its front, and no other of that name: a program that is hooked already may
 /// start another one.
 fn preload(existing: Option<&OsStr>, library: &Path) -> OsString {
@@ -189,6 +226,25 @@ mod tests {
             )),
             "/new/libunderpass_hook.so:/x/libfake.so"
         );
+    }
+
+    #[test]
+    fn services_are_mapped_by_either_form_of_their_names() {
+        let read = |text: &str| mapping(text).map(|(name, address)| format!("{name} {address}"));
+        assert_eq!(read("db=127.64.1.1").unwrap(), "db 127.64.1.1");
+        assert_eq!(
+            read("db.al.underpass.internal=127.64.1.1").unwrap(),
+            "db.al 127.64.1.1"
+        );
+        for bad in [
+            "db",
+            "db=",
+            "db=here",
+            "=127.64.1.1",
+            "db.example.org=127.64.1.1",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -191,11 +191,7 @@ pub unsafe extern "C" fn getpeername(
     length: *mut Length,
 ) -> c_int {
     // SAFETY: where there is a length, it can be read.
-    let room = if length.is_null() {
-        0
-    } else {
-        unsafe { *length }
-    };
+    let room = unsafe { length.as_ref() }.copied().unwrap_or_default();
     let got = pass!(c"getpeername": (c_int, *mut Sockaddr, *mut Length) -> c_int,
         (fd, address, length) else fail(c::ENOSYS));
     if got != 0 {

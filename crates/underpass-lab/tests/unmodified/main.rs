@@ -193,6 +193,14 @@ for name in sys.argv[1:]:
     print(name, waits, begun in (0, errno.EINPROGRESS), came)
 "#;
 
+/// Goes to an address that it was told.
+const MAPPED: &str = r#"
+import socket, sys
+s = socket.create_connection((sys.argv[1], 7))
+s.sendall(b"hello")
+print(socket.gethostbyaddr(sys.argv[1])[0], s.recv(5))
+"#;
+
 fn errors_and_ends_are_those_of_a_network() -> Result<()> {
     let scene = scene()?;
     let nobody = std::net::SocketAddr::from((scene.net.a.address(), 9));
@@ -209,6 +217,19 @@ fn errors_and_ends_are_those_of_a_network() -> Result<()> {
         echo.tally().connections() == 0,
         "one that is not allowed got through"
     );
+
+    scene.publisher.allow("client", "private")?;
+    let mapped = |address: &str| -> Result<Finished> {
+        let map = format!("private={address}");
+        let arguments = ["run", "--map", &map, "--", "python3", "-c", MAPPED, address];
+        exec::output(&mut scene.client.command(&arguments)?, LIMIT)
+    };
+    // It has another address since it was looked up above; a redirector that has just begun knows none.
+    ensure!(mapped("127.64.1.1")?.errors().contains("UP-REDIRECTOR"));
+    end_redirector(&scene)?;
+    let done = mapped("127.64.1.1")?.success()?.text();
+    ensure!(done == "private.underpass.internal b'hello'\n", "{done}");
+    ensure!(mapped("127.0.0.1")?.errors().contains("UP-REDIRECTOR"));
 
     // The program takes the command's place: its exit code, its death, its input, and its limits.
     let code = |words: &[&str]| Ok::<_, anyhow::Error>(run(&scene, true, words)?.status.code());
@@ -237,6 +258,16 @@ fn redirector(scene: &Scene) -> Result<Option<u64>> {
     let agents = status["agents"].as_array().cloned().unwrap_or_default();
     let found = agents.iter().find(|agent| agent["command"] == "redirector");
     Ok(found.and_then(|agent| agent["pid"].as_u64()))
+}
+
+/// Ends it as a manager would, and waits until it is gone.
+fn end_redirector(scene: &Scene) -> Result<()> {
+    let process = redirector(scene)?.context("no redirector is there")?;
+    let words = ["-TERM", &process.to_string()];
+    scene.net.b.run("kill", words, LIMIT)?.success()?;
+    wait_until("the redirector ends", LIMIT, || {
+        Ok(redirector(scene)?.is_none().then_some(()))
+    })
 }
 
 /// Connects through the hook, prints the address and port of the listener that it got to, and waits for the end.
