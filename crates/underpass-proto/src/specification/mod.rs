@@ -138,6 +138,7 @@ fn the_tables_written_by_hand_agree_with_the_code() {
         (3, "max_channels", default.max_channels),
         (6, "keep_s", default.keep_s),
         (7, "max_datagram", default.max_datagram),
+        (11, "max_legs", default.max_legs),
     ] {
         let row = found
             .lines()
