@@ -104,10 +104,15 @@ gethostbyname echo.underpass.internal
 gethostbyname2 echo.underpass.internal
 gethostbyname_r echo.underpass.internal
 gethostbyname_r-short ERANGE
+gethostbyname2_r echo.underpass.internal
+gethostbyaddr_r echo.underpass.internal
 gethostbyaddr echo.underpass.internal
 getnameinfo echo.underpass.internal 7
 getnameinfo-numeric 127
 connect-mapped ok
+res_query -1 HOST_NOT_FOUND
+res_search -1 HOST_NOT_FOUND
+getaddrinfo_a EAI_AGAIN
 connect 7 ok
 syscall ok
 sendto ok
