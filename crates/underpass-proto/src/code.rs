@@ -248,6 +248,14 @@ codes! {
         "the relay cannot reach its ticket authority",
         "the authority is down or is being started anew",
         "wait: agents try again by themselves; living connections go on; the relay's log says more";
+    0x2b MayNotRetarget MAY_NOT_RETARGET "UP-NO-RETARGET", PermissionDenied, retry false, exit 3:
+        "this machine may not lead the service elsewhere",
+        "its publisher has not named this machine's key when it published the service",
+        "on the publishing machine: underpass publish ... --retarget-by FINGERPRINT, which underpass status shows on this one";
+    0x2c NoRedial NO_REDIAL "UP-NO-REDIAL", PermissionDenied, retry false, exit 3:
+        "connections to the service may not be moved while they last",
+        "it was published without --redial",
+        "leave --now out: new connections go to the new host; or publish it with --redial";
 }
 
 impl Code {

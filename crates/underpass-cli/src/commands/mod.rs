@@ -12,6 +12,7 @@ pub mod path;
 pub mod publish;
 pub mod redirector;
 pub mod relay;
+mod retarget;
 pub mod run;
 pub mod services;
 mod signals;

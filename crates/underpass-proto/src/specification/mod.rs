@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::wire::samples::Sample;
-use crate::{control, frame, packet, params, route};
+use crate::{control, frame, packet, params, route, steer};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -59,6 +59,7 @@ fn samples() -> BTreeMap<String, Sample> {
         params::samples(),
         route::samples(),
         control::samples(),
+        steer::samples(),
     ];
     let mut by_tag = BTreeMap::new();
     for sample in all.into_iter().flatten() {

@@ -37,7 +37,9 @@ pub(super) fn status(code: Code) -> StatusCode {
     match code {
         Code::NoError => StatusCode::OK,
         Code::InvalidToken | Code::NotEnrolled | Code::InvalidCode => StatusCode::UNAUTHORIZED,
-        Code::Denied | Code::KeyMismatch | Code::Ended => StatusCode::FORBIDDEN,
+        Code::Denied | Code::KeyMismatch | Code::Ended | Code::MayNotRetarget | Code::NoRedial => {
+            StatusCode::FORBIDDEN
+        }
         Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine => {
             StatusCode::NOT_FOUND
         }
