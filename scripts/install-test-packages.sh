@@ -11,6 +11,7 @@ packages=(
   squid-openssl tinyproxy haproxy microsocks      # boxes on the way; squid's plain package cannot intercept TLS
   musl-tools wget python3                         # programs that are led to services by name
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
+  libfaketime                                     # clocks of processes that are set
 )
 
 missing=()

@@ -25,6 +25,8 @@ fn targets(sample: &Sample) -> Vec<(&'static str, &'static [u8])> {
         "control" => vec![("control", &[7])],
         "steer" if sample.layout[0].contains("initiator") => vec![("steer", &[0])],
         "steer" => vec![("steer", &[1])],
+        "authority" if sample.layout[0].contains("relay") => vec![("authority", &[6])],
+        "authority" => vec![("authority", &[7])],
         _ => panic!("no target for {family}"),
     }
 }
@@ -49,7 +51,7 @@ fn seeds() -> Seeds {
         for (target, steer) in targets(sample) {
             for (n, (_, hex)) in sample.values.iter().enumerate() {
                 let mut bytes = bytes_of(hex);
-                if target == "control" {
+                if matches!(target, "control" | "authority") {
                     bytes.insert(0, u8::try_from(bytes.len()).expect("a short sample"));
                     // Lengths from 64 on take two bytes.
                     if bytes[0] >= 64 {
