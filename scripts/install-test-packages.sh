@@ -9,6 +9,7 @@ packages=(
   curl openssl openssh-client netcat-openbsd      # clients
   openssh-server nginx-light redis-server redis-tools postgresql postgresql-client postgresql-contrib
   squid-openssl tinyproxy haproxy microsocks      # boxes on the way; squid's plain package cannot intercept TLS
+  musl-tools wget python3                         # programs that are led to services by name
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
   libfaketime                                     # clocks of processes that are set
 )

@@ -1,5 +1,5 @@
 //! The Underpass agent: the program in a private network that publishes services and opens local
-//! listeners for the services of others.
+//! listeners for the services of others, or serves unmodified programs by name.
 //!
 //! A [`Standing`] is an attachment to a relay that introduces itself, [`Standings`] are those to all relays
 //! that are used at once; over them go requests, a [`Publisher`] that serves, and a [`Connector`] that opens. [`home`] keeps keys and
@@ -12,6 +12,7 @@ pub mod connect;
 pub mod doctor;
 pub mod home;
 pub mod publish;
+pub mod redirector;
 mod requests;
 mod standing;
 mod standings;
@@ -20,5 +21,6 @@ pub mod status;
 pub use connect::Connector;
 pub use home::Home;
 pub use publish::Publisher;
+pub use redirector::Redirector;
 pub use standing::{Reach, RequestError, Standing, StandingError};
 pub use standings::{Seen, Standings};

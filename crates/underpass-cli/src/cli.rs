@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, completions, connect, doctor, login, machines, nc, publish, relay,
-    services, status, users,
+    Context, authority, completions, connect, doctor, login, machines, names, nc, publish,
+    redirector, relay, run, services, status, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -40,7 +40,7 @@ const AFTER_HELP: &str = "\
 Keys and settings are kept in UNDERPASS_HOME, or in the usual folders of the user (XDG).
 Flags win over UNDERPASS_... variables, those over the settings file, that over defaults.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 unreachable, 6 waiting for approval,
-7 ended by a manager.";
+7 ended by a manager; run passes on what the program exits with.";
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
@@ -51,9 +51,12 @@ pub enum Command {
     Publish(publish::Publish),
     Connect(connect::Connect),
     Nc(nc::Nc),
+    Run(run::Run),
+    Redirector(redirector::Redirector),
     Status(status::Status),
     Doctor(doctor::Doctor),
     Services(services::Services),
+    Names(names::Names),
     Users(users::Users),
     Machines(machines::Machines),
     Completions(completions::Completions),
@@ -77,29 +80,41 @@ impl Command {
             Self::Publish(it) => it.flags.given.clone(),
             Self::Connect(it) => it.flags.given.clone(),
             Self::Nc(it) => it.flags.given.clone(),
+            Self::Run(it) => it.flags.given.clone(),
+            Self::Redirector(it) => it.flags.given.clone(),
             Self::Status(it) => it.flags.given.clone(),
             Self::Doctor(it) => it.flags.given.clone(),
             Self::Services(it) => it.flags.given.clone(),
+            Self::Names(it) => it.flags.given.clone(),
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
             Self::Relay(_) | Self::Authority(_) | Self::Completions(_) => Vec::new(),
         }
     }
 
+    /// Whether the process turns into another program, which must find the limits that it would find without us.
+    pub fn becomes_another(&self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+
     /// What is logged where nothing else is said.
     pub fn usual_log(&self) -> &'static str {
         match self {
-            Self::Relay(_) | Self::Authority(_) | Self::Publish(_) | Self::Connect(_) => {
-                logging::LONG
-            }
+            Self::Relay(_)
+            | Self::Authority(_)
+            | Self::Publish(_)
+            | Self::Connect(_)
+            | Self::Redirector(_) => logging::LONG,
             _ => logging::SHORT,
         }
     }
 
-    /// Hands the settings file to the one command whose file is of its own kind.
+    /// Hands the settings file to the command whose file is of its own kind, and to those that start another.
     pub fn with_config(self, config: Option<PathBuf>) -> Self {
         match self {
             Self::Relay(it) => Self::Relay(it.with_config(config)),
+            Self::Run(it) => Self::Run(it.with_config(config)),
+            Self::Redirector(it) => Self::Redirector(it.with_config(config)),
             other => other,
         }
     }
@@ -113,9 +128,12 @@ impl Command {
             Self::Publish(it) => it.run(context).await,
             Self::Connect(it) => it.run(context).await,
             Self::Nc(it) => it.run(context).await,
+            Self::Run(it) => it.run(context).await,
+            Self::Redirector(it) => it.run(context).await,
             Self::Status(it) => it.run(context).await,
             Self::Doctor(it) => it.run(context).await,
             Self::Services(it) => it.run(context).await,
+            Self::Names(it) => it.run(context).await,
             Self::Users(it) => it.run(context).await,
             Self::Machines(it) => it.run(context).await,
             Self::Completions(it) => it.run(),

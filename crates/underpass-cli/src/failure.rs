@@ -68,9 +68,44 @@ pub static NOT_HERE: LocalCode = LocalCode {
     next: "start it again where it is published, with the new host; underpass status shows what is published",
 };
 
+/// Programs cannot be served.
+pub static REDIRECTOR: LocalCode = LocalCode {
+    up: "UP-REDIRECTOR",
+    exit: 1,
+    what: "programs cannot be led to services by name",
+    cause: "the process that serves them (the redirector) is there already, or cannot start",
+    next: "underpass status shows whether one runs; underpass redirector starts one and says more",
+};
+/// The library to preload cannot be used.
+pub static HOOK: LocalCode = LocalCode {
+    up: "UP-HOOK",
+    exit: 1,
+    what: "the library that leads programs to services cannot be preloaded",
+    cause: "it was moved, or its path has a space or a colon in it",
+    next: "underpass run --hook-library FILE, with a path that the dynamic loader can read (ld.so(8))",
+};
+/// The program cannot be started.
+pub static PROGRAM: LocalCode = LocalCode {
+    up: "UP-PROGRAM",
+    exit: 127,
+    what: "the program cannot be started (exit code 126 where there is one)",
+    cause: "its name is misspelt, it is not installed, or it is not executable",
+    next: "try to start it without underpass run --",
+};
+
 /// All of them, for the manual.
 #[cfg(test)]
-pub static LOCAL_CODES: [&LocalCode; 6] = [&USAGE, &FILE, &NO_RELAY, &NO_PATH, &LISTEN, &NOT_HERE];
+pub static LOCAL_CODES: [&LocalCode; 9] = [
+    &USAGE,
+    &FILE,
+    &NO_RELAY,
+    &NO_PATH,
+    &LISTEN,
+    &NOT_HERE,
+    &REDIRECTOR,
+    &HOOK,
+    &PROGRAM,
+];
 
 /// Why a command failed: what happened, the likely cause, the next step, a stable code.
 #[derive(Debug, Clone, PartialEq, Eq)]

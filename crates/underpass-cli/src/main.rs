@@ -39,7 +39,9 @@ fn main() -> ExitCode {
             return exit_code(error.exit_code().try_into().unwrap_or(2));
         }
     };
-    raise_open_files();
+    if !cli.command.becomes_another() {
+        raise_open_files();
+    }
     let as_asked = Output::new(cli.wants_json(), false);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

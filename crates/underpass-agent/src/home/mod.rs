@@ -13,6 +13,7 @@
 
 mod file;
 mod key;
+mod library;
 mod peers;
 mod relays;
 

@@ -1,0 +1,256 @@
+//! `underpass run`
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::Args;
+use underpass_agent::redirector::{fix, place, stay};
+use underpass_proto::names::{DEFAULT_SUFFIX, NameError, ServiceName};
+
+use super::Context;
+use super::redirector::{self, own_command};
+use crate::failure::{Failure, HOOK, PROGRAM, REDIRECTOR};
+use crate::settings::{Flags, OnSession};
+
+/// How long the redirector that is started here stays after the last program that needed it.
+const LINGER: &str = "1m";
+/// What the library is called that lies beside the binary.
+const LIBRARY: &str = "libunderpass_hook.so";
+/// The dynamic loader's list of libraries (ld.so(8)).
+const PRELOAD: &str = "LD_PRELOAD";
+
+/// Run an unmodified program that reaches services by name
+///
+/// For example: underpass run -- psql -h db.underpass.internal. In the program, and in all that it starts, the names
+/// SERVICE.underpass.internal and SERVICE.OWNER.underpass.internal mean published services, at whatever port; everything
+/// else is as without. Flags for the way to the relay count where no redirector runs yet. The program takes the place of this command: signals, terminal and exit code are its own. If it
+/// cannot be started the exit code is 127 where there is none, else 126.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENT"])]
+    program: Vec<OsString>,
+    /// The library to preload; if not given, libunderpass_hook.so beside the underpass binary, else the one inside it
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "UNDERPASS_HOOK_LIBRARY",
+        hide_env = true
+    )]
+    hook_library: Option<PathBuf>,
+    /// Give a service an address of 127.64.0.0/10, for programs that take no names; may be repeated
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = mapping)]
+    map: Vec<(ServiceName, Ipv4Addr)>,
+    #[command(flatten)]
+    pub flags: Flags<OnSession>,
+    /// The settings file, which the redirector needs too.
+    #[arg(skip)]
+    config: Option<PathBuf>,
+}
+
+impl Run {
+    /// The same with the settings file that was given.
+    pub fn with_config(mut self, config: Option<PathBuf>) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Becomes the program. Returns only when that fails.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        let known = context.known_relay()?;
+        let library = self.library(&context)?;
+        let place = place(&context.home, &known.key)?;
+        if stay(&place).is_err() {
+            self.start_redirector(&place)?;
+            stay(&place).map_err(|error| {
+                Failure::local(
+                    &REDIRECTOR,
+                    format!(
+                        "the redirector at {} ended at once: {error}",
+                        place.display()
+                    ),
+                )
+            })?;
+        }
+        self.fix_addresses(&place)?;
+        let [program, arguments @ ..] = &self.program[..] else {
+            return Err(Failure::usage("no program was named"));
+        };
+        let preload = preload(std::env::var_os(PRELOAD).as_deref(), &library);
+        let error = Command::new(program)
+            .args(arguments)
+            .env(PRELOAD, preload)
+            .env(underpass_hook::VARIABLE, &place)
+            .exec();
+        Err(cannot_start(program, &error))
+    }
+
+    fn fix_addresses(&self, place: &Path) -> Result<(), Failure> {
+        for (service, address) in &self.map {
+            let what = format!("cannot give {service} the address {address}");
+            match fix(place, service, *address) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let failure = Failure::local(&REDIRECTOR, what);
+                    return Err(failure
+                        .with_cause("the address is not of 127.64.0.0/10, or one of the two has another one already")
+                        .with_next("choose another address, or end the redirector, which underpass status shows"));
+                }
+                Err(error) => return Err(Failure::local(&REDIRECTOR, format!("{what}: {error}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// The library as a path that the dynamic loader can read.
+    fn library(&self, context: &Context) -> Result<PathBuf, Failure> {
+        let beside = || {
+            let file = std::env::current_exe().ok()?.with_file_name(LIBRARY);
+            file.is_file().then_some(file)
+        };
+        let library = match self.hook_library.clone().or_else(beside) {
+            Some(file) => std::path::absolute(&file).unwrap_or(file),
+            None => context.home.hook_library(underpass_hook::LIBRARY)?,
+        };
+        let shown = library.display();
+        if !library.is_file() {
+            return Err(Failure::local(
+                &HOOK,
+                format!("there is no library {shown}"),
+            ));
+        }
+        // The dynamic loader takes a list, and knows no way to write such a character in it.
+        if library
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .any(|byte| b" :\t\n".contains(byte))
+        {
+            return Err(Failure::local(
+                &HOOK,
+                format!("the library's path {shown:?} has a space or a colon in it"),
+            ));
+        }
+        Ok(library)
+    }
+
+    /// Starts a redirector that outlives this process, and waits until it is ready.
+    fn start_redirector(&self, place: &Path) -> Result<(), Failure> {
+        let mut command = own_command()?;
+        command.args(["redirector", "--background", "--linger", LINGER]);
+        command.args(redirector::flags(self.config.as_deref(), &self.flags));
+        let done = command.stdin(Stdio::null()).output().map_err(|error| {
+            Failure::local(&REDIRECTOR, format!("cannot start the redirector: {error}"))
+        })?;
+        // Another may have started one at the same time: then that one serves both.
+        if done.status.success() || stay(place).is_ok() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&done.stderr);
+        Err(Failure::local(
+            &REDIRECTOR,
+            format!(
+                "the redirector ended with {}; it said:\n{}",
+                done.status,
+                said.trim_end()
+            ),
+        ))
+    }
+}
+
+/// Reads `NAME=ADDRESS`, with or without the suffix of pseudo names.
+fn mapping(text: &str) -> Result<(ServiceName, Ipv4Addr), String> {
+    let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS")?;
+    let service = match ServiceName::parse_dns(name, DEFAULT_SUFFIX) {
+        Err(NameError::Suffix) => ServiceName::parse(name),
+        read => read,
+    };
+    let service = service.map_err(|error| error.to_string())?;
+    let address = address
+        .parse()
+        .map_err(|_| format!("{address} is no IPv4 address"))?;
+    Ok((service, address))
+}
+
+/// The list of preloaded libraries with ours at its front, and no other of that name: a program that is hooked already may
+/// start another one.
+fn preload(existing: Option<&OsStr>, library: &Path) -> OsString {
+    let mut list = library.as_os_str().to_owned();
+    let existing = existing.map(OsStr::to_string_lossy).unwrap_or_default();
+    let ours = |path: &&str| {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        file.starts_with("libunderpass_hook")
+    };
+    for other in existing
+        .split([' ', ':'])
+        .filter(|path| !path.is_empty() && !ours(path))
+    {
+        list.push(":");
+        list.push(other);
+    }
+    list
+}
+
+/// As env(1) and the shells have it.
+fn cannot_start(program: &OsStr, error: &io::Error) -> Failure {
+    let mut failure = Failure::local(
+        &PROGRAM,
+        format!("cannot run {}: {error}", program.to_string_lossy()),
+    );
+    if error.kind() != io::ErrorKind::NotFound {
+        failure.exit = 126;
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_preloaded_once_and_first() {
+        let library = Path::new("/new/libunderpass_hook.so");
+        let list = |existing: Option<&str>| {
+            let list = preload(existing.map(OsStr::new), library);
+            list.into_string().unwrap()
+        };
+        assert_eq!(list(None), "/new/libunderpass_hook.so");
+        assert_eq!(list(Some("")), "/new/libunderpass_hook.so");
+        assert_eq!(
+            list(Some(
+                "/old/libunderpass_hook-12.so /x/libfake.so::/new/libunderpass_hook.so"
+            )),
+            "/new/libunderpass_hook.so:/x/libfake.so"
+        );
+    }
+
+    #[test]
+    fn services_are_mapped_by_either_form_of_their_names() {
+        let read = |text: &str| mapping(text).map(|(name, address)| format!("{name} {address}"));
+        assert_eq!(read("db=127.64.1.1").unwrap(), "db 127.64.1.1");
+        assert_eq!(
+            read("db.al.underpass.internal=127.64.1.1").unwrap(),
+            "db.al 127.64.1.1"
+        );
+        for bad in [
+            "db",
+            "db=",
+            "db=here",
+            "=127.64.1.1",
+            "db.example.org=127.64.1.1",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_exit_code_tells_whether_there_is_a_program() {
+        let exit = |kind: io::ErrorKind| cannot_start(OsStr::new("x"), &kind.into()).exit;
+        assert_eq!(exit(io::ErrorKind::NotFound), 127);
+        assert_eq!(exit(io::ErrorKind::PermissionDenied), 126);
+    }
+}
