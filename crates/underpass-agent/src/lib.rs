@@ -11,6 +11,7 @@
 pub mod connect;
 pub mod doctor;
 pub mod home;
+mod passwords;
 pub mod publish;
 mod requests;
 mod standing;
@@ -18,5 +19,6 @@ pub mod status;
 
 pub use connect::Connector;
 pub use home::Home;
+pub use passwords::PasswordLoginError;
 pub use publish::Publisher;
 pub use standing::{Reach, RequestError, Standing, StandingError};

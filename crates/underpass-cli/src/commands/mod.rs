@@ -7,6 +7,7 @@ mod errors;
 pub mod login;
 pub mod machines;
 pub mod nc;
+pub mod password;
 pub mod path;
 pub mod publish;
 pub mod relay;
