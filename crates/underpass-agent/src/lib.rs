@@ -1,8 +1,8 @@
 //! The Underpass agent: the program in a private network that publishes services and opens local
 //! listeners for the services of others.
 //!
-//! A [`Standing`] is an attachment to a relay that introduces itself; over it go requests, a
-//! [`Publisher`] that serves, and a [`Connector`] that opens. [`home`] keeps keys and
+//! A [`Standing`] is an attachment to a relay that introduces itself, [`Standings`] are those to all relays
+//! that are used at once; over them go requests, a [`Publisher`] that serves, and a [`Connector`] that opens. [`home`] keeps keys and
 //! what is known of others, [`status`] tells other processes what this one does, [`doctor`] what is in
 //! the way to a relay.
 
@@ -15,6 +15,7 @@ mod passwords;
 pub mod publish;
 mod requests;
 mod standing;
+mod standings;
 pub mod status;
 
 pub use connect::Connector;
@@ -22,3 +23,4 @@ pub use home::Home;
 pub use passwords::PasswordLoginError;
 pub use publish::Publisher;
 pub use standing::{Reach, RequestError, Standing, StandingError};
+pub use standings::Standings;

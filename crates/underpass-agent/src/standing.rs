@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use underpass_carrier::{ClientSettings, Kind, RelayUrl};
 use underpass_endpoint::{
-    AscentSettings, AttachError, AttachSettings, Attachment, Control, ControlError,
+    AscentSettings, AttachError, AttachSettings, Attachment, Control, ControlError, Sessions,
 };
 use underpass_proto::Code;
 use underpass_proto::control::{Attach, Control as Message, Identity};
@@ -97,7 +97,16 @@ impl Standing {
         reach: &Reach,
         identity: Arc<StaticKey>,
     ) -> Result<(Self, Identity), StandingError> {
-        let attachment = attach(reach, identity).await?;
+        Self::attach_with(reach, identity, Sessions::default()).await
+    }
+
+    /// The same for one of several relays, whose attachments share `sessions`.
+    pub(crate) async fn attach_with(
+        reach: &Reach,
+        identity: Arc<StaticKey>,
+        sessions: Sessions,
+    ) -> Result<(Self, Identity), StandingError> {
+        let attachment = attach(reach, identity, sessions).await?;
         let standing = Self {
             inner: Arc::new(Inner {
                 control: attachment.control(),
@@ -108,6 +117,11 @@ impl Standing {
         };
         let identity = standing.introduce().await?;
         Ok((standing, identity))
+    }
+
+    /// Whether the other one is the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// What lies below.
@@ -170,6 +184,24 @@ pub enum StandingError {
     /// The relay was reached, and the introduction failed.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The relay does not know this machine.
+    #[error("{relay} does not know this machine")]
+    NotEnrolled {
+        /// The relay's address.
+        relay: String,
+    },
+}
+
+impl StandingError {
+    /// The reason from the table of codes.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Attach(error) => error.code(),
+            Self::Request(error) => error.code(),
+            Self::NotEnrolled { .. } => Code::NotEnrolled,
+        }
+    }
 }
 
 /// Whether the relay may be reached a little later although nobody does anything about it.
@@ -181,7 +213,11 @@ fn may_pass(error: &AttachError) -> bool {
     }
 }
 
-async fn attach(reach: &Reach, identity: Arc<StaticKey>) -> Result<Attachment, AttachError> {
+async fn attach(
+    reach: &Reach,
+    identity: Arc<StaticKey>,
+    sessions: Sessions,
+) -> Result<Attachment, AttachError> {
     let settings = AttachSettings {
         relay: reach.relay.clone(),
         relay_key: reach.relay_key,
@@ -192,7 +228,9 @@ async fn attach(reach: &Reach, identity: Arc<StaticKey>) -> Result<Attachment, A
     };
     let deadline = Instant::now() + reach.patience;
     loop {
-        match Attachment::attach(settings.clone(), Arc::clone(&identity)).await {
+        let attaching =
+            Attachment::attach_with(settings.clone(), Arc::clone(&identity), sessions.clone());
+        match attaching.await {
             Err(error) if may_pass(&error) && Instant::now() + RETRY < deadline => {
                 tracing::debug!("{error}; trying again");
                 tokio::time::sleep(RETRY).await;

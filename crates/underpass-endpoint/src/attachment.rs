@@ -21,6 +21,7 @@ use crate::control::Control;
 use crate::link::Link;
 use crate::routes::Routes;
 use crate::session::{Session, SessionStatus, WantsLeg};
+use crate::sessions::Sessions;
 use crate::story::{Story, Told, WaitsFor, Why, words_of};
 
 /// Waits between attempts grow from this to that, each by a random part shorter.
@@ -184,7 +185,19 @@ impl Attachment {
         settings: AttachSettings,
         identity: Arc<StaticKey>,
     ) -> Result<Attachment, AttachError> {
-        let routes = Arc::new(Routes::default());
+        Self::attach_with(settings, identity, Sessions::default()).await
+    }
+
+    /// The same for one of several attachments that share their sessions.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub async fn attach_with(
+        settings: AttachSettings,
+        identity: Arc<StaticKey>,
+        sessions: Sessions,
+    ) -> Result<Attachment, AttachError> {
+        let routes = Routes::of(sessions);
         let mut ascent = Ascent::new(settings.clone(), identity.clone(), routes.clone());
         let goal = Goal::Begin(settings.relay_key);
         let hop = ascent.climb(Wanted::Start, goal).await?;
@@ -261,19 +274,31 @@ impl Attachment {
         }
     }
 
-    /// The link in use, waiting for one if there is none.
-    pub(crate) async fn link(&self) -> Result<Arc<Link>, AttachError> {
-        let mut links = self.inner.link.subscribe();
-        let mut ended = self.inner.ended.subscribe();
-        tokio::select! {
-            link = links.wait_for(|link| link.as_ref().is_some_and(|link| !link.is_ended())) => {
-                match link.ok().and_then(|link| link.clone()) {
-                    Some(link) => Ok(link),
-                    None => Err(AttachError::Ended("the program is ending".into())),
-                }
-            }
-            _ = ended.wait_for(Option::is_some) => Err(self.end_reason()),
-        }
+    /// The end-to-end sessions that may pass through it.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.inner.routes.sessions.clone()
+    }
+
+    /// The link in use, if there is one.
+    pub(crate) fn present_link(&self) -> Option<Arc<Link>> {
+        let link = self.inner.link.borrow().clone();
+        link.filter(|link| !link.is_ended())
+    }
+
+    /// Tells of links that come and go.
+    pub(crate) fn links(&self) -> watch::Receiver<Option<Arc<Link>>> {
+        self.inner.link.subscribe()
+    }
+
+    /// Why the attachment ended, if it did.
+    pub(crate) fn end(&self) -> Option<AttachError> {
+        self.inner.ended.borrow().clone()
+    }
+
+    /// Tells of its end.
+    pub(crate) fn ends(&self) -> watch::Receiver<Option<AttachError>> {
+        self.inner.ended.subscribe()
     }
 
     /// Waits until another link than the one of this serial number is in use.
@@ -313,12 +338,19 @@ impl Attachment {
         self.end_reason()
     }
 
-    /// Ends the attachment in order, and the sessions that pass through it: their peers are told, then the relay. Takes
-    /// a few seconds at the most, where the path is gone.
+    /// Ends the attachment in order, and the sessions that pass through it, or through others
+    /// that share them: their peers are told, then the relay. Takes a few seconds at the most, where the path is gone.
     pub async fn detach(&self) {
         // The relay forgets the routes with the attachment, and with them what has not passed yet.
-        let parting = self.inner.routes.part(Code::GoingAway, "the agent stopped");
+        let sessions = &self.inner.routes.sessions;
+        let parting = sessions.part(Code::GoingAway, "the agent stopped");
         let _ = tokio::time::timeout(PART_LIMIT, parting).await;
+        self.leave().await;
+    }
+
+    /// Ends the attachment in order, and no session: those that pass through it go on elsewhere, if they
+    /// can.
+    pub async fn leave(&self) {
         let session = self.session();
         self.inner
             .ended
@@ -346,7 +378,9 @@ impl Inner {
 
     /// The story so far goes into the log.
     fn log_story(&self) {
-        tracing::info!("the relay: {}", self.story().told(clock::now()));
+        let name = self.routes.relay_name().map(|name| format!(" {name}"));
+        let name = name.unwrap_or_default();
+        tracing::info!("the relay{name}: {}", self.story().told(clock::now()));
     }
 
     fn leave_at(&self, session: &Session, from: Instant) {

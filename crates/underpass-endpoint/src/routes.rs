@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use underpass_proto::code::Code;
-use underpass_proto::packet::{Packet, PacketKind, Resume, SessionId};
+use underpass_proto::packet::{Packet, PacketKind, Resume};
 use underpass_proto::route::{self, RouteHeader};
 use underpass_proto::session::{LegError, LegId};
 use underpass_proto::ticket::{FirstTickets, Handle, Ticket};
@@ -16,6 +16,7 @@ use underpass_seal::PublicKey;
 use crate::link::{Link, LinkEnd, RouteSource, Router, SourceId};
 use crate::outgoing::Outgoing;
 use crate::session::{LegPort, Session};
+use crate::sessions::Sessions;
 use crate::story::words_of;
 
 /// Bytes that one route adds to a link before the next one has its turn.
@@ -103,10 +104,10 @@ struct Table {
 #[derive(Default)]
 pub(crate) struct Routes {
     table: Mutex<Table>,
-    /// Sessions that others opened to this agent, to be resumed by name.
-    sessions: Mutex<HashMap<SessionId, Session>>,
-    /// Sessions in either direction whose peers may still have to be told something.
-    living: Mutex<HashMap<SessionId, Session>>,
+    /// What the paths are of; other attachments of this agent may share them.
+    pub(crate) sessions: Sessions,
+    /// What the relay is called, where there are several.
+    relay: OnceLock<String>,
     on_hello: OnceLock<Box<OnHello>>,
 }
 
@@ -136,7 +137,14 @@ impl NewRoute {
     ) -> Session {
         self.kept = true;
         let tickets = self.tickets.clone();
-        let port = RouteLeg::new(self.link.clone(), self.route, leg, None, tickets);
+        let port = RouteLeg::new(
+            &self.routes,
+            self.link.clone(),
+            self.route,
+            leg,
+            None,
+            tickets,
+        );
         let session = session(port.clone());
         port.begin(&session, &self.routes);
         // From here on packets go to the session; those before it are in `events`.
@@ -178,6 +186,23 @@ fn unframed(packet: &Packet) -> Bytes {
 }
 
 impl Routes {
+    /// Routes of the sessions of an agent.
+    pub(crate) fn of(sessions: Sessions) -> Arc<Self> {
+        Arc::new(Self {
+            sessions,
+            ..Self::default()
+        })
+    }
+
+    /// There are several relays, and this is by what name the story of a session tells of this one.
+    pub(crate) fn name_relay(&self, name: String) {
+        let _ = self.relay.set(name);
+    }
+
+    pub(crate) fn relay_name(&self) -> Option<&str> {
+        self.relay.get().map(String::as_str)
+    }
+
     pub(crate) fn set_on_hello(&self, handler: Box<OnHello>) -> bool {
         self.on_hello.set(handler).is_ok()
     }
@@ -258,58 +283,18 @@ impl Routes {
             Some(ticket) => Opening::Ticket(ticket),
             None => Opening::Name(service.to_owned(), keep_s),
         };
-        let port = RouteLeg::new(link.clone(), route, leg, Some(opening), tickets.clone());
+        let port = RouteLeg::new(
+            self,
+            link.clone(),
+            route,
+            leg,
+            Some(opening),
+            tickets.clone(),
+        );
         self.insert(link, route, Entry::Leg(port.clone()));
         port.begin(session, self);
         session.add_leg(leg, port.clone());
         port
-    }
-
-    /// Keeps a session that came in resumable until it ends.
-    pub(crate) fn keep(self: &Arc<Self>, session: Session) {
-        self.remember(session.clone());
-        let id = session.id();
-        self.sessions().insert(id, session.clone());
-        let routes = self.clone();
-        tokio::spawn(async move {
-            session.closed().await;
-            routes.sessions().remove(&id);
-        });
-    }
-
-    /// Remembers a session for [`Routes::part`].
-    pub(crate) fn remember(self: &Arc<Self>, session: Session) {
-        let id = session.id();
-        self.living().insert(id, session.clone());
-        let routes = self.clone();
-        tokio::spawn(async move {
-            session.parted().await;
-            routes.living().remove(&id);
-        });
-    }
-
-    fn living(&self) -> MutexGuard<'_, HashMap<SessionId, Session>> {
-        self.living.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The sessions in either direction that are not over.
-    pub(crate) fn living_sessions(&self) -> Vec<Session> {
-        self.living().values().cloned().collect()
-    }
-
-    /// Ends all sessions, those of others included, and waits until their peers know.
-    pub(crate) async fn part(&self, code: Code, reason: &str) {
-        let sessions = self.living_sessions();
-        for session in &sessions {
-            session.close(code, reason);
-        }
-        for session in &sessions {
-            session.parted().await;
-        }
-    }
-
-    pub(crate) fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Session>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn incoming(self: &Arc<Self>, link: &Arc<Link>, incoming: route::Incoming, payload: Bytes) {
@@ -362,12 +347,11 @@ impl Routes {
         let resume =
             Resume::decode(packet.body.clone()).map_err(|_| Code::ProtocolViolation.number())?;
         let session = self
-            .sessions()
-            .get(&resume.session)
-            .cloned()
+            .sessions
+            .resumable(resume.session)
             .ok_or(Code::UnknownSession.number())?;
         let leg = session.new_leg_id();
-        let port = RouteLeg::new(link.clone(), route, leg, None, Tickets::default());
+        let port = RouteLeg::new(self, link.clone(), route, leg, None, Tickets::default());
         port.begin(&session, self);
         session.add_leg(leg, port.clone());
         match session.handle_packet(leg, packet) {
@@ -493,6 +477,8 @@ impl Router for AgentRouter {
 /// A route as the leg of a session.
 pub(crate) struct RouteLeg {
     link: Arc<Link>,
+    /// By which relay it leads, where there are several.
+    relay: Option<String>,
     route: u32,
     leg: LegId,
     /// The first packet opens the route so.
@@ -514,6 +500,7 @@ struct Bound {
 
 impl RouteLeg {
     fn new(
+        routes: &Routes,
         link: Arc<Link>,
         route: u32,
         leg: LegId,
@@ -526,6 +513,7 @@ impl RouteLeg {
         };
         Arc::new(RouteLeg {
             link,
+            relay: routes.relay_name().map(str::to_owned),
             route,
             leg,
             opens: Mutex::new(opens),
@@ -674,7 +662,11 @@ impl RouteSource for RouteLeg {
 
 impl LegPort for RouteLeg {
     fn carried_by(&self) -> String {
-        words_of(self.link.info())
+        let words = words_of(self.link.info());
+        match &self.relay {
+            Some(relay) => format!("{words} through {relay}"),
+            None => words,
+        }
     }
 
     fn wake(&self) {

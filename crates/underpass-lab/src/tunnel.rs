@@ -445,7 +445,7 @@ impl Agent {
     /// # Errors
     /// As [`Agent::run`]; or it is not among those that answered.
     pub fn status_of(&self, process: &Process) -> Result<serde_json::Value> {
-        let text = self.run(&["status", "--json"])?;
+        let text = self.run(&["status", "--offline", "--json"])?;
         let status: serde_json::Value = serde_json::from_str(&text).context("status is JSON")?;
         let id = u64::from(process.id());
         let agents = status["agents"].as_array();

@@ -16,7 +16,8 @@ use underpass_proto::control::{FarEnd, Resolved};
 use underpass_proto::frame::{ChannelKind, Class};
 use underpass_seal::PublicKey;
 
-use crate::standing::{RequestError, Standing};
+use crate::standing::RequestError;
+use crate::standings::Standings;
 use crate::status::{Board, SessionEntry, Shown};
 
 pub use listen::{ListenError, Listener};
@@ -67,12 +68,12 @@ pub struct Connector {
 }
 
 struct Inner {
-    standing: Standing,
+    standings: Standings,
     trust: PinnedTrust,
     class: Class,
     board: Board,
-    /// What the relay said about names; forgotten when it turns out to be wrong.
-    resolved: Mutex<HashMap<String, Resolved>>,
+    /// What a relay said about names, and which one; forgotten when it turns out to be wrong.
+    resolved: Mutex<HashMap<String, (usize, Resolved)>>,
     slots: Mutex<HashMap<PublicKey, Arc<Slot>>>,
 }
 
@@ -94,7 +95,7 @@ type Slot = tokio::sync::Mutex<Option<(Session, Shown)>>;
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Connector")
-            .field(&self.inner.standing)
+            .field(&self.inner.standings)
             .finish()
     }
 }
@@ -102,10 +103,15 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// Channels will have the priority `class`.
     #[must_use]
-    pub fn new(standing: Standing, trust: PinnedTrust, class: Class, board: Board) -> Self {
+    pub fn new(
+        standings: impl Into<Standings>,
+        trust: PinnedTrust,
+        class: Class,
+        board: Board,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                standing,
+                standings: standings.into(),
                 trust,
                 class,
                 board,
@@ -120,9 +126,13 @@ impl Connector {
     /// # Errors
     /// There is no such service for this user, or the relay cannot be asked.
     pub async fn resolve(&self, service: &str) -> Result<Resolved, RequestError> {
-        let resolved = self.inner.standing.resolve(service).await?;
-        self.known().insert(service.to_owned(), resolved.clone());
-        Ok(resolved)
+        Ok(self.ask(service).await?.1)
+    }
+
+    async fn ask(&self, service: &str) -> Result<(usize, Resolved), RequestError> {
+        let answer = self.inner.standings.resolve(service).await?;
+        self.known().insert(service.to_owned(), answer.clone());
+        Ok(answer)
     }
 
     /// Opens a channel and waits for the service to answer.
@@ -142,13 +152,22 @@ impl Connector {
     }
 
     async fn try_open(&self, service: &str) -> Result<Channel, OpenError> {
+        let (best, standing) = self.inner.standings.best();
+        // What a relay reaches itself is asked for at the one that is used.
+        let is_good = |(relay, resolved): &(usize, Resolved)| {
+            resolved.far_end == FarEnd::Publisher || *relay == best
+        };
         let known = self.known().get(service).cloned();
-        let resolved = match known {
-            Some(resolved) => resolved,
-            None => self.resolve(service).await?,
+        let (relay, resolved) = match known.filter(is_good) {
+            Some(answer) => answer,
+            None => self.ask(service).await?,
         };
         let session = match resolved.far_end {
-            FarEnd::Relay => self.inner.standing.attachment().session(),
+            FarEnd::Relay => {
+                let asked = self.inner.standings.fleet().attachment(relay);
+                let asked = asked.unwrap_or_else(|| standing.attachment().clone());
+                asked.session()
+            }
             FarEnd::Publisher => self.session(&resolved).await?,
         };
         let options = OpenOptions {
@@ -177,9 +196,9 @@ impl Connector {
             return Ok(session.clone());
         }
         *kept = None;
-        let attachment = self.inner.standing.attachment();
+        let fleet = self.inner.standings.fleet();
         let service = &resolved.full_name;
-        let session = attachment.connect(service, &self.inner.trust).await?;
+        let session = fleet.connect(service, &self.inner.trust).await?;
         tracing::info!("connected to {service}");
         let peer = key.fingerprint();
         let entry = SessionEntry::outbound(service, peer, session.clone());
@@ -199,8 +218,12 @@ impl Connector {
                 .unwrap_or_else(PoisonError::into_inner);
             slots.values().cloned().collect()
         };
-        // The session with the relay also carries the control channel, which stays.
-        let mut sessions = vec![(self.inner.standing.attachment().session(), 1)];
+        // The session with a relay also carries the control channel, which stays. One that is away is not
+        // waited for.
+        let all = self.inner.standings.all().into_iter();
+        let with_relays = all.map(|(_, standing)| standing.attachment().clone());
+        let there = with_relays.filter(|attachment| attachment.status().carrier.is_some());
+        let mut sessions: Vec<_> = there.map(|it| (it.session(), 1)).collect();
         for slot in slots {
             sessions.extend(
                 slot.lock()
@@ -236,7 +259,7 @@ impl Connector {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Resolved>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (usize, Resolved)>> {
         self.inner
             .resolved
             .lock()

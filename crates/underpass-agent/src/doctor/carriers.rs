@@ -10,7 +10,6 @@ use underpass_seal::Fingerprint;
 use super::deadline::Step;
 use super::findings::{CarrierFinding, Findings};
 use super::row::{Check, Row, Verdict, show};
-use crate::standing::StandingError;
 
 /// A carrier is slow whose round trip is so many times that of the quickest, and so much more: what
 /// the choice among them goes by too.
@@ -152,14 +151,6 @@ fn key(found: &Findings) -> Row {
     }
 }
 
-/// The code of the reason why there is no standing.
-pub(super) fn code_of(error: &StandingError) -> Code {
-    match error {
-        StandingError::Attach(error) => error.code(),
-        StandingError::Request(error) => error.code(),
-    }
-}
-
 fn login(found: &Findings) -> Row {
     let (check, host) = (Check::Login, found.relay.host());
     match &found.login {
@@ -171,7 +162,7 @@ fn login(found: &Findings) -> Row {
             let reason = format!("as {} on {}", login.identity.user, login.identity.machine);
             Row::new(check, host, Verdict::Pass, reason)
         }
-        Step::Failed(error) => Row::barred(check, host, error.to_string(), code_of(error)),
+        Step::Failed(error) => Row::barred(check, host, error.to_string(), error.code()),
         step => Row::open(check, host, step),
     }
 }

@@ -9,7 +9,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use underpass_proto::control::ServiceRow;
 
-use crate::standing::{RequestError, Standing};
+use crate::standing::RequestError;
+use crate::standings::Standings;
 
 /// A list of users this old is still believed.
 const FRESH: Duration = Duration::from_secs(5);
@@ -17,14 +18,14 @@ const FRESH: Duration = Duration::from_secs(5);
 /// The relay's word on who may use what, remembered for a moment.
 #[derive(Debug)]
 pub(super) struct Access {
-    standing: Standing,
+    standings: Standings,
     rows: Mutex<Option<(Instant, Vec<ServiceRow>)>>,
 }
 
 impl Access {
-    pub(super) fn new(standing: Standing) -> Self {
+    pub(super) fn new(standings: Standings) -> Self {
         Self {
-            standing,
+            standings,
             rows: Mutex::new(None),
         }
     }
@@ -41,7 +42,7 @@ impl Access {
             return Ok(true);
         }
         let asked = Instant::now();
-        let answer = self.standing.services().await?;
+        let answer = self.standings.best().1.services().await?;
         let allowed = listed(&answer, user, full_name);
         *rows = Some((asked, answer));
         Ok(allowed)

@@ -6,12 +6,15 @@ mod serve;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use underpass_endpoint::{AttachError, Session};
 use underpass_proto::Code;
 
 use crate::standing::{RequestError, Standing};
+use crate::standings::Standings;
 use crate::status::Board;
 use serve::Catalogue;
 
@@ -119,40 +122,39 @@ pub enum PublishEnd {
     Publish(#[from] PublishError),
 }
 
-/// Publishes services for as long as it is kept.
+/// Publishes services for as long as it is kept, at all relays that are attached to.
 #[derive(Debug)]
 pub struct Publisher {
-    standing: Standing,
-    /// The hop session in which they were registered first.
-    registered_in: Session,
+    standings: Standings,
+    /// The standing through which they were registered first, and the hop session.
+    first: (Standing, Session),
     offers: Vec<Offer>,
     catalogue: Arc<Catalogue>,
 }
 
 impl Publisher {
-    /// Registers all `offers` and serves who comes for them; connecting to a host may take
-    /// `dial_limit`.
+    /// Registers all `offers` with the best relay and serves who comes for them; connecting to a host may
+    /// take `dial_limit`. [`Publisher::keep`] registers them with the others.
     ///
     /// # Errors
     /// The relay refuses one of them. Those before it stay registered until the attachment ends.
     pub async fn start(
-        standing: Standing,
+        standings: impl Into<Standings>,
         offers: Vec<Offer>,
         dial_limit: Duration,
         board: Board,
     ) -> Result<Self, PublishError> {
-        let catalogue = Arc::new(Catalogue::new(standing.clone(), &offers, dial_limit, board));
-        let serving = Arc::clone(&catalogue);
-        standing.attachment().serve(move |session, peer| {
-            tokio::spawn(serve::session(Arc::clone(&serving), session, peer));
-        });
+        let standings = standings.into();
+        let catalogue = Catalogue::new(standings.clone(), &offers, dial_limit, board);
+        let (_, standing) = standings.best();
         let publisher = Self {
-            registered_in: standing.attachment().session(),
-            standing,
+            first: (standing.clone(), standing.attachment().session()),
+            standings,
             offers,
-            catalogue,
+            catalogue: Arc::new(catalogue),
         };
-        publisher.register().await?;
+        publisher.serve(&standing);
+        publisher.register(&standing).await?;
         Ok(publisher)
     }
 
@@ -168,28 +170,83 @@ impl Publisher {
         Steering(Arc::clone(&self.catalogue))
     }
 
-    /// Registers again whenever the relay has forgotten this machine, until that is no use any more.
+    /// Registers with every relay that is attached to, and again whenever one has forgotten this machine,
+    /// until that is no use any more.
     pub async fn keep(&self) -> PublishEnd {
-        let attachment = self.standing.attachment();
-        let mut session = self.registered_in.clone();
+        let mut seen = Vec::new();
+        let mut keeping = FuturesUnordered::new();
+        let mut refused = None;
+        loop {
+            tokio::select! {
+                standing = self.standings.joined(&mut seen) => {
+                    let (first, session) = &self.first;
+                    let is_first = first.is(&standing);
+                    let registered_in = is_first.then(|| session.clone());
+                    keeping.push(self.keep_at(standing, registered_in));
+                }
+                Some(end) = keeping.next() => {
+                    if let PublishEnd::Publish(error) = &end {
+                        tracing::error!("one relay less: {error}");
+                        refused = Some(end);
+                    }
+                    // Where the others have ended as well, the fleet says so.
+                    if keeping.is_empty() && let Some(end) = refused.take() {
+                        return end;
+                    }
+                }
+                ended = self.standings.fleet().ended() => return ended.into(),
+            }
+        }
+    }
+
+    /// Keeps them registered with one relay; they are already in the hop session `registered_in`.
+    async fn keep_at(&self, standing: Standing, registered_in: Option<Session>) -> PublishEnd {
+        let attachment = standing.attachment();
+        let mut session = match registered_in {
+            Some(session) => session,
+            None => {
+                self.serve(&standing);
+                let session = attachment.session();
+                if let Some(end) = self.register_until_done(&standing).await {
+                    return end;
+                }
+                session
+            }
+        };
         while attachment.session_changed(&session).await {
             // Taken before: what changes while we register is seen by the next round.
             session = attachment.session();
-            while let Err(failed) = self.register().await {
-                if !failed.code().retry_helps() {
-                    return failed.into();
-                }
-                tracing::warn!("{failed}; trying again");
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
-                    ended = attachment.ended() => return ended.into(),
-                }
+            if let Some(end) = self.register_until_done(&standing).await {
+                return end;
             }
         }
         attachment.ended().await.into()
     }
 
-    async fn register(&self) -> Result<(), PublishError> {
+    /// Why there is no use in registering any more, if there is none.
+    async fn register_until_done(&self, standing: &Standing) -> Option<PublishEnd> {
+        while let Err(failed) = self.register(standing).await {
+            if !failed.code().retry_helps() {
+                return Some(failed.into());
+            }
+            tracing::warn!("{failed}; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                ended = standing.attachment().ended() => return Some(ended.into()),
+            }
+        }
+        None
+    }
+
+    /// Serves who comes by this relay.
+    fn serve(&self, standing: &Standing) {
+        let serving = Arc::clone(&self.catalogue);
+        standing.attachment().serve(move |session, peer| {
+            tokio::spawn(serve::session(Arc::clone(&serving), session, peer));
+        });
+    }
+
+    async fn register(&self, standing: &Standing) -> Result<(), PublishError> {
         for offer in &self.offers {
             let Offer {
                 name,
@@ -199,9 +256,7 @@ impl Publisher {
                 plain_http,
                 redial: _,
             } = offer;
-            let publishing = self
-                .standing
-                .publish(name, description, *compression, *plain_http);
+            let publishing = standing.publish(name, description, *compression, *plain_http);
             let answer = publishing.await;
             let published = answer.map_err(|error| PublishError {
                 name: name.clone(),

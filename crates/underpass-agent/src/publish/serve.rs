@@ -14,7 +14,7 @@ use underpass_proto::frame::ChannelKind;
 
 use super::access::Access;
 use super::{Listing, Offer, RetargetError, Retargeted};
-use crate::standing::Standing;
+use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
 
 /// The longest wait until connections that are to move have moved.
@@ -59,7 +59,7 @@ pub(super) struct Catalogue {
 
 impl Catalogue {
     pub(super) fn new(
-        standing: Standing,
+        standings: Standings,
         offers: &[Offer],
         dial_limit: Duration,
         board: Board,
@@ -76,7 +76,7 @@ impl Catalogue {
         });
         Self {
             services: Mutex::new(services.collect()),
-            access: Access::new(standing),
+            access: Access::new(standings),
             dial_limit,
             board,
         }

@@ -8,7 +8,7 @@ use underpass_endpoint::{PeerInfo, Session};
 use underpass_seal::Fingerprint;
 
 use super::{AgentReport, EntryReport, SessionReport};
-use crate::standing::Standing;
+use crate::standings::Standings;
 
 /// Shared by the parts of one agent; clones are the same board.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Content {
-    standing: Option<Standing>,
+    standings: Option<Standings>,
     entries: Vec<EntryReport>,
     sessions: BTreeMap<u64, SessionEntry>,
     next: u64,
@@ -107,9 +107,9 @@ impl Board {
         }
     }
 
-    /// Shows the way to the relay.
-    pub fn show_standing(&self, standing: Standing) {
-        self.content().standing = Some(standing);
+    /// Shows the ways to the relays.
+    pub fn show_standings(&self, standings: impl Into<Standings>) {
+        self.content().standings = Some(standings.into());
     }
 
     /// Shows a published service, or a listener.
@@ -146,16 +146,21 @@ impl Board {
     #[must_use]
     pub fn report(&self) -> AgentReport {
         // Sessions have locks of their own: ask them without holding this one.
-        let (standing, entries, sessions) = {
+        let (standings, entries, sessions) = {
             let content = self.content();
             let sessions: Vec<_> = content.sessions.values().cloned().collect();
-            (content.standing.clone(), content.entries.clone(), sessions)
+            (content.standings.clone(), content.entries.clone(), sessions)
         };
+        let members = standings.map(|it| it.fleet().status()).unwrap_or_default();
         AgentReport {
             pid: std::process::id(),
             command: self.inner.command.to_owned(),
             running_s: self.inner.started.elapsed().as_secs_f64(),
-            relay: standing.map(|standing| (&standing.attachment().status()).into()),
+            relay: members
+                .iter()
+                .find_map(|it| it.attachment.as_ref())
+                .map(Into::into),
+            relays: members.iter().map(Into::into).collect(),
             entries,
             sessions: sessions.iter().map(SessionEntry::report).collect(),
         }

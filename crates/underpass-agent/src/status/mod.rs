@@ -7,8 +7,8 @@ mod steer;
 
 use serde::{Deserialize, Serialize};
 use underpass_carrier::ladder::{RungState, RungStory};
-use underpass_endpoint::AttachStatus;
 use underpass_endpoint::story::Told;
+use underpass_endpoint::{AttachStatus, MemberStatus};
 
 pub use ask::{StatusServer, ask_all};
 pub use board::{Board, SessionEntry, Shown};
@@ -23,8 +23,11 @@ pub struct AgentReport {
     pub command: String,
     /// For how long it has been running.
     pub running_s: f64,
-    /// Its way to the relay, once there was one.
+    /// Its way to the relay that it uses, once there was one.
     pub relay: Option<RelayReport>,
+    /// All its relays, the one in use first, then the next best.
+    #[serde(default)]
+    pub relays: Vec<RankReport>,
     /// What it publishes: full name and target; or listens for: service and local address.
     pub entries: Vec<EntryReport>,
     /// Its sessions from end to end.
@@ -38,6 +41,43 @@ pub struct EntryReport {
     pub service: String,
     /// The published host, or the local address.
     pub address: String,
+}
+
+/// The place of one relay among those of an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RankReport {
+    /// Its address.
+    pub url: String,
+    /// Whether it is the one to use.
+    pub chosen: bool,
+    /// Whether it is attached to, and a carrier works.
+    pub reached: bool,
+    /// Why it has this place, in words.
+    pub why: String,
+    /// The carrier in use.
+    pub carrier: Option<String>,
+}
+
+impl From<&MemberStatus> for RankReport {
+    fn from(member: &MemberStatus) -> Self {
+        let MemberStatus {
+            name,
+            ranked,
+            attachment,
+            ended,
+        } = member;
+        let carrier = attachment.as_ref().and_then(|it| it.carrier.as_ref());
+        Self {
+            url: name.clone(),
+            chosen: ranked.chosen,
+            reached: ranked.alive,
+            why: match ended {
+                Some(ended) => format!("given up: {ended}"),
+                None => ranked.words.clone(),
+            },
+            carrier: carrier.map(|info| info.carrier.to_owned()),
+        }
+    }
 }
 
 /// The way to the relay.

@@ -10,7 +10,7 @@ use underpass_endpoint::AttachError;
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
-use super::{Context, Enrolled, errors, log_notices};
+use super::{Context, EnrolledAtAll, errors, log_notices};
 use crate::failure::Failure;
 use crate::ready;
 use crate::settings::{Flags, OnSession};
@@ -44,16 +44,16 @@ impl Connect {
         }
         let stop = stop_asked()?;
         let board = Board::new("connect");
-        let Enrolled { standing, known } = tokio::select! {
-            enrolled = context.enrolled() => enrolled?,
+        let EnrolledAtAll { standings, first } = tokio::select! {
+            enrolled = context.enrolled_at_all() => enrolled?,
             () = stop_asked()? => return Ok(()),
         };
-        board.show_standing(standing.clone());
+        board.show_standings(standings.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
-        tokio::spawn(log_notices(standing.clone()));
-        let trust = PinnedTrust::new(context.home.clone(), known.key, self.peer_key);
+        tokio::spawn(log_notices(standings.clone()));
+        let trust = PinnedTrust::new(context.home.clone(), first.key, self.peer_key);
         let class = context.settings.class.0;
-        let connector = Connector::new(standing.clone(), trust, class, board.clone());
+        let connector = Connector::new(standings.clone(), trust, class, board.clone());
         let mut listeners = Vec::new();
         for (service, address) in &pairs {
             listeners.push(prepare(&context, &connector, service, *address).await?);
@@ -65,14 +65,14 @@ impl Connect {
         }
         ready::signal(self.ready_fd)?;
         let ended: AttachError = tokio::select! {
-            ended = standing.attachment().ended() => ended,
+            ended = standings.fleet().ended() => ended,
             () = stop => {
                 connector.close().await;
-                standing.attachment().detach().await;
+                standings.detach().await;
                 return Ok(());
             }
         };
-        Err(errors::of_attach(&ended, &known.url))
+        Err(errors::of_attach(&ended, &first.url))
     }
 }
 

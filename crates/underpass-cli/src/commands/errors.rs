@@ -35,6 +35,9 @@ pub fn of_standing(error: &StandingError, url: &str) -> Failure {
     match error {
         StandingError::Attach(error) => of_attach(error, url),
         StandingError::Request(error) => of_request(error, &format!("cannot use {url}")),
+        StandingError::NotEnrolled { .. } => {
+            Failure::of_code(Code::NotEnrolled, &format!("cannot use {url}"))
+        }
         _ => Failure::of_code(Code::Internal, &error.to_string()),
     }
 }

@@ -19,9 +19,10 @@ pub mod users;
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use underpass_agent::home::{KnownRelay, TlsCheck};
-use underpass_agent::{Home, Reach, Standing};
+use underpass_agent::{Home, Reach, Standing, Standings};
 use underpass_carrier::{ClientSettings, RelayUrl, TlsTrust};
 use underpass_endpoint::AscentSettings;
 use underpass_proto::Code;
@@ -49,6 +50,17 @@ pub struct Context {
     may_ask: bool,
     /// Proxies and roots, once they are needed.
     path: OnceLock<PathSettings>,
+}
+
+/// Where there are several relays, one that does not answer is tried for so long before the next one is.
+const NEXT_RELAY: Duration = Duration::from_secs(3);
+
+/// All relays that are used at once, of which some may be away.
+pub struct EnrolledAtAll {
+    /// The ways to them.
+    pub standings: Standings,
+    /// The entry in the home of the one that was named first.
+    pub first: KnownRelay,
 }
 
 /// A relay that this machine is enrolled with.
@@ -101,28 +113,41 @@ impl Context {
         Ok(self.path.get_or_init(|| path))
     }
 
-    /// The relay that was asked for, or the first that is known.
-    pub fn known_relay(&self) -> Result<KnownRelay, Failure> {
+    /// The relays that were asked for, or the first that is known; at least one.
+    pub fn known_relays(&self) -> Result<Vec<KnownRelay>, Failure> {
         let relays = self.home.relays()?;
-        let Some(asked) = &self.settings.relay.0 else {
-            return relays.list().first().cloned().ok_or_else(|| {
+        let asked = &self.settings.relay.0;
+        if asked.is_empty() {
+            let first = relays.list().first().cloned();
+            return first.map(|first| vec![first]).ok_or_else(|| {
                 Failure::local(&NO_RELAY, "this machine has not logged in to any relay")
             });
-        };
-        let url = plain_url(asked);
-        let known = relays.find(&url).ok_or_else(|| {
-            Failure::local(
-                &NO_RELAY,
-                format!("this machine has not logged in to {url}"),
-            )
-            .with_next(format!("underpass login {url}"))
-        })?;
-        match pinned_by(asked)? {
-            Some(expected) if expected != known.key => {
-                Err(errors::other_key(&url, expected, known.key))
-            }
-            _ => Ok(known.clone()),
         }
+        let known = asked.iter().map(|asked| {
+            let url = plain_url(asked);
+            match (relays.find(&url), pinned_by(asked)?) {
+                (Some(known), Some(expected)) if expected != known.key => {
+                    Err(errors::other_key(&url, expected, known.key))
+                }
+                (Some(known), _) => Ok(known.clone()),
+                // Who has logged in to one relay of a group is known to all of them.
+                (None, Some(key)) if self.settings.relay.0.len() > 1 => {
+                    Ok(KnownRelay::new(&url, key))
+                }
+                (None, _) => Err(Failure::local(
+                    &NO_RELAY,
+                    format!("this machine has not logged in to {url}"),
+                )
+                .with_next(format!("underpass login {url}"))),
+            }
+        });
+        known.collect()
+    }
+
+    /// The first of those.
+    pub fn known_relay(&self) -> Result<KnownRelay, Failure> {
+        let first = self.known_relays()?.into_iter().next();
+        Ok(first.expect("there is at least one"))
     }
 
     /// How to reach a relay.
@@ -164,31 +189,81 @@ impl Context {
 
     /// Attaches to a relay that is known, whether or not it still knows us.
     pub async fn attach(&self, known: &KnownRelay) -> Result<(Standing, Identity), Failure> {
-        let url: RelayUrl = known
-            .url
-            .parse()
-            .map_err(|error| Failure::local(&NO_PATH, format!("{}: {error}", known.url)))?;
+        self.attach_within(known, self.settings.patience.0).await
+    }
+
+    async fn attach_within(
+        &self,
+        known: &KnownRelay,
+        patience: Duration,
+    ) -> Result<(Standing, Identity), Failure> {
         // A key that cannot be used is this machine's fault, and must not look like the relay's.
         let identity = self.home.machine_key()?;
-        let reach = self.reach(url, Some(known.key), trust_of(known))?;
+        let mut reach = self.reach_known(known)?;
+        reach.patience = patience;
         let attached = Standing::attach(&reach, Arc::new(identity)).await;
         attached.map_err(|error| errors::of_standing(&error, &known.url))
     }
 
-    /// Attaches to the relay that was asked for, which must know us.
+    fn reach_known(&self, known: &KnownRelay) -> Result<Reach, Failure> {
+        let url: RelayUrl = known
+            .url
+            .parse()
+            .map_err(|error| Failure::local(&NO_PATH, format!("{}: {error}", known.url)))?;
+        self.reach(url, Some(known.key), trust_of(known))
+    }
+
+    /// Attaches to one of the relays that were asked for, which must know us.
     pub async fn enrolled(&self) -> Result<Enrolled, Failure> {
-        let known = self.known_relay()?;
-        let (standing, identity) = self.attach(&known).await?;
-        if identity.user.is_empty() {
-            let trying = format!("cannot use {}", known.url);
-            return Err(Failure::of_code(Code::NotEnrolled, &trying));
+        let all = self.known_relays()?;
+        let last = all.len() - 1;
+        let mut first = None;
+        for (at, known) in all.into_iter().enumerate() {
+            // Where another one can do the same there is no need to wait for this one.
+            let patience = match at == last {
+                true => self.settings.patience.0,
+                false => self.settings.patience.0.min(NEXT_RELAY),
+            };
+            let failed = match self.attach_within(&known, patience).await {
+                Ok((standing, identity)) if !identity.user.is_empty() => {
+                    return Ok(Enrolled { standing, known });
+                }
+                Ok((standing, _)) => {
+                    standing.attachment().detach().await;
+                    let trying = format!("cannot use {}", known.url);
+                    Failure::of_code(Code::NotEnrolled, &trying)
+                }
+                Err(failed) => failed,
+            };
+            first.get_or_insert(failed);
         }
-        Ok(Enrolled { standing, known })
+        Err(first.expect("none was returned, so one has failed"))
+    }
+
+    /// Attaches to all relays that were asked for, of which one at least must be there and know us.
+    pub async fn enrolled_at_all(&self) -> Result<EnrolledAtAll, Failure> {
+        let known = self.known_relays()?;
+        let identity = Arc::new(self.home.machine_key()?);
+        let reaches = known.iter().map(|known| self.reach_known(known));
+        let reaches = reaches.collect::<Result<Vec<_>, _>>()?;
+        let first = known.into_iter().next().expect("there is at least one");
+        match Standings::attach(reaches, identity).await {
+            Ok(standings) => Ok(EnrolledAtAll { standings, first }),
+            Err(error) => Err(errors::of_standing(&error, &first.url)),
+        }
     }
 }
 
-/// Logs what the relay says unasked, for as long as the program runs.
-pub async fn log_notices(standing: Standing) {
+/// Logs what the relays say unasked, for as long as the program runs.
+pub async fn log_notices(standings: Standings) {
+    let mut seen = Vec::new();
+    loop {
+        let standing = standings.joined(&mut seen).await;
+        tokio::spawn(log_notices_of(standing));
+    }
+}
+
+async fn log_notices_of(standing: Standing) {
     while let Some(message) = standing.unasked().await {
         match message {
             Message::Going(going) => tracing::info!(

@@ -8,7 +8,7 @@ use underpass_proto::Code;
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_or_hang_up;
-use super::{Context, Enrolled, errors};
+use super::{Context, EnrolledAtAll, errors};
 use crate::failure::Failure;
 use crate::ready;
 use crate::settings::{Flags, OnSession};
@@ -39,14 +39,14 @@ impl Nc {
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let stop = stop_or_hang_up()?;
         let board = Board::new("nc");
-        let Enrolled { standing, known } = tokio::select! {
-            enrolled = context.enrolled() => enrolled?,
+        let EnrolledAtAll { standings, first } = tokio::select! {
+            enrolled = context.enrolled_at_all() => enrolled?,
             () = stop_or_hang_up()? => return Err(self.cut_short()),
         };
-        board.show_standing(standing.clone());
+        board.show_standings(standings.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
-        let trust = PinnedTrust::new(context.home.clone(), known.key, self.peer_key);
-        let connector = Connector::new(standing.clone(), trust, context.settings.class.0, board);
+        let trust = PinnedTrust::new(context.home.clone(), first.key, self.peer_key);
+        let connector = Connector::new(standings.clone(), trust, context.settings.class.0, board);
         let service = &self.service;
         let outcome = async {
             let channel = connector.open(service).await;
@@ -60,12 +60,12 @@ impl Nc {
             // The far side is told, and need not keep its connection for somebody who might come back.
             () = stop => {
                 connector.close().await;
-                standing.attachment().detach().await;
+                standings.detach().await;
                 return Err(self.cut_short());
             }
         };
         connector.finish().await;
-        standing.attachment().detach().await;
+        standings.detach().await;
         outcome
     }
 

@@ -7,7 +7,7 @@ use underpass_agent::status::{Board, OrderServer, StatusServer};
 use underpass_proto::names;
 
 use super::signals::stop_asked;
-use super::{Context, Enrolled, errors, log_notices};
+use super::{Context, EnrolledAtAll, errors, log_notices};
 use crate::failure::Failure;
 use crate::ready;
 use crate::settings::{Flags, OnPublish};
@@ -47,15 +47,15 @@ impl Publish {
         let offers = self.offers()?;
         let stop = stop_asked()?;
         let board = Board::new("publish");
-        let Enrolled { standing, known } = tokio::select! {
-            enrolled = context.enrolled() => enrolled?,
+        let EnrolledAtAll { standings, first } = tokio::select! {
+            enrolled = context.enrolled_at_all() => enrolled?,
             () = stop_asked()? => return Ok(()),
         };
-        board.show_standing(standing.clone());
+        board.show_standings(standings.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
-        tokio::spawn(log_notices(standing.clone()));
+        tokio::spawn(log_notices(standings.clone()));
         let limit = context.settings.dial_timeout.0;
-        let started = Publisher::start(standing.clone(), offers, limit, board.clone()).await;
+        let started = Publisher::start(standings.clone(), offers, limit, board.clone()).await;
         let publisher = started.map_err(|error| errors::of_publish(&error))?;
         let listings = publisher.listings();
         for listing in &listings {
@@ -66,11 +66,11 @@ impl Publish {
         ready::signal(self.ready_fd)?;
         tokio::select! {
             ended = publisher.keep() => Err(match &ended {
-                PublishEnd::Attach(error) => errors::of_attach(error, &known.url),
+                PublishEnd::Attach(error) => errors::of_attach(error, &first.url),
                 PublishEnd::Publish(error) => errors::of_publish(error),
             }),
             () = stop => {
-                standing.attachment().detach().await;
+                standings.detach().await;
                 Ok(())
             }
         }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use underpass_agent::home::KnownRelay;
-use underpass_agent::status::{AgentReport, CarrierReport, RelayReport, SessionReport, ask_all};
+use underpass_agent::status::{
+    AgentReport, CarrierReport, RankReport, RelayReport, SessionReport, ask_all,
+};
 use underpass_proto::control::Identity;
 
 use super::Context;
@@ -20,7 +22,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 ///
 /// Columns in a pipe: `machine` and its fingerprint; `relay`, address, reachable or why not, user,
 /// machine, role, key; `agent`, process, command, relay, carrier, seconds in use or missing, drops
-/// survived, seconds of the last resume, round trip in ms; `entry`, process, service, address;
+/// survived, seconds of the last resume, round trip in ms; `rank`, process, place, address, carrier and the reason,
+/// for each relay where an agent uses several; `entry`, process, service, address;
 /// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer; and
 /// as the last column of `agent` and `session` the story of its path in words, which the log has too:
 /// what carries it, since when, what it survived, what it waits for.
@@ -75,9 +78,9 @@ impl Status {
 
     /// All relays, or the one that was asked for.
     fn relays(&self, context: &Context) -> Result<Vec<KnownRelay>, Failure> {
-        match context.settings.relay.0 {
-            Some(_) => Ok(vec![context.known_relay()?]),
-            None => Ok(context.home.relays()?.list().to_vec()),
+        match context.settings.relay.0.is_empty() {
+            false => context.known_relays(),
+            true => Ok(context.home.relays()?.list().to_vec()),
         }
     }
 }
@@ -165,6 +168,17 @@ fn agent_cells(agent: &AgentReport) -> Vec<Vec<String>> {
         ]);
     }
     let mut rows = vec![first];
+    let several = agent.relays.iter().filter(|_| agent.relays.len() > 1);
+    rows.extend(several.zip(1..).map(|(relay, place): (_, usize)| {
+        vec![
+            "rank".to_owned(),
+            pid.clone(),
+            place.to_string(),
+            relay.url.clone(),
+            relay.carrier.clone().unwrap_or_default(),
+            relay.why.clone(),
+        ]
+    }));
     rows.extend(agent.entries.iter().map(|entry| {
         vec![
             "entry".to_owned(),
@@ -222,6 +236,7 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
             humantime::format_duration(running)
         ));
         lines.extend(agent.relay.as_ref().map(relay_story));
+        lines.extend(ranking(&agent.relays));
         lines.extend(
             agent
                 .entries
@@ -258,6 +273,19 @@ fn relay_story(relay: &RelayReport) -> String {
         story.extend(why_not(carrier).map(|line| format!("\n    {line}")));
     }
     story
+}
+
+/// The place of each relay and why, where there are several.
+fn ranking(relays: &[RankReport]) -> Vec<String> {
+    let several = relays.iter().zip(1..).filter(|_| relays.len() > 1);
+    let line = |(relay, place): (&RankReport, usize)| {
+        let carrier = relay.carrier.as_ref();
+        let by = carrier
+            .map(|carrier| format!(" by {carrier}"))
+            .unwrap_or_default();
+        format!("  relay {place}: {}{by}: {}", relay.url, relay.why)
+    };
+    several.map(line).collect()
 }
 
 /// Why a carrier is not in use, where something is known about it.
@@ -354,6 +382,30 @@ mod tests {
                 "  {words}; round trip 12.3 ms\n  \
                  outer TLS is opened on the way by Box of Acme; what is inside stays sealed"
             )
+        );
+    }
+
+    #[test]
+    fn several_relays_stand_in_their_order() {
+        let relay = |url: &str, carrier: Option<&str>, why: &str| RankReport {
+            url: url.into(),
+            chosen: carrier.is_some(),
+            reached: carrier.is_some(),
+            why: why.into(),
+            carrier: carrier.map(str::to_owned),
+        };
+        let one = relay(
+            "http://a",
+            Some("ws"),
+            "3.0 ms to the relay and back; in use",
+        );
+        assert_eq!(ranking(std::slice::from_ref(&one)), [""; 0]);
+        assert_eq!(
+            ranking(&[one, relay("http://b", None, "not reached")]),
+            [
+                "  relay 1: http://a by ws: 3.0 ms to the relay and back; in use",
+                "  relay 2: http://b: not reached",
+            ]
         );
     }
 

@@ -38,18 +38,17 @@ impl FromStr for Switch {
     }
 }
 
-/// A relay's address, or none.
+/// Addresses of relays, the first choice first; or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelayChoice(pub Option<RelayUrl>);
+pub struct RelayChoice(pub Vec<RelayUrl>);
 
 impl FromStr for RelayChoice {
     type Err = RelayUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "" => Ok(Self(None)),
-            text => Ok(Self(Some(text.parse()?))),
-        }
+        let named = text.split(',').map(str::trim);
+        let given = named.filter(|_| !text.is_empty());
+        given.map(str::parse).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -238,8 +237,12 @@ mod tests {
             error.contains("\"smoke\"") && error.contains("upgrade"),
             "{error}"
         );
-        assert_eq!("".parse::<RelayChoice>().unwrap().0, None);
-        assert!("relay".parse::<RelayChoice>().is_err());
+        assert_eq!("".parse::<RelayChoice>().unwrap().0, []);
+        let two = "http://a, https://b/x".parse::<RelayChoice>().unwrap().0;
+        assert_eq!(two.len(), 2);
+        for bad in ["relay", "http://a,", ","] {
+            assert!(bad.parse::<RelayChoice>().is_err(), "{bad:?}");
+        }
         assert_eq!("bulk".parse::<Priority>().unwrap().0, Class::Bulk);
         let error = "fast".parse::<Priority>().unwrap_err();
         assert_eq!(error, "it is one of interactive, normal, bulk");

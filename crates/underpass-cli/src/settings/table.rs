@@ -70,8 +70,8 @@ settings! {
     quiet: Switch = "false", Everywhere "";
     #[doc = "What to log: error, warn, info, debug, trace, or rules such as underpass_endpoint=debug; if not given, RUST_LOG, else info for commands that keep running and warn for others"]
     log: String = "", Everywhere "RULES";
-    #[doc = "The relay to use, one that `underpass login` was run for; if not given, the first of those"]
-    relay: RelayChoice = "", ToRelay "URL";
+    #[doc = "The relays to use, all of one group: each one that `underpass login` was run for, or, where there are several, given with its key as URL#FINGERPRINT; if not given, the first that was logged in to"]
+    relay: RelayChoice = "", ToRelay "URL,...";
     #[doc = "The carriers that may be used, the first choice first; auto: all, the best that works is found by trying"]
     carrier: Carriers = "auto", Path "NAME,...";
     #[doc = "How long a carrier that failed is left alone before it is tried again, the first time; then twice as long each time, up to an hour"]

@@ -85,7 +85,7 @@ impl Attachment {
             let status = session.status();
             status.closed.is_some() || (status.channels == 0 && status.unacknowledged == 0)
         };
-        let sessions = self.inner.routes.living_sessions();
+        let sessions = self.inner.routes.sessions.living();
         arrived(&self.session()) && sessions.iter().all(arrived)
     }
 }

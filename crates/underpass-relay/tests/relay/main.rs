@@ -11,6 +11,7 @@ mod passwords;
 mod raw;
 mod routes;
 mod rules;
+mod several;
 mod shutdown;
 mod stage;
 mod tickets;

@@ -207,22 +207,19 @@ impl Agent {
         key: StaticKey,
     ) -> Result<Self, underpass_endpoint::AttachError> {
         let key = Arc::new(key);
-        let settings = AttachSettings {
-            relay: format!("http://{relay}").parse().unwrap(),
-            relay_key: None,
-            carriers: vec![kind_by_name("upgrade").unwrap()],
-            ascent: underpass_endpoint::AscentSettings::default(),
-            client: ClientSettings::default(),
-            session: Config::default(),
-        };
+        let settings = attach_settings(relay);
         let attachment =
             in_time("attaching", Attachment::attach(settings, Arc::clone(&key))).await?;
-        let control = attachment.control();
-        Ok(Self {
+        Ok(Self::of(attachment, &key))
+    }
+
+    /// One that is attached already.
+    pub(crate) fn of(attachment: Attachment, key: &Arc<StaticKey>) -> Self {
+        Self {
+            control: attachment.control(),
             attachment,
-            control,
-            key,
-        })
+            key: Arc::clone(key),
+        }
     }
 
     pub(crate) async fn ask(
@@ -362,14 +359,31 @@ impl Agent {
 
     /// Answers every channel of every session that comes in by sending back what came.
     pub(crate) fn serve_echo(&self) {
-        self.attachment.serve(|session, _peer| {
-            tokio::spawn(async move {
-                while let Some(incoming) = session.accept().await {
-                    tokio::spawn(echo(incoming.accept()));
-                }
-            });
-        });
+        serve_echo_at(&self.attachment);
     }
+}
+
+/// How an agent attaches to the relay at this address.
+pub(crate) fn attach_settings(relay: SocketAddr) -> AttachSettings {
+    AttachSettings {
+        relay: format!("http://{relay}").parse().unwrap(),
+        relay_key: None,
+        carriers: vec![kind_by_name("upgrade").unwrap()],
+        ascent: underpass_endpoint::AscentSettings::default(),
+        client: ClientSettings::default(),
+        session: Config::default(),
+    }
+}
+
+/// Answers every channel of every session that comes in by this attachment by sending back what came.
+pub(crate) fn serve_echo_at(attachment: &Attachment) {
+    attachment.serve(|session, _peer| {
+        tokio::spawn(async move {
+            while let Some(incoming) = session.accept().await {
+                tokio::spawn(echo(incoming.accept()));
+            }
+        });
+    });
 }
 
 fn identity(mut answer: Vec<Control>) -> Identity {

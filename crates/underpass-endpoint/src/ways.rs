@@ -1,0 +1,237 @@
+//! Where a session finds its next path: the one relay there is, or the best of several.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::attachment::{AttachError, Attachment};
+use crate::fleet::Fleet;
+use crate::link::Link;
+
+/// A relay through which a session was not carried is left alone for so long at first, where there are
+/// others; then twice as long each time.
+const FIRST_DETOUR: Duration = Duration::from_secs(5);
+/// The longest time for which it is.
+const LONGEST_DETOUR: Duration = Duration::from_secs(300);
+
+/// A link to a relay, on which a path can be opened.
+#[derive(Clone)]
+pub(crate) struct Way {
+    /// The relay's number among all of them.
+    pub(crate) relay: usize,
+    pub(crate) attachment: Attachment,
+    pub(crate) link: Arc<Link>,
+}
+
+/// All ways that an agent has.
+#[derive(Clone)]
+pub(crate) enum Ways {
+    /// By one relay.
+    One(Attachment),
+    /// By several.
+    Fleet(Fleet),
+}
+
+/// Tells that ways may have come or gone.
+enum Changes {
+    One(
+        watch::Receiver<Option<Arc<Link>>>,
+        watch::Receiver<Option<AttachError>>,
+    ),
+    Fleet(watch::Receiver<u64>),
+}
+
+impl Changes {
+    /// What has changed until now is known.
+    fn mark_seen(&mut self) {
+        match self {
+            Changes::One(links, ends) => {
+                links.mark_unchanged();
+                ends.mark_unchanged();
+            }
+            Changes::Fleet(changes) => changes.mark_unchanged(),
+        }
+    }
+
+    /// Waits for the next one. Cancel safe.
+    async fn next(&mut self) {
+        let left = match self {
+            Changes::One(links, ends) => tokio::select! {
+                changed = links.changed() => changed,
+                changed = ends.changed() => changed,
+            },
+            Changes::Fleet(changes) => changes.changed().await,
+        };
+        if left.is_err() {
+            // Nobody is left who could change anything.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Ways {
+    /// Those that can be used now, the best first.
+    pub(crate) fn usable(&self) -> Vec<Way> {
+        let way = |relay: usize, attachment: Attachment| {
+            let link = attachment.present_link()?;
+            Some(Way {
+                relay,
+                attachment,
+                link,
+            })
+        };
+        match self {
+            Ways::One(attachment) => way(0, attachment.clone()).into_iter().collect(),
+            Ways::Fleet(fleet) => {
+                let members = fleet.in_order().into_iter();
+                members
+                    .filter_map(|(relay, attachment)| way(relay, attachment))
+                    .collect()
+            }
+        }
+    }
+
+    fn end(&self) -> Option<AttachError> {
+        match self {
+            Ways::One(attachment) => attachment.end(),
+            Ways::Fleet(fleet) => fleet.end(),
+        }
+    }
+
+    fn changes(&self) -> Changes {
+        match self {
+            Ways::One(attachment) => Changes::One(attachment.links(), attachment.ends()),
+            Ways::Fleet(fleet) => Changes::Fleet(fleet.changes()),
+        }
+    }
+
+    /// Waits until `look` finds what it looks for among the usable ways. Cancel safe.
+    ///
+    /// # Errors
+    /// There will be no way any more.
+    pub(crate) async fn wait<T>(
+        &self,
+        mut look: impl FnMut(&[Way]) -> Option<T>,
+    ) -> Result<T, AttachError> {
+        let mut changes = self.changes();
+        loop {
+            changes.mark_seen();
+            if let Some(end) = self.end() {
+                return Err(end);
+            }
+            if let Some(found) = look(&self.usable()) {
+                return Ok(found);
+            }
+            changes.next().await;
+        }
+    }
+
+    /// The way to try next, waiting for one if there is none.
+    ///
+    /// # Errors
+    /// There will be no way any more.
+    pub(crate) async fn next(&self, detours: &Detours) -> Result<Way, AttachError> {
+        self.wait(|ways| detours.pick(ways, Instant::now()).cloned())
+            .await
+    }
+
+    /// Waits until there is a better way than `taken`: another link to the same relay, which has taken
+    /// its place, or the best relay, which for a while was none for this session. Cancel safe.
+    pub(crate) async fn better_than(&self, taken: &Way, detours: &Detours) {
+        let serial = taken.link.serial();
+        let better = |ways: &[Way]| {
+            let best = ways.first()?;
+            let is_free = detours.any_free(&ways[..1], Instant::now());
+            let to_best = is_free && best.relay != taken.relay;
+            let replaced = |way: &Way| way.relay == taken.relay && way.link.serial() != serial;
+            (to_best || ways.iter().any(replaced)).then_some(())
+        };
+        loop {
+            let over = detours.next_over(Instant::now());
+            let again = async {
+                match over {
+                    Some(over) => tokio::time::sleep_until(over.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                found = self.wait(better) => match found {
+                    Ok(()) => return,
+                    // The session goes on for as long as its path does.
+                    Err(_) => std::future::pending::<()>().await,
+                },
+                () = again => {}
+            }
+        }
+    }
+
+    /// Something was tried by a way.
+    pub(crate) fn outcome(&self, way: &Way, worked: bool) {
+        if let Ways::Fleet(fleet) = self {
+            fleet.outcome(way.relay, worked);
+        }
+    }
+
+    /// Whether there is a way by another relay now.
+    pub(crate) fn another_relay(&self, way: &Way) -> bool {
+        self.usable().iter().any(|other| other.relay != way.relay)
+    }
+}
+
+/// The relays that one session does not take for a while, because it was not carried there.
+#[derive(Debug, Default)]
+pub(crate) struct Detours(HashMap<usize, Detour>);
+
+#[derive(Debug)]
+struct Detour {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Detours {
+    /// The session was not carried through this relay.
+    pub(crate) fn failed(&mut self, relay: usize, now: Instant) {
+        let known = self.0.get(&relay);
+        let pause = known.map_or(FIRST_DETOUR, |it| (it.pause * 2).min(LONGEST_DETOUR));
+        let until = now + pause;
+        self.0.insert(relay, Detour { until, pause });
+    }
+
+    /// The session's path through this relay is in doubt.
+    pub(crate) fn avoid(&mut self, relay: usize, now: Instant) {
+        if !self.is_on(relay, now) {
+            self.failed(relay, now);
+        }
+    }
+
+    /// The session is carried through this relay.
+    pub(crate) fn worked(&mut self, relay: usize) {
+        self.0.remove(&relay);
+    }
+
+    /// Whether it is not taken now.
+    fn is_on(&self, relay: usize, now: Instant) -> bool {
+        self.0.get(&relay).is_some_and(|it| now < it.until)
+    }
+
+    /// The first of the ways that is not to be left alone; where all are, the one for which that is over
+    /// first.
+    fn pick<'a>(&self, ways: &'a [Way], now: Instant) -> Option<&'a Way> {
+        let free = ways.iter().find(|way| !self.is_on(way.relay, now));
+        let until = |way: &&Way| self.0.get(&way.relay).map(|it| it.until);
+        free.or_else(|| ways.iter().min_by_key(until))
+    }
+
+    /// Whether one of the ways may be taken at once.
+    pub(crate) fn any_free(&self, ways: &[Way], now: Instant) -> bool {
+        ways.iter().any(|way| !self.is_on(way.relay, now))
+    }
+
+    /// When the next detour is over.
+    fn next_over(&self, now: Instant) -> Option<Instant> {
+        let ahead = self.0.values().map(|it| it.until);
+        ahead.filter(|until| now < *until).min()
+    }
+}
