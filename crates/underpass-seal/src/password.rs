@@ -290,7 +290,8 @@ impl Server {
         Zeroizing::new(fixed(&self.setup.serialize()))
     }
 
-    /// Answers the first message of a registration of `user`.
+    /// Answers the first message of a registration of `user`. Whoever has also seen one challenge of that user can find
+    /// out with the answer whether one password is right: who answers strangers counts this as a guess.
     ///
     /// # Errors
     /// [`PasswordError::Malformed`].

@@ -166,7 +166,7 @@ impl Login {
         let relay = |identity: &Identity| KnownRelay {
             url: url.clone(),
             key: relay_key,
-            tls: tls.clone(),
+            tls,
             user: identity.user.clone(),
             machine: identity.machine.clone(),
         };

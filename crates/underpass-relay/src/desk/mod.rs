@@ -184,7 +184,7 @@ impl Desk {
             (_, Control::Enrol(it)) => return self.enrol(&asked, it).await,
             (_, Control::SignIn(it)) => return self.sign_in(&asked, it).await,
             (_, Control::Prove(it)) => return self.prove(&asked, it).await,
-            (standing, Control::Register(it)) => return self.register(&standing, &it),
+            (standing, Control::Register(it)) => return self.register(&asked, &standing, &it),
             (standing, Control::SetPassword(it)) => {
                 return self.set_password(&asked, &standing, it).await;
             }

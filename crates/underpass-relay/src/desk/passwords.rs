@@ -93,7 +93,9 @@ impl Desk {
     ) -> Result<Vec<Control>, Refusal> {
         let caller = asked.caller;
         let user = Name::new(&sign_in.user)?;
-        self.count_guess(asked, &user)?;
+        let guess = guess(&caller.key, user.as_str());
+        self.count_attempt(asked, Some(&guess))?;
+        self.count_failed(caller.attachment, Code::WrongPassword)?;
         let known = self.store.password(&user).await?;
         let file = known.as_ref().map(|known| &known.file.0);
         let challenged = self.passwords.server.challenge(
@@ -110,19 +112,19 @@ impl Desk {
         Ok(vec![Challenge { request, message }.into()])
     }
 
-    /// A challenge shows a client whether its password is right, so that whoever guesses sends no proof: each
-    /// challenge counts as a guess until it is proven. Source, machine and user decide whether to wait.
-    fn count_guess(&self, asked: &Asked<'_>, user: &Name) -> Result<(), Refusal> {
-        let caller = asked.caller;
-        if let Some(source) = source(asked) {
-            let (guess, now) = (guess(&caller.key, user.as_str()), clock::now());
-            let mut attempts = self.passwords.attempts();
-            attempts
-                .admit(source, Some(&guess), now)
-                .map_err(too_many)?;
-            attempts.wrong(source, Some(&guess), now);
-        }
-        self.count_failed(caller.attachment, Code::WrongPassword)
+    /// Counts a guess at a password, or a registration, and has its source wait where there were too many. A challenge
+    /// shows a client whether its password is right, so that whoever guesses sends no proof: each challenge counts
+    /// until it is proven. The first answer of a registration counts too, because it says of one password what, with a
+    /// single challenge, shows whether it is right.
+    fn count_attempt(&self, asked: &Asked<'_>, guess: Option<&[u8; 32]>) -> Result<(), Refusal> {
+        let Some(source) = source(asked) else {
+            return Ok(());
+        };
+        let now = clock::now();
+        let mut attempts = self.passwords.attempts();
+        attempts.admit(source, guess, now).map_err(too_many)?;
+        attempts.wrong(source, guess, now);
+        Ok(())
     }
 
     pub(super) async fn prove(
@@ -175,10 +177,15 @@ impl Desk {
 
     pub(super) fn register(
         &self,
+        asked: &Asked<'_>,
         standing: &Standing,
         register: &Register,
     ) -> Result<Vec<Control>, Refusal> {
         let user = self.user_to_register(standing, &register.user)?;
+        self.count_attempt(asked, None)?;
+        if !matches!(standing, Standing::Member(_)) {
+            self.count_failed(asked.caller.attachment, Code::WrongPassword)?;
+        }
         let answer = self
             .passwords
             .server
@@ -210,6 +217,7 @@ impl Desk {
             name: new_name(&set.machine)?,
             key: MachineKey(asked.caller.key),
         };
+        self.count_attempt(asked, None)?;
         let registered = self
             .store
             .register(&user, &file, &machine, MOST_WAITING, asked.at)
@@ -280,7 +288,7 @@ fn malformed(error: PasswordError) -> Refusal {
 
 fn too_many(wait: Duration) -> Refusal {
     let text = format!(
-        "too many wrong passwords came from this address; try again in {} s",
+        "too many wrong passwords or registrations came from this address; try again in {} s",
         wait.as_secs() + 1
     );
     Refusal::new(Code::TooManyAttempts, text)

@@ -57,7 +57,7 @@ impl Value for Count {
 }
 
 impl Value for bool {
-    const KIND: &'static str = "true|false";
+    const KIND: &'static str = "BOOL";
     fn parse(text: &str) -> Result<Self, String> {
         parsed(text, Self::KIND)
     }

@@ -203,7 +203,7 @@ pub(crate) async fn of_approve_and_deny_at_once_one_happens(place: &mut impl Pla
         .await;
         let done: Vec<usize> = (0..8).filter(|n| results[*n].is_ok()).collect();
         assert_eq!(done.len(), 1, "{results:?}");
-        let approved = done[0] % 2 == 0;
+        let approved = done[0].is_multiple_of(2);
         for (number, result) in results.iter().enumerate().filter(|(n, _)| *n != done[0]) {
             let stated = match result {
                 Err(DecideError::Decided) => approved,
