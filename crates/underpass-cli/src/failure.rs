@@ -64,23 +64,13 @@ pub static NOT_HERE: LocalCode = LocalCode {
     up: "UP-NOT-HERE",
     exit: 4,
     what: "no running agent of this home publishes the service",
-    cause: "the name is misspelt, its agent does not run, or runs on another machine or with another home",
-    next: "run it where the service is published; underpass status shows what is",
-};
-/// Connections to a service stay where they are.
-pub static NO_REDIAL: LocalCode = LocalCode {
-    up: "UP-NO-REDIAL",
-    exit: 3,
-    what: "connections to the service may not be moved while they last",
-    cause: "it was published without --redial",
-    next: "leave --now out: new connections go to the new host; or publish it with --redial",
+    cause: "this machine published it, and its agent does not run any more, or runs with another home",
+    next: "start it again where it is published, with the new host; underpass status shows what is published",
 };
 
 /// All of them, for the manual.
 #[cfg(test)]
-pub static LOCAL_CODES: [&LocalCode; 7] = [
-    &USAGE, &FILE, &NO_RELAY, &NO_PATH, &LISTEN, &NOT_HERE, &NO_REDIAL,
-];
+pub static LOCAL_CODES: [&LocalCode; 6] = [&USAGE, &FILE, &NO_RELAY, &NO_PATH, &LISTEN, &NOT_HERE];
 
 /// Why a command failed: what happened, the likely cause, the next step, a stable code.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,18 +5,13 @@
 mod running;
 
 use std::fs;
-use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use underpass_agent::connect::PinnedTrust;
-use underpass_agent::{Reach, Standing};
-use underpass_carrier::{ClientSettings, KINDS};
 use underpass_endpoint::{Channel, ChannelError, OpenOptions, Session};
 use underpass_proto::Code;
-use underpass_proto::session::Config;
 use underpass_seal::Fingerprint;
 
+use running::attached::session_to;
 use running::{Home, Relay, count, counting_service, exchange, named_service};
 
 #[test]
@@ -182,30 +177,6 @@ async fn a_session_for_one_service_does_not_open_another() {
     says(&mut moved, "db").await;
     session.close(Code::NoError, "done");
     standing.attachment().detach().await;
-}
-
-async fn session_to(home: &Home, service: &str) -> (Standing, Session) {
-    let home = underpass_agent::Home::at(home.path());
-    let known = home.relays().unwrap().list()[0].clone();
-    let reach = Reach {
-        relay: known.url.parse().unwrap(),
-        relay_key: Some(known.key),
-        carriers: KINDS.iter().collect(),
-        ascent: Default::default(),
-        client: ClientSettings::default(),
-        session: Config::default(),
-        patience: Duration::from_secs(20),
-        machine_name: "test".into(),
-    };
-    let key = Arc::new(home.machine_key().unwrap());
-    let (standing, _) = Standing::attach(&reach, key).await.unwrap();
-    let trust = PinnedTrust::new(home, known.key, None);
-    let session = standing
-        .attachment()
-        .connect(service, &trust)
-        .await
-        .unwrap();
-    (standing, session)
 }
 
 async fn open(session: &Session, service: &str) -> Result<Channel, ChannelError> {

@@ -268,6 +268,10 @@ impl Session {
                 state.story.doubted(clock::now());
                 self.inner.changed.notify_waiters();
             }
+            Event::LegFull { leg } => {
+                let others = state.legs.iter().filter(|(id, _)| **id != leg);
+                others.for_each(|(_, port)| port.wake());
+            }
             Event::LegDone { leg, .. } => {
                 if let Some(port) = state.legs.remove(&leg) {
                     port.done(state.active.is_some_and(|active| active != leg));

@@ -14,6 +14,7 @@ mod capture;
 mod cutter;
 pub mod exec;
 mod firewall;
+pub mod growth;
 pub mod harness;
 mod host;
 mod impair;

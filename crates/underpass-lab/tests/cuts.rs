@@ -1,4 +1,4 @@
-//! Nothing is lost while the path breaks, in whatever way and however often.
+//! Nothing is lost while the path breaks, in whatever way and however often; and nothing is left behind.
 //!
 //! `UNDERPASS_SOAK=1` makes 10,000 cuts instead of 200, and 2,000 of QUIC.
 
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use underpass_lab::growth::{Held, Watch};
 use underpass_lab::server::SshServer;
 use underpass_lab::traffic::{self, Service};
 use underpass_lab::{
@@ -26,6 +27,12 @@ fn main() -> ExitCode {
 /// No byte for so long, and an echo has failed: longer than any outage here and what follows from it.
 const STALL: Duration = Duration::from_secs(120);
 const MEBIBYTE: u64 = 1 << 20;
+/// What a process may hold more of late in an echo than early: the channel's windows may grow to 16 MiB in either
+/// direction in the middle of it, and connections may be on their way out. What every cut left behind would add up.
+const GROWTH: Held = Held {
+    resident: 32 * MEBIBYTE,
+    files: 16,
+};
 
 /// How much is echoed, how often the path is cut meanwhile, and when.
 struct Size {
@@ -84,6 +91,7 @@ fn an_echo_is_exact_through_every_kind_of_cut() -> Result<()> {
         let progress = Arc::new(AtomicU64::new(0));
         let stream = traffic::connect(&scene.net.b, way.address(), STALL)?;
         let begin = Instant::now();
+        let watch = Watch::start(&scene.processes(&way), &progress, length);
         let cutter = Cutter::start(Plan {
             seed,
             cuts: every_cut(&scene, &boxes),
@@ -93,12 +101,17 @@ fn an_echo_is_exact_through_every_kind_of_cut() -> Result<()> {
         });
         let echoed = traffic::echo(&stream, seed, length, &progress);
         let done = cutter.stop()?;
+        let held = watch.stop();
         let told = |error: anyhow::Error| {
             let at = progress.load(Ordering::Relaxed);
             error.context(format!("seed {seed}, at {at}, after {}", summary(&done)))
         };
         echoed.and_then(|found| found.exact(length)).map_err(told)?;
+        let held = held?;
         let (client, publisher) = (Story::of(&scene.client)?, Story::of(&scene.publisher)?);
+        for growth in &held {
+            println!("{carrier}: {growth}");
+        }
         println!(
             "{carrier}: {} MiB exact in {:.0} s, seed {seed}, through {}; the client counts {} drops and {} resumes, \
              the publisher {} drops",
@@ -117,7 +130,7 @@ fn an_echo_is_exact_through_every_kind_of_cut() -> Result<()> {
         );
         ensure!(client.drops > 0 && publisher.drops > 0 && client.resumes > 0);
         ensure!(client.sessions == 1, "{client:?}");
-        Ok(())
+        held.iter().try_for_each(|growth| growth.within(GROWTH))
     })
 }
 

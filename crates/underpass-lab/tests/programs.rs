@@ -91,7 +91,7 @@ fn a_redis_connection_moves_to_another_server() -> Result<()> {
     // A publisher that is started again leads to where it is told to.
     published.terminate(LIMIT)?;
     refused(&retarget(&[&two])?, 4, "UP-NOT-HERE")?;
-    let _published = publish(&["--redial"])?;
+    let published = publish(&["--redial"])?;
     let mut lines = (0..3)
         .map(|_| Line::to(&scene, entrance.address))
         .collect::<Result<Vec<_>>>()?;
@@ -106,7 +106,32 @@ fn a_redis_connection_moves_to_another_server() -> Result<()> {
             ensure!(line.asks("GET name")? == name);
         }
     }
+
+    // From the client's machine, through both firewalls and the relay: where the publisher has named its key.
+    let from_afar = |target: &str| -> Result<Finished> {
+        let order = ["services", "retarget", "cache", target, "--now"];
+        exec::output(&mut scene.client.command(&order)?, LIMIT)
+    };
+    refused(&from_afar(&one)?, 3, "UP-NO-RETARGET")?;
+    published.terminate(LIMIT)?;
+    let key = key_of(&scene)?;
+    let _published = publish(&["--redial", "--retarget-by", &key])?;
+    let mut line = Line::to(&scene, entrance.address)?;
+    for (target, name) in [(&two, "two"), (&one, "one")] {
+        let told = from_afar(target)?.success()?.text();
+        ensure!(told.contains("dialled anew: 1"), "{told}");
+        ensure!(line.asks("GET name")? == name);
+    }
     Ok(())
+}
+
+/// The fingerprint that the client's machine shows.
+fn key_of(scene: &Scene) -> Result<String> {
+    let mut command = scene.client.command(&["--json", "status", "--offline"])?;
+    let text = exec::output(&mut command, LIMIT)?.success()?.text();
+    let status: serde_json::Value = serde_json::from_str(&text)?;
+    let key = status["machine"].as_str().context("a machine has a key")?;
+    Ok(key.to_owned())
 }
 
 fn refused(finished: &Finished, code: i32, stable: &str) -> Result<()> {

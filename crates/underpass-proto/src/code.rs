@@ -248,19 +248,27 @@ codes! {
         "the relay cannot reach its ticket authority",
         "the authority is down or is being started anew",
         "wait: agents try again by themselves; living connections go on; the relay's log says more";
-    0x2b WrongPassword WRONG_PASSWORD "UP-PASSWORD", PermissionDenied, retry false, exit 3:
+    0x2b MayNotRetarget MAY_NOT_RETARGET "UP-NO-RETARGET", PermissionDenied, retry false, exit 3:
+        "this machine may not lead the service elsewhere",
+        "its publisher has not named this machine's key when it published the service",
+        "on the publishing machine: underpass publish ... --retarget-by FINGERPRINT, which underpass status shows on this one";
+    0x2c NoRedial NO_REDIAL "UP-NO-REDIAL", PermissionDenied, retry false, exit 3:
+        "connections to the service may not be moved while they last",
+        "it was published without --redial",
+        "leave --now out: new connections go to the new host; or publish it with --redial";
+    0x2d WrongPassword WRONG_PASSWORD "UP-PASSWORD", PermissionDenied, retry false, exit 3:
         "the relay knows no user of this name with this password",
         "one of them is misspelt, the user has no password, or the relay is not the one you mean",
         "try again; if you are new there: underpass login RELAY --user NAME --register";
-    0x2c Waiting WAITING "UP-WAITING", PermissionDenied, retry false, exit 6:
+    0x2e Waiting WAITING "UP-WAITING", PermissionDenied, retry false, exit 6:
         "the user waits for a manager's approval",
         "it is new, and nobody has decided yet",
         "ask a manager for: underpass users approve NAME; then try again, or wait with: underpass login RELAY --wait TIME";
-    0x2d LastAdministrator LAST_ADMINISTRATOR "UP-LAST-ADMIN", PermissionDenied, retry false, exit 3:
+    0x2f LastAdministrator LAST_ADMINISTRATOR "UP-LAST-ADMIN", PermissionDenied, retry false, exit 3:
         "this is the relay's last administrator",
         "without one nobody could set the relay up any more",
         "make another user administrator first: underpass users role NAME administrator";
-    0x2e Decided DECIDED "UP-DECIDED", InvalidInput, retry false, exit 1:
+    0x30 Decided DECIDED "UP-DECIDED", InvalidInput, retry false, exit 1:
         "the user does not wait for approval",
         "somebody has decided already",
         "look with: underpass users";

@@ -12,6 +12,7 @@
 //! | [`params`] | what the two ends of a session tell each other in the handshake |
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
 //! | [`code`] | the reasons that all of them give when something ends or is refused |
 //!
 //! `docs/protocol-wire.md` specifies them with byte-exact samples.
@@ -32,6 +33,7 @@ pub mod params;
 mod role;
 pub mod route;
 pub mod session;
+pub mod steer;
 pub mod ticket;
 mod time;
 pub mod varint;

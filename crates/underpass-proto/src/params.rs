@@ -48,12 +48,16 @@ pub struct Params {
     /// The SHA-256 of the certificate that the sender shows in TLS below the session, where it ends TLS
     /// itself: whoever sees another one there knows that something on the way opens TLS.
     pub certificate: Option<[u8; 32]>,
+    /// How many legs may carry the session at once as far as this end goes, itself and at most
+    /// How many legs this end lets carry the session at once, up to
+    /// [`MAX_LEGS`](crate::frame::MAX_LEGS); the smaller number of both ends holds.
+    pub max_legs: u64,
 }
 
 impl Default for Params {
     /// 1 MiB of credit, 256 KiB of it per channel, 4096 channels, every cipher and encoding
     /// of version 1, kept for 10 minutes; datagrams up to the largest that UDP carries over
-    /// IPv4 (65,507 bytes, RFC 768 and RFC 791).
+    /// IPv4 (65,507 bytes, RFC 768 and RFC 791); one leg at a time.
     fn default() -> Self {
         Params {
             max_data: 1 << 20,
@@ -66,6 +70,7 @@ impl Default for Params {
             ticket: None,
             agent: String::new(),
             certificate: None,
+            max_legs: 1,
         }
     }
 }
@@ -83,6 +88,7 @@ impl fmt::Debug for Params {
             ticket,
             agent,
             certificate,
+            max_legs,
         } = self;
         f.debug_struct("Params")
             .field("max_data", max_data)
@@ -98,6 +104,7 @@ impl fmt::Debug for Params {
             )
             .field("agent", agent)
             .field("certificate", certificate)
+            .field("max_legs", max_legs)
             .finish()
     }
 }
@@ -178,6 +185,7 @@ parameters! {
     0x08 ticket: [u8; 32] as Secret, optional Some;
     0x09 agent: String as Text<128>;
     0x0a certificate: [u8; 32] as Auto, optional Some;
+    0x0b max_legs: u64 as Auto;
 }
 
 /// Ids below this one are watched for doubles.
@@ -229,13 +237,15 @@ mod tests {
     pub(super) const SAMPLE: &str = "01 04 80100000 02 04 80040000 03 02 5000 04 01 06 05 01 03 06 02 4258 \
          07 04 8000ffe3 08 20 abababababababababababababababababababababababababababababababab \
          09 0c 0b 756e646572706173732f31 \
-         0a 20 cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd";
+         0a 20 cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd \
+         0b 01 02";
 
     pub(super) fn sample() -> Params {
         Params {
             ticket: Some([0xab; 32]),
             agent: "underpass/1".into(),
             certificate: Some([0xcd; 32]),
+            max_legs: 2,
             ..Params::default()
         }
     }
@@ -243,7 +253,7 @@ mod tests {
     fn any_params() -> impl Strategy<Value = Params> {
         let int = || <Auto as Codec<u64>>::any();
         (
-            (int(), int(), int(), int(), int()),
+            (int(), int(), int(), int(), int(), int()),
             (
                 any::<u8>(),
                 any::<u8>(),
@@ -253,7 +263,8 @@ mod tests {
             <Text<128> as Codec<String>>::any(),
         )
             .prop_map(|(ints, bits, agent)| {
-                let (max_data, max_channel_data, max_channels, keep_s, max_datagram) = ints;
+                let (max_data, max_channel_data, max_channels, keep_s, max_datagram, max_legs) =
+                    ints;
                 let (ciphers, encodings, ticket, certificate) = bits;
                 Params {
                     max_data,
@@ -266,6 +277,7 @@ mod tests {
                     ticket,
                     agent,
                     certificate,
+                    max_legs,
                 }
             })
     }

@@ -17,6 +17,14 @@ impl Role {
             Role::Responder => Role::Initiator,
         }
     }
+
+    /// The end in words, as errors and the specification use them.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Initiator => "a message from an initiator",
+            Role::Responder => "a message from a responder",
+        }
+    }
 }
 
 /// Who says something between an agent and its relay.

@@ -1,6 +1,7 @@
 //! Using services of others: sessions that all local connections share, local listeners, and
 //! standard input and output.
 
+mod lead;
 mod listen;
 mod stdio;
 mod trust;
@@ -20,6 +21,7 @@ use crate::standing::RequestError;
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry, Shown};
 
+pub use lead::LeadError;
 pub use listen::{ListenError, Listener};
 pub use stdio::{NcError, nc};
 pub use trust::PinnedTrust;

@@ -2,6 +2,7 @@
 
 mod access;
 mod serve;
+mod steered;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use underpass_endpoint::{AttachError, Session};
 use underpass_proto::Code;
+use underpass_seal::Fingerprint;
 
 use crate::standing::{RequestError, Standing};
 use crate::standings::Standings;
@@ -36,6 +38,8 @@ pub struct Offer {
     pub plain_http: bool,
     /// Whether connections to it may be dialled anew, at another host, while they last.
     pub redial: bool,
+    /// Machines that may lead it elsewhere from wherever they are, by the fingerprints of their keys.
+    pub retarget_by: Vec<Fingerprint>,
 }
 
 /// A service as the relay knows it now.
@@ -83,6 +87,14 @@ pub enum RetargetError {
         "connections to {0} may not be moved while they last: it was published without --redial"
     )]
     NoRedial(String),
+    /// The machine that wants it was not named when the service was published.
+    #[error("the publisher of {service} takes no such wish from the machine {machine}")]
+    NotNamed {
+        /// The service, as the machine named it.
+        service: String,
+        /// Fingerprint of the machine's key.
+        machine: String,
+    },
     /// The new host does not answer.
     #[error("{text}; nothing was changed")]
     Dial {
@@ -94,6 +106,19 @@ pub enum RetargetError {
         /// In words.
         text: String,
     },
+}
+
+impl RetargetError {
+    /// The reason from the table of codes.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotHere(_) => Code::NoService,
+            Self::NoRedial(_) => Code::NoRedial,
+            Self::NotNamed { .. } => Code::MayNotRetarget,
+            Self::Dial { code, .. } => *code,
+        }
+    }
 }
 
 /// Codes as their numbers.
@@ -255,6 +280,7 @@ impl Publisher {
                 compression,
                 plain_http,
                 redial: _,
+                retarget_by: _,
             } = offer;
             let publishing = standing.publish(name, description, *compression, *plain_http);
             let answer = publishing.await;

@@ -11,9 +11,11 @@ use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
+use underpass_proto::steer::STEER_SERVICE;
+use underpass_seal::Fingerprint;
 
 use super::access::Access;
-use super::{Listing, Offer, RetargetError, Retargeted};
+use super::{Listing, Offer, RetargetError, Retargeted, steered};
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
 
@@ -28,6 +30,8 @@ struct Served {
     listing: Listing,
     /// Whether its connections may be dialled anew while they last.
     redial: bool,
+    /// The keys of machines that may lead it elsewhere.
+    retarget_by: Vec<Fingerprint>,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -71,6 +75,7 @@ impl Catalogue {
                 target: offer.target.clone(),
             },
             redial: offer.redial,
+            retarget_by: offer.retarget_by.clone(),
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -115,6 +120,19 @@ impl Catalogue {
             cuts: found.cuts.subscribe(),
             redials: Arc::clone(&found.redials),
         })
+    }
+
+    /// Whether any service may be led elsewhere by the machine with this key.
+    pub(super) fn names(&self, machine: &Fingerprint) -> bool {
+        let services = self.services();
+        services.iter().any(|it| it.retarget_by.contains(machine))
+    }
+
+    /// Whether `service` may be led elsewhere by the machine with this key.
+    pub(super) fn may_retarget(&self, service: &str, machine: &Fingerprint) -> bool {
+        let services = self.services();
+        let named = |it: &Served| it.listing.name == service && it.retarget_by.contains(machine);
+        services.iter().any(named)
     }
 
     /// Leads new connections to `service` to another host from now on, and with `now` those that there
@@ -250,6 +268,9 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
         );
         incoming.refuse(Code::Refused);
         return;
+    }
+    if incoming.service() == STEER_SERVICE {
+        return steered::take(&catalogue, incoming, &peer).await;
     }
     let service = incoming.service().to_owned();
     let user = peer.user.clone();

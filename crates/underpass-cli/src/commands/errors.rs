@@ -110,7 +110,7 @@ pub fn of_password(error: &PasswordLoginError, trying: &str) -> Failure {
 }
 
 /// The same failure in the words of the other side, where they say more than the code does.
-fn in_its_words(failure: Failure, trying: &str, text: &str) -> Failure {
+pub fn in_its_words(failure: Failure, trying: &str, text: &str) -> Failure {
     let general = Code::ALL
         .iter()
         .any(|code| text.starts_with(code.explain().what) || text == code.up());

@@ -11,6 +11,7 @@ pub mod password;
 pub mod path;
 pub mod publish;
 pub mod relay;
+mod retarget;
 pub mod services;
 mod signals;
 pub mod status;

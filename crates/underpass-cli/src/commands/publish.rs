@@ -5,6 +5,7 @@ use underpass_agent::Publisher;
 use underpass_agent::publish::{Listing, Offer, PublishEnd};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
 use underpass_proto::names;
+use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
 use super::{Context, EnrolledAtAll, errors, log_notices};
@@ -34,6 +35,10 @@ pub struct Publish {
     /// bear it when the service forgets what was said before
     #[arg(long)]
     redial: bool,
+    /// A machine that may lead the services elsewhere from wherever it is (`services retarget`), by the fingerprint that
+    /// `underpass status` shows there; may be given several times. Nobody may unless it is given
+    #[arg(long, value_name = "FINGERPRINT")]
+    retarget_by: Vec<Fingerprint>,
     /// Write a newline to this file descriptor when ready
     #[arg(long, value_name = "N")]
     ready_fd: Option<u32>,
@@ -92,6 +97,7 @@ impl Publish {
                 compression: !self.no_compression,
                 plain_http: self.plain_http,
                 redial: self.redial,
+                retarget_by: self.retarget_by.clone(),
             })
         });
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;

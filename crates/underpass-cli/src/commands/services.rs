@@ -1,14 +1,12 @@
 //! `underpass services`
 
 use clap::{Args, Subcommand};
-use underpass_agent::publish::RetargetError;
-use underpass_agent::status::{Order, retarget};
 use underpass_proto::control::ServiceRow;
 use underpass_seal::Fingerprint;
 
-use super::publish::check_target;
+use super::retarget::Retarget;
 use super::{Context, errors};
-use crate::failure::{Failure, NO_REDIAL, NOT_HERE};
+use crate::failure::Failure;
 use crate::output::Rows;
 use crate::settings::{Flags, ToRelay};
 
@@ -31,63 +29,13 @@ enum Action {
     Allow(Whom),
     /// Take that back, at once
     Deny(Whom),
-    /// Lead a service that is published from this home elsewhere, until its agent is started again
+    /// Lead a service elsewhere, until its agent is started again
     ///
     /// New connections go to the new host at once; those that there are stay where they are, or, with
     /// --now, are cut on the host side and dialled anew, while the programs that use them keep theirs.
-    Retarget(Whither),
-}
-
-#[derive(Debug, Args)]
-struct Whither {
-    /// The service
-    name: String,
-    /// The host and port where the publishing machine reaches it from now on
-    #[arg(value_name = "HOST:PORT")]
-    target: String,
-    /// Move the connections that there are as well; the service must have been published with --redial
-    #[arg(long)]
-    now: bool,
-}
-
-async fn lead_elsewhere(context: &Context, whither: &Whither) -> Result<(), Failure> {
-    let Whither { name, target, now } = whither;
-    check_target(target)?;
-    let order = Order {
-        service: name.clone(),
-        target: target.clone(),
-        now: *now,
-    };
-    let done = retarget(&context.home, &order).await?;
-    let done = done.map_err(|error| of_retarget(&error))?;
-    let living = match (done.living, done.moved) {
-        (0, _) => "nobody is connected".to_owned(),
-        (living, true) => format!("connections dialled anew: {living}"),
-        (living, false) => format!("connections that stay where they are: {living}"),
-    };
-    context.output.result(
-        &format!(
-            "{} leads to {target} instead of {}; {living}",
-            done.name, done.before
-        ),
-        &serde_json::json!({
-            "name": done.name,
-            "target": target,
-            "before": done.before,
-            "connections": done.living,
-            "moved": done.moved,
-        }),
-    )
-}
-
-fn of_retarget(error: &RetargetError) -> Failure {
-    match error {
-        RetargetError::NotHere(_) => Failure::local(&NOT_HERE, error.to_string()),
-        RetargetError::NoRedial(_) => Failure::local(&NO_REDIAL, error.to_string()),
-        RetargetError::Dial { code, .. } => {
-            Failure::of_code(*code, "").with_what(error.to_string())
-        }
-    }
+    /// A service that is published from this home can always be led elsewhere; one that another machine
+    /// publishes if it was published there with --retarget-by and the fingerprint of this machine.
+    Retarget(Retarget),
 }
 
 #[derive(Debug, Args)]
@@ -101,8 +49,8 @@ struct Whom {
 impl Services {
     /// Does what was asked.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        if let Some(Action::Retarget(whither)) = &self.action {
-            return lead_elsewhere(&context, whither).await;
+        if let Some(Action::Retarget(retarget)) = &self.action {
+            return retarget.run(&context).await;
         }
         let standing = context.enrolled().await?.standing;
         let outcome = match &self.action {

@@ -6,6 +6,8 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod attached;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -283,9 +285,22 @@ impl Relay {
 
     /// A home of a user whom `administrator` invites.
     pub fn invited(&self, administrator: &Home, user: &str) -> Home {
+        self.further(administrator, user, "machine")
+    }
+
+    /// The same under a name for its machine: a user has no two of one name.
+    pub fn further(&self, administrator: &Home, user: &str, machine: &str) -> Home {
         let home = Home::new();
         let code = administrator.ok(&["users", "invite", user]);
-        home.ok(&["login", &self.url, "--invite", code.trim()]);
+        let login = [
+            "login",
+            &self.url,
+            "--invite",
+            code.trim(),
+            "--machine",
+            machine,
+        ];
+        home.ok(&login);
         home
     }
 
@@ -343,7 +358,10 @@ pub fn echo_service() -> SocketAddr {
 /// Says its name, then sends back what it gets.
 pub fn named_service(name: &'static str) -> SocketAddr {
     serve(move |mut stream| {
-        stream.write_all(name.as_bytes()).unwrap();
+        if stream.write_all(name.as_bytes()).is_err() {
+            // It was only looked whether somebody answers.
+            return;
+        }
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = stream.read(&mut buffer) {
             stream.write_all(&buffer[..read]).unwrap();

@@ -5,6 +5,7 @@
 //! and byte-exact samples. Offsets are absolute, so receiving a frame twice is harmless.
 
 mod ack;
+mod beside;
 mod channel;
 mod close;
 mod data;
@@ -23,6 +24,7 @@ mod stop;
 mod ticket;
 
 pub use ack::{Ack, AckRanges};
+pub use beside::{Beside, LegName, MAX_LEGS};
 pub use channel::{ChannelId, ChannelKind, Class, Encoding};
 pub use close::Close;
 pub use data::Data;
@@ -105,6 +107,8 @@ messages! {
     0x10 KeyUpdate in [Reliable];
     /// The end of the session.
     0x11 Close in [Reliable];
+    /// A new leg joins others.
+    0x12 Beside in [ResumePayload];
 }
 
 /// All frames in `buf`, each checked to be one that may stand in `place`. After an error there
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn unknown_types_are_named() {
-        for (bytes, code) in [(&b"\x00"[..], 0), (b"\x12", 0x12), (b"\x7f\xff", 0x3fff)] {
+        for (bytes, code) in [(&b"\x00"[..], 0), (b"\x13", 0x13), (b"\x7f\xff", 0x3fff)] {
             assert_eq!(
                 Frame::decode(&mut Bytes::copy_from_slice(bytes)),
                 Err(DecodeError::UnknownFrame(code))
@@ -195,7 +199,7 @@ mod tests {
             let places: &[Place] = match kind {
                 FrameType::Ping | FrameType::Pong | FrameType::Datagram => &[Unreliable],
                 FrameType::Ack => &[Unreliable, ResumePayload],
-                FrameType::Ticket => &[ResumePayload],
+                FrameType::Ticket | FrameType::Beside => &[ResumePayload],
                 _ => &[Reliable],
             };
             for place in [Reliable, Unreliable, ResumePayload] {

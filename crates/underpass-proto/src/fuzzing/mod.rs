@@ -11,7 +11,6 @@ use std::fmt::Debug;
 
 use bytes::{Buf, Bytes};
 
-use crate::Speaker;
 use crate::control::ControlDecoder;
 use crate::frame::{self, Frame, FrameType, Place};
 use crate::names::{self, DEFAULT_SUFFIX, ServiceName};
@@ -21,7 +20,9 @@ use crate::packet::{
 };
 use crate::params::Params;
 use crate::route::{self, RouteHeader};
+use crate::steer::Steer;
 use crate::wire::DecodeError;
+use crate::{Role, Speaker};
 pub use blocks::compress;
 pub use session::session;
 
@@ -37,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control", control),
     ("params", params),
     ("ticket", ticket),
+    ("steer", steer),
     ("names", names),
     ("compress", compress),
     ("session", session),
@@ -210,6 +212,22 @@ pub fn params(data: &[u8]) {
             Params::encode,
             Params::decode,
         );
+    }
+}
+
+/// All that one end of a steering channel says; the lowest bit of the first byte says which end.
+pub fn steer(data: &[u8]) {
+    let (steer, bytes) = steered(data);
+    let role = if steer & 1 == 0 {
+        Role::Initiator
+    } else {
+        Role::Responder
+    };
+    if let Ok(message) = Steer::decode_whole(role, bytes) {
+        assert!(message.kind().allowed_in(role));
+        round_trip(&message, message.encoded_len(), Steer::encode, |bytes| {
+            Steer::decode_whole(role, bytes)
+        });
     }
 }
 

@@ -76,6 +76,7 @@ fn params() -> Params {
         max_channel_data: CHANNEL_WINDOW / 2,
         max_channels: CHANNELS,
         keep_s: 60,
+        max_legs: 3,
         ..Params::default()
     }
 }
@@ -251,7 +252,10 @@ impl<'a> Run<'a> {
                 self.leg = self.last_leg;
                 if self.session.role() == Role::Initiator {
                     let (now, leg) = (self.now, self.leg);
-                    self.session.start_resume(now, leg, &mut self.rng);
+                    let rng = &mut self.rng;
+                    if !leg.0.is_multiple_of(3) || !self.session.start_beside(now, leg, None, rng) {
+                        self.session.start_resume(now, leg, rng);
+                    }
                 }
             }
         }

@@ -10,7 +10,8 @@ use crate::frame::{ChannelId, ChannelKind, Class, Encoding};
 pub enum Event {
     /// The peer has proven that it holds the session: what was opened will be answered.
     Established,
-    /// A leg carries the session from now on. Its routing keys are [`super::Session::route_keys`].
+    /// A leg carries the session from now on: alone, where it took the place of all others, which
+    /// [`Event::LegDone`] follows for, or beside them. Its routing keys are [`super::Session::route_keys`].
     LegActive {
         /// The leg.
         leg: LegId,
@@ -30,6 +31,12 @@ pub enum Event {
     /// Nothing came back on a leg for longer than it should have. The driver makes another one and
     /// keeps this one until the other is active.
     LegSuspect {
+        /// The leg.
+        leg: LegId,
+    },
+    /// The leg that leads has no more room at this time, and more waits: legs that were asked before
+    /// may have packets now. Only where several legs carry the session.
+    LegFull {
         /// The leg.
         leg: LegId,
     },

@@ -27,6 +27,8 @@ const PROBE_AFTER: Duration = Duration::from_millis(250);
 /// The same for a leg that is late (or two round trips): another one may be made ready beside it, so
 /// that it is there should this one become suspect.
 const LATE_AFTER: Duration = Duration::from_millis(700);
+/// The round trip of a leg at work beside others is measured this often, or once in each.
+const MEASURE_AFTER: Duration = Duration::from_millis(20);
 /// A suspect leg is asked again this often.
 const ASK_SUSPECT_AFTER: Duration = Duration::from_secs(5);
 /// PINGs that are remembered. Any answer also does for those before it.
@@ -60,6 +62,19 @@ enum Doubt {
     None,
     Missing,
     Late,
+}
+
+/// How fit a leg is for what is to be sent, the fittest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fitness {
+    /// It answers.
+    Fit,
+    /// So it does, and this side does not want to use it.
+    Spare,
+    /// It has not answered yet.
+    Unproven,
+    /// An answer is late.
+    InDoubt,
 }
 
 /// What the time brought. Each includes those before it.
@@ -99,6 +114,14 @@ pub(crate) struct Leg {
     ping_owed: Option<Time>,
     doubt: Doubt,
     suspect_since: Option<Time>,
+    /// Something that was sent here was answered.
+    proven: bool,
+    /// See [`super::Session::set_spare`].
+    pub(crate) spare: bool,
+    /// There was nothing for it when it last asked; kept where several legs are active.
+    pub(crate) hungry: bool,
+    /// When its round trip was measured last.
+    measured: Time,
 }
 
 impl Leg {
@@ -117,6 +140,10 @@ impl Leg {
             ping_owed: None,
             doubt: Doubt::None,
             suspect_since: None,
+            proven: false,
+            spare: false,
+            hungry: true,
+            measured: now,
         }
     }
 
@@ -141,6 +168,37 @@ impl Leg {
         self.state == LegState::Active
     }
 
+    pub(crate) fn fitness(&self) -> Fitness {
+        if self.doubt == Doubt::Late || self.is_suspect() {
+            Fitness::InDoubt
+        } else if !self.proven {
+            Fitness::Unproven
+        } else if self.spare {
+            Fitness::Spare
+        } else {
+            Fitness::Fit
+        }
+    }
+
+    /// Whether it is under suspicion.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect_since.is_some()
+    }
+
+    /// Takes a round trip.
+    pub(crate) fn took(&mut self, rtt: Duration, now: Time) {
+        self.measured = now;
+        self.path.on_rtt(rtt);
+    }
+
+    /// Asks for the round trip of a leg at work, once in each: acknowledgements take the way of the
+    /// leg that leads and do not tell.
+    pub(crate) fn measure(&mut self, now: Time) {
+        if self.asked.is_empty() && now.since(self.measured) >= MEASURE_AFTER.max(self.path.rtt()) {
+            self.owe_ping(now);
+        }
+    }
+
     /// Whether it was suspected just now: the leg that takes its place took no longer to be made
     /// than this one would have had to answer.
     pub(crate) fn rightly_suspected(&self, now: Time) -> bool {
@@ -151,6 +209,7 @@ impl Leg {
     /// The peer acknowledged something new that was sent here. True where that had been in doubt.
     pub(crate) fn answered(&mut self, now: Time) -> bool {
         self.last_answer = now;
+        self.proven = true;
         self.doubt = Doubt::None;
         self.suspect_since.take().is_some()
     }
@@ -186,12 +245,14 @@ impl Leg {
 
     /// The peer asks. One that asks again so soon seems not to get the answers; who makes the legs
     /// (`maker`) has to find out.
-    pub(crate) fn handle_ping(&mut self, token: u64, now: Time, maker: bool) {
+    pub(crate) fn handle_ping(&mut self, token: u64, now: Time, maker: bool, several: bool) {
         self.pong_owed = Some(token);
         let again = self
             .ponged
             .is_some_and(|(_, _, at)| now.since(at) < SUSPECT_AFTER);
-        if maker && again && self.asked.is_empty() {
+        // Where several legs are at work the peer asks to measure, too.
+        let known = several && now.since(self.last_answer) < PROBE_AFTER;
+        if maker && again && !known && self.asked.is_empty() {
             self.owe_ping(now);
         }
     }
@@ -201,7 +262,7 @@ impl Leg {
     pub(crate) fn ponged(&mut self, token: u64, now: Time) -> Option<u64> {
         let position = self.asked.iter().position(|a| a.token == token)?;
         let asked = self.asked.drain(..=position).next_back()?;
-        self.path.on_rtt(now.since(asked.at));
+        self.took(now.since(asked.at), now);
         self.answered(now);
         Some(asked.index)
     }

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::leg::{Leg, LegState};
 use super::receive::Broken;
+use super::resume::LegNames;
 use super::resume::Refusal;
 use super::{Event, LegError, LegId, Resumption, Session, State};
 use crate::code;
@@ -17,9 +18,36 @@ use crate::time::Time;
 const MAX_RESUMING: usize = 8;
 
 impl Session {
-    /// Begins to resume on a new leg: the request comes out of [`Session::poll_transmit`]. Only the
-    /// initiator resumes; false where nothing can be resumed.
+    /// Begins to resume on a new leg, which is to take the place of all others: the request comes out
+    /// of [`Session::poll_transmit`]. Only the initiator resumes; false where nothing can be resumed.
     pub fn start_resume(&mut self, now: Time, leg: LegId, rng: &mut impl CryptoRng) -> bool {
+        self.resume(now, leg, LegNames::new(), rng)
+    }
+
+    /// The same for a leg that is to carry the session beside the others, except for `instead`, whose
+    /// place it takes. False, too, where the two ends do not let so many legs carry a session, or no
+    /// leg is there to be beside.
+    pub fn start_beside(
+        &mut self,
+        now: Time,
+        leg: LegId,
+        instead: Option<LegId>,
+        rng: &mut impl CryptoRng,
+    ) -> bool {
+        let others = self.resumption.standing().names(instead);
+        if others.is_empty() || others.len() >= self.max_legs() {
+            return false;
+        }
+        self.resume(now, leg, others, rng)
+    }
+
+    fn resume(
+        &mut self,
+        now: Time,
+        leg: LegId,
+        beside: LegNames,
+        rng: &mut impl CryptoRng,
+    ) -> bool {
         if self.state == State::Closed {
             return false;
         }
@@ -27,7 +55,7 @@ impl Session {
         let Resumption::Near(near) = &mut self.resumption else {
             return false;
         };
-        let request = near.request(self.id, leg, received, rng);
+        let request = near.request(self.id, leg, beside, received, rng);
         let mut state = Leg::new(LegState::Resuming, 0, now);
         state.first.push_back(whole(&request.to_packet()));
         self.legs.insert(leg, state);
@@ -38,6 +66,7 @@ impl Session {
     pub fn leg_lost(&mut self, now: Time, leg: LegId) {
         if self.legs.contains_key(&leg) {
             self.forget_leg(leg);
+            self.review_legs(now);
             self.note_detached(now);
         }
     }
@@ -66,7 +95,11 @@ impl Session {
         self.legs.get(&leg).is_some_and(Leg::is_active)
     }
 
+    /// The leg that leads, or the only one.
     pub(super) fn active_leg(&self) -> Option<(LegId, &Leg)> {
+        if let Some((lead, _)) = self.lead {
+            return self.legs.get(&lead).map(|leg| (lead, leg));
+        }
         self.legs
             .iter()
             .rev()
@@ -93,7 +126,7 @@ impl Session {
         if request.session != self.id {
             return Err(LegError::Refused(code::UNKNOWN_SESSION));
         }
-        if self.active_leg().is_some_and(|(active, _)| active == leg) {
+        if self.is_active(leg) {
             // It went through once already: a double, or somebody's play with the path.
             return Ok(());
         }
@@ -192,8 +225,8 @@ impl Session {
         }
     }
 
-    /// `leg` takes over: the others are done, also those that were to take over, and what was under
-    /// way on them goes out again.
+    /// `leg` carries the session from now on. Those beside it stay; the others are done, also those
+    /// that were to take over, and what was under way on them goes out again.
     fn activate(&mut self, now: Time, leg: LegId) {
         let Some(state) = self.legs.get_mut(&leg) else {
             return;
@@ -203,8 +236,13 @@ impl Session {
         self.resumes += 1;
         self.received.repeat(now);
         self.events.push_back(Event::LegActive { leg });
-        let others: SmallVec<[LegId; 4]> =
-            self.legs.keys().copied().filter(|id| *id != leg).collect();
+        let standing = self.resumption.standing();
+        let others: SmallVec<[LegId; 4]> = self
+            .legs
+            .keys()
+            .copied()
+            .filter(|id| !standing.holds(*id))
+            .collect();
         // The peer answered on another leg in less time than an answer had been missing here: the
         // doubt was right, and nothing speaks for waiting longer the next time. Where a record was
         // under way, its acknowledgement tells: it may be large, and the path slow.
@@ -219,6 +257,7 @@ impl Session {
         for other in others {
             self.drop_leg(other, None);
         }
+        self.review_legs(now);
     }
 
     /// The driver is to drop this leg.
@@ -229,6 +268,9 @@ impl Session {
 
     fn forget_leg(&mut self, leg: LegId) {
         self.legs.remove(&leg);
+        if self.lead.is_some_and(|(lead, _)| lead == leg) {
+            self.lead = None;
+        }
         self.replay.leg_gone(leg);
         match &mut self.resumption {
             Resumption::Near(near) => near.leg_gone(leg),

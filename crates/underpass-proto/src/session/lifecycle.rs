@@ -83,6 +83,9 @@ impl Session {
             self.drop_leg(leg, None);
             self.note_detached(now);
         }
+        if self.several {
+            self.review_legs(now);
+        }
     }
 
     /// How long this session is kept while no leg is left: what both sides can offer.

@@ -14,7 +14,7 @@
 //! 3. and calls [`Session::poll_transmit`] for a leg whenever that leg can take a packet, until it
 //!    returns `None`; after the next input there may be more. Packets of one leg must go out in the
 //!    order they were handed out, and come in in the order they arrived; a leg that cannot keep
-//!    that is lost.
+//!    that is lost. [`Event::LegFull`] says that legs which had nothing may have packets now.
 //! 4. [`Session::poll_timeout`] is asked last, since everything above may change it.
 //!
 //! Every call that depends on time takes it as an argument; a later call never gets an earlier time.
@@ -27,6 +27,7 @@
 
 mod budget;
 mod channel;
+mod choice;
 mod commands;
 mod config;
 mod epochs;
@@ -54,13 +55,14 @@ use bytes::BytesMut;
 use underpass_seal::{Cipher, OpeningKey, SealingKey};
 
 pub use budget::Budget;
+pub use choice::LegInfo;
 pub use commands::{OpenError, ReadOutcome, WriteError};
 pub use config::{Agreed, Config, Flow};
 pub use event::{Closed, ClosedBy, Event};
 pub use leg::LegId;
 pub use receive::LegError;
 
-use crate::frame::{ChannelId, Frame};
+use crate::frame::{ChannelId, Frame, MAX_LEGS};
 use crate::packet::SessionId;
 use crate::params::Params;
 use crate::role::Role;
@@ -70,9 +72,15 @@ use epochs::{ReceiveEpochs, SendEpochs};
 use leg::Leg;
 use received::{OnceWindow, Received};
 use replay::Replay;
-use resume::{Far, Near};
+use resume::{Far, Near, Standing};
 use schedule::Schedule;
 use window::Window;
+
+/// How many legs both ends let carry their session at once.
+fn legs_at_once(own: &Params, peer: &Params) -> usize {
+    let most = own.max_legs.min(peer.max_legs);
+    usize::try_from(most).unwrap_or(MAX_LEGS).clamp(1, MAX_LEGS)
+}
 
 /// How long a session that was closed waits for its CLOSE to be acknowledged.
 /// Long enough to find a leg silent and to resume on another.
@@ -82,6 +90,16 @@ const LINGER: Duration = Duration::from_secs(5);
 enum Resumption {
     Near(Near),
     Far(Far),
+}
+
+impl Resumption {
+    /// The legs that carry the session.
+    fn standing(&self) -> &Standing {
+        match self {
+            Resumption::Near(near) => near.standing(),
+            Resumption::Far(far) => far.standing(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +149,10 @@ pub struct Session {
     receive_epochs: ReceiveEpochs,
     resumption: Resumption,
     legs: BTreeMap<LegId, Leg>,
+    /// More than one leg is active.
+    several: bool,
+    /// Where it is, the one that goes first, and since when it does.
+    lead: Option<(LegId, Time)>,
     detached_since: Option<Time>,
     /// How many legs became suspect since the peer last acknowledged anything.
     patience: u32,
@@ -179,9 +201,10 @@ impl Session {
             Role::Initiator => (secrets.initiator_records, secrets.responder_records),
             Role::Responder => (secrets.responder_records, secrets.initiator_records),
         };
+        let max_legs = legs_at_once(&config.params, &peer);
         let resumption = match role {
-            Role::Initiator => Resumption::Near(Near::new(secrets.resume, ticket)),
-            Role::Responder => Resumption::Far(Far::new(secrets.resume, &ticket)),
+            Role::Initiator => Resumption::Near(Near::new(leg, secrets.resume, ticket)),
+            Role::Responder => Resumption::Far(Far::new(leg, secrets.resume, &ticket, max_legs)),
         };
         let mut session = Session {
             role,
@@ -196,13 +219,15 @@ impl Session {
             receive_epochs: ReceiveEpochs::new(receive, cipher),
             resumption,
             legs: BTreeMap::new(),
+            several: false,
+            lead: None,
             detached_since: None,
             patience: 0,
             resumes: 0,
             replay: Replay::new(config.budget.clone()),
             received: Received::default(),
             unreliable_next: 0,
-            unreliable_seen: OnceWindow::default(),
+            unreliable_seen: OnceWindow::new(max_legs > 1),
             channels: BTreeMap::new(),
             schedule: Schedule::default(),
             credit: Credit {
@@ -298,17 +323,25 @@ impl Session {
         self.send_epochs.epoch()
     }
 
-    /// The smoothed round trip of the active leg, once measured.
+    /// How many legs may carry the session at once, as both ends have it.
+    #[must_use]
+    pub fn max_legs(&self) -> usize {
+        legs_at_once(&self.config.params, &self.peer)
+    }
+
+    /// The smoothed round trip of the leg that leads, once measured.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         self.active_leg()
             .and_then(|(_, leg)| leg.path.measured_rtt())
     }
 
-    /// Bytes per second that the active leg was seen to deliver; zero before it was measured.
+    /// Bytes per second that the active legs were seen to deliver together; zero before that was
+    /// measured.
     #[must_use]
     pub fn delivery_rate(&self) -> u64 {
-        self.active_leg().map_or(0, |(_, leg)| leg.path.rate())
+        let active = self.legs.values().filter(|leg| leg.is_active());
+        active.map(|leg| leg.path.rate()).sum()
     }
 
     /// Bytes in the replay queue: sent and not acknowledged.
@@ -345,6 +378,12 @@ impl Session {
     #[must_use]
     pub fn received_floor(&self) -> u64 {
         self.received.floor()
+    }
+
+    /// How many separate gaps there are in what arrived of the peer's records.
+    #[must_use]
+    pub fn gaps(&self) -> usize {
+        self.received.gaps()
     }
 
     /// Keys for the routing headers on legs of the current generation: to seal, and to open.

@@ -177,6 +177,11 @@ impl Path {
         self.rates.iter().copied().max().unwrap_or(0)
     }
 
+    /// Bytes that the path was seen to deliver in such a time.
+    pub(crate) fn rate_for(&self, time: Duration) -> u64 {
+        product(self.rate(), time)
+    }
+
     /// Takes a round trip measured from one record or ping.
     pub(crate) fn on_rtt(&mut self, rtt: Duration) {
         let (min, smoothed) = match self.smoothed_rtt {

@@ -120,7 +120,8 @@ impl Session {
         };
         let (new, place) = match space {
             Space::Reliable => (
-                self.received.insert(header.number, body.len(), now),
+                self.received
+                    .insert(header.number, body.len(), self.several, now),
                 Place::Reliable,
             ),
             Space::Unreliable => (
@@ -219,9 +220,9 @@ impl Session {
         }
         match frame {
             Frame::Ping(ping) => {
-                let maker = self.role == Role::Initiator;
+                let (maker, several) = (self.role == Role::Initiator, self.several);
                 if let Some(state) = self.legs.get_mut(&leg) {
-                    state.handle_ping(ping.token, now, maker);
+                    state.handle_ping(ping.token, now, maker, several);
                 }
             }
             Frame::Pong(pong) => self.handle_pong(now, leg, pong.token),
@@ -248,8 +249,8 @@ impl Session {
                 self.send_epochs.follow(update.epoch);
             }
             Frame::Close(close) => self.handle_close(now, &close),
-            // Only in the sealed part of RESUMED, where the resumption takes it.
-            Frame::Ticket(_) => {}
+            // Only in the sealed parts of RESUME and RESUMED, where the resumption takes them.
+            Frame::Ticket(_) | Frame::Beside(_) => {}
         }
         Ok(())
     }
@@ -259,6 +260,7 @@ impl Session {
         let state = self.legs.get_mut(&leg);
         if let Some(index) = state.and_then(|leg| leg.ponged(token, now)) {
             self.replay.answered(leg, index);
+            self.review_legs(now);
         }
     }
 
@@ -277,10 +279,13 @@ impl Session {
             ));
         };
         if measure {
-            if let Some((on, elapsed)) = outcome.rtt.filter(|(on, _)| *on == leg) {
+            // With several legs the delay is that of whatever came last, on any of them.
+            let exact =
+                !self.several || outcome.newest == ack.ranges.first().map_or(0, |r| *r.end());
+            if let Some((on, elapsed)) = outcome.rtt.filter(|(on, _)| *on == leg && exact) {
                 let delay = Duration::from_micros(ack.delay_us);
                 if let Some(state) = self.legs.get_mut(&on) {
-                    state.path.on_rtt(elapsed.saturating_sub(delay));
+                    state.took(elapsed.saturating_sub(delay), now);
                 }
             }
             for (on, bytes) in outcome.bytes {
@@ -294,6 +299,9 @@ impl Session {
                     }
                 }
             }
+        }
+        if measure && self.several {
+            self.review_legs(now);
         }
         self.lift_barriers();
         let told = matches!(self.state, State::Closing { .. })

@@ -35,8 +35,9 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// Takes a record's number; false when it had arrived before or there is no room for it.
-    pub(crate) fn insert(&mut self, number: u64, bytes: usize, now: Time) -> bool {
+    /// Takes a record's number; false when it had arrived before or there is no room for it. Where
+    /// `several` legs are at work, a gap may only be what is still under way on another.
+    pub(crate) fn insert(&mut self, number: u64, bytes: usize, several: bool, now: Time) -> bool {
         if self.numbers.gaps() >= MAX_GAPS && self.numbers.is_apart(number) {
             return false;
         }
@@ -51,7 +52,7 @@ impl Received {
         }
         self.bytes += bytes;
         self.records += 1;
-        let at_once = gap || self.bytes >= ACK_BYTES || self.records >= ACK_RECORDS;
+        let at_once = gap && !several || self.bytes >= ACK_BYTES || self.records >= ACK_RECORDS;
         self.owe(if at_once { now } else { now + MAX_ACK_DELAY });
         new
     }
@@ -92,6 +93,11 @@ impl Received {
         self.numbers.floor()
     }
 
+    /// How many separate ranges stand above the floor.
+    pub(crate) fn gaps(&self) -> usize {
+        self.numbers.gaps()
+    }
+
     /// The acknowledgement of all that arrived; none before anything did. Where it takes several
     /// frames, the lowest numbers come first, so that none of them looks lost when a higher one is
     /// acknowledged.
@@ -123,44 +129,56 @@ impl Received {
 }
 
 /// Numbers of unreliable records, so that none is taken twice (RFC 6479's sliding window).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OnceWindow {
     /// One past the highest number taken.
     next: u64,
-    /// Bit `n % 256` stands for number `n` among the last 256.
-    seen: [u64; 4],
+    /// With n words, bit `m % 64n` stands for number `m` among the last `64n`.
+    seen: SmallVec<[u64; 4]>,
 }
 
 impl OnceWindow {
-    const SIZE: u64 = 256;
+    /// A window of 256 numbers, or of 4096 where `several` legs may bring them: the slowest of these
+    /// counts with what the others bring meanwhile.
+    pub(crate) fn new(several: bool) -> Self {
+        let words = if several { 64 } else { 4 };
+        OnceWindow {
+            next: 0,
+            seen: SmallVec::from_elem(0, words),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.seen.len() as u64 * 64
+    }
 
     /// Takes a number; false when it came before or is too old to tell.
     pub(crate) fn insert(&mut self, number: u64) -> bool {
         if number >= self.next {
-            let steps = (number - self.next + 1).min(Self::SIZE);
+            let steps = (number - self.next + 1).min(self.size());
             for back in 0..steps {
                 self.set(number - back, false);
             }
             self.next = number + 1;
-        } else if self.next - number > Self::SIZE || self.get(number) {
+        } else if self.next - number > self.size() || self.get(number) {
             return false;
         }
         self.set(number, true);
         true
     }
 
-    fn slot(number: u64) -> (usize, u64) {
-        let bit = number % Self::SIZE;
+    fn slot(&self, number: u64) -> (usize, u64) {
+        let bit = number % self.size();
         ((bit / 64) as usize, 1 << (bit % 64))
     }
 
     fn get(&self, number: u64) -> bool {
-        let (word, bit) = Self::slot(number);
+        let (word, bit) = self.slot(number);
         self.seen[word] & bit != 0
     }
 
     fn set(&mut self, number: u64, on: bool) {
-        let (word, bit) = Self::slot(number);
+        let (word, bit) = self.slot(number);
         if on {
             self.seen[word] |= bit;
         } else {
@@ -177,12 +195,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_counts_once(numbers in prop::collection::vec(0u64..2000, 0..300)) {
-            let mut window = OnceWindow::default();
+        fn a_number_counts_once(
+            several: bool,
+            numbers in prop::collection::vec(0u64..10_000, 0..300),
+        ) {
+            let mut window = OnceWindow::new(several);
+            let size = if several { 4096 } else { 256 };
             let mut model = BTreeSet::new();
             let mut highest = 0;
             for n in numbers {
-                let fresh = !model.contains(&n) && n + 256 >= highest;
+                let fresh = !model.contains(&n) && n + size >= highest;
                 prop_assert_eq!(window.insert(n), fresh, "{}", n);
                 model.insert(n);
                 highest = highest.max(n + 1);
@@ -193,9 +215,9 @@ mod tests {
     #[test]
     fn a_gap_is_told_at_once_and_order_waits() {
         let mut received = Received::default();
-        assert!(received.insert(0, 100, Time::ZERO));
+        assert!(received.insert(0, 100, false, Time::ZERO));
         assert_eq!(received.timeout(), Some(Time::ZERO + MAX_ACK_DELAY));
-        assert!(received.insert(2, 100, Time::from_micros(5)));
+        assert!(received.insert(2, 100, false, Time::from_micros(5)));
         assert!(received.is_due(Time::from_micros(5)));
         let ack = &received.acknowledgements(Time::from_micros(9))[0];
         assert_eq!(ack.delay_us, 4);
@@ -203,7 +225,7 @@ mod tests {
         received.acknowledged();
         assert!(!received.is_owed());
         assert!(
-            !received.insert(2, 100, Time::from_micros(10)),
+            !received.insert(2, 100, false, Time::from_micros(10)),
             "a double is no news"
         );
         let late = received.timeout().unwrap();
@@ -214,13 +236,29 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_waits_where_another_leg_may_fill_it() {
+        let mut received = Received::default();
+        received.insert(1, 100, true, Time::ZERO);
+        assert_eq!(received.timeout(), Some(Time::ZERO + MAX_ACK_DELAY));
+        received.insert(0, 100, true, Time::ZERO);
+        assert_eq!(received.timeout(), Some(Time::ZERO + MAX_ACK_DELAY));
+        for number in 2..16 {
+            received.insert(number, 100, true, Time::ZERO);
+        }
+        assert!(received.is_due(Time::ZERO), "many are told at once");
+    }
+
+    #[test]
     fn a_peer_that_leaves_gaps_everywhere_is_not_remembered() {
         let mut received = Received::default();
         for number in 0..100_000 {
-            received.insert(number * 2 + 1, 30, Time::ZERO);
+            received.insert(number * 2 + 1, 30, false, Time::ZERO);
         }
         assert_eq!(received.numbers.gaps(), MAX_GAPS);
-        assert!(received.insert(0, 30, Time::ZERO), "gaps can be filled");
+        assert!(
+            received.insert(0, 30, false, Time::ZERO),
+            "gaps can be filled"
+        );
         assert_eq!(received.floor(), 2);
         let acks = received.acknowledgements(Time::ZERO);
         assert_eq!(acks.len(), MAX_GAPS.div_ceil(Ack::MAX_RANGES));

@@ -27,6 +27,8 @@ struct Sent {
     state: State,
     /// Sent more than once: its acknowledgement measures no round trip (Karn's rule).
     repeated: bool,
+    /// Sent again although it may still arrive where it was: which of the two did, nobody knows.
+    moved: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,7 @@ enum State {
 struct Flight {
     order: VecDeque<(u64, u64)>,
     bytes: u64,
+    records: usize,
     largest_acknowledged: Option<u64>,
 }
 
@@ -53,6 +56,8 @@ pub(crate) struct Acknowledged {
     pub(crate) bytes: BytesByLeg,
     /// Time since the largest newly acknowledged record was sent, if it was sent once.
     pub(crate) rtt: Option<(LegId, Duration)>,
+    /// The number of that record.
+    pub(crate) newest: u64,
 }
 
 /// The peer claims records that were never sent.
@@ -105,6 +110,11 @@ impl Replay {
         self.flights.get(&leg).map_or(0, |flight| flight.bytes)
     }
 
+    /// Records under way on a leg.
+    pub(crate) fn records_under_way(&self, leg: LegId) -> usize {
+        self.flights.get(&leg).map_or(0, |flight| flight.records)
+    }
+
     /// The latest packet of a leg that was acknowledged.
     pub(crate) fn newest_acknowledged(&self, leg: LegId) -> u64 {
         self.flights
@@ -142,10 +152,12 @@ impl Replay {
             sent_at: now,
             state: State::UnderWay,
             repeated: false,
+            moved: false,
         });
         let flight = self.flights.entry(leg).or_default();
         flight.order.push_back((index, number));
         flight.bytes += size;
+        flight.records += 1;
     }
 
     /// The lowest record that was lost.
@@ -169,6 +181,7 @@ impl Replay {
         let flight = self.flights.entry(leg).or_default();
         flight.order.push_back((index, number));
         flight.bytes += size;
+        flight.records += 1;
     }
 
     /// Takes the ranges of an acknowledgement, from the highest down.
@@ -221,12 +234,14 @@ impl Replay {
         let under_way = sent.state == State::UnderWay;
         sent.state = State::Acknowledged;
         let size = std::mem::take(&mut sent.packet).len() as u64;
-        let (leg, index) = (sent.leg, sent.index);
+        let (leg, index, moved) = (sent.leg, sent.index, sent.moved);
         // Ranges come from the highest down: the first one is the newest.
         if outcome.rtt.is_none() && !sent.repeated {
             outcome.rtt = Some((leg, now.since(sent.sent_at)));
+            outcome.newest = number;
         }
         match outcome.bytes.iter_mut().find(|(known, _)| *known == leg) {
+            _ if moved => {}
             Some((_, bytes)) => *bytes += size,
             None => outcome.bytes.push((leg, size)),
         }
@@ -235,7 +250,10 @@ impl Replay {
         if under_way {
             if let Some(flight) = self.flights.get_mut(&leg) {
                 flight.bytes -= size;
-                flight.largest_acknowledged = flight.largest_acknowledged.max(Some(index));
+                flight.records -= 1;
+                if !moved {
+                    flight.largest_acknowledged = flight.largest_acknowledged.max(Some(index));
+                }
             }
         } else {
             self.lost.remove(&number);
@@ -293,6 +311,23 @@ impl Replay {
         self.lost.clear();
     }
 
+    /// A leg is in doubt and others are not: what is under way on it counts as lost, and may arrive
+    /// all the same.
+    pub(crate) fn doubted(&mut self, leg: LegId) {
+        let Some(flight) = self.flights.get_mut(&leg) else {
+            return;
+        };
+        for (index, number) in std::mem::take(&mut flight.order) {
+            self.lose(number, leg, index);
+            if let Some(sent) = self
+                .get_mut(number)
+                .filter(|sent| sent.state == State::Lost)
+            {
+                sent.moved = true;
+            }
+        }
+    }
+
     /// A leg is no more: whatever was under way on it counts as lost.
     pub(crate) fn leg_gone(&mut self, leg: LegId) {
         self.lose_while(leg, |_| true);
@@ -327,6 +362,7 @@ impl Replay {
         self.lost.insert(number);
         if let Some(flight) = self.flights.get_mut(&leg) {
             flight.bytes -= size;
+            flight.records -= 1;
         }
     }
 
@@ -396,6 +432,27 @@ mod tests {
         assert!(replay.next_lost().is_none());
         replay.leg_gone(A);
         assert!(replay.next_lost().is_none());
+        replay.acknowledge(&[0..=2], Time::ZERO).unwrap();
+        assert_eq!((replay.floor(), replay.unacknowledged()), (3, 0));
+    }
+
+    /// The second sending of a record that was moved is acknowledged by its first: that says nothing
+    /// about what went before the second.
+    #[test]
+    fn what_was_moved_proves_nothing_where_it_went() {
+        let mut replay = filled(2);
+        replay.push(Bytes::from(vec![0; 10]), B, 0, Time::ZERO);
+        replay.doubted(A);
+        assert_eq!((replay.under_way(A), replay.records_under_way(A)), (0, 0));
+        for index in 1..3 {
+            let (number, _) = replay.next_lost().unwrap();
+            replay.resent(number, B, index, Time::ZERO);
+        }
+        assert_eq!(replay.records_under_way(B), 3);
+        let outcome = replay.acknowledge(&[0..=1], Time::ZERO).unwrap();
+        assert!(outcome.bytes.is_empty() && outcome.rtt.is_none());
+        assert!(replay.next_lost().is_none(), "number 2 is under way");
+        assert_eq!((replay.under_way(B), replay.records_under_way(B)), (10, 1));
         replay.acknowledge(&[0..=2], Time::ZERO).unwrap();
         assert_eq!((replay.floor(), replay.unacknowledged()), (3, 0));
     }

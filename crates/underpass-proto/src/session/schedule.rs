@@ -30,6 +30,8 @@ struct Queue {
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     queues: [Queue; 3],
+    /// Whose class's turn it is.
+    turn: usize,
 }
 
 fn position(class: Class) -> usize {
@@ -51,25 +53,31 @@ impl Schedule {
         }
     }
 
+    /// How many channels wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.waiting.len()).sum()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queues.iter().all(|queue| queue.waiting.is_empty())
     }
 
-    /// Whose turn it is, and for how many bytes at the most. The caller answers with
-    /// [`Schedule::sent`] before it asks again.
-    pub(crate) fn next(&mut self) -> Option<(ChannelId, usize)> {
-        let alone = match self.queues.iter().map(|q| q.waiting.len()).sum() {
+    /// Whose turn it is, and for how many bytes at the most; without `interactive` those channels
+    /// are passed over. The caller answers with [`Schedule::sent`] if it took anything.
+    pub(crate) fn next(&mut self, interactive: bool) -> Option<(ChannelId, usize)> {
+        let first = usize::from(!interactive);
+        let alone = match self.queues[first..].iter().map(|q| q.waiting.len()).sum() {
             0usize => return None,
             1 => ALONE,
             _ => 1,
         };
         loop {
-            if let Some(queue) = self
-                .queues
+            let next = self.queues[first..]
                 .iter()
-                .find(|queue| !queue.waiting.is_empty() && queue.credit > 0)
-            {
-                let (channel, turn) = *queue.waiting.front()?;
+                .position(|queue| !queue.waiting.is_empty() && queue.credit > 0);
+            if let Some(next) = next {
+                self.turn = first + next;
+                let (channel, turn) = *self.queues[self.turn].waiting.front()?;
                 return Some((channel, usize::try_from(turn.max(alone)).unwrap_or(1)));
             }
             for (queue, weight) in self.queues.iter_mut().zip(WEIGHTS) {
@@ -80,13 +88,7 @@ impl Schedule {
 
     /// The channel that [`Schedule::next`] named sent `bytes`; `more` tells whether it still waits.
     pub(crate) fn sent(&mut self, bytes: usize, more: bool) {
-        let Some(queue) = self
-            .queues
-            .iter_mut()
-            .find(|queue| !queue.waiting.is_empty() && queue.credit > 0)
-        else {
-            return;
-        };
+        let queue = &mut self.queues[self.turn];
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         queue.credit -= bytes;
         let Some((channel, turn)) = queue.waiting.pop_front() else {
@@ -119,7 +121,7 @@ mod tests {
         let mut shares = BTreeMap::new();
         let mut sent = 0;
         while sent < total {
-            let (channel, most) = schedule.next().unwrap();
+            let (channel, most) = schedule.next(true).unwrap();
             let bytes = most.min(5000);
             schedule.sent(bytes, true);
             *shares.entry(channel).or_default() += bytes;
@@ -160,7 +162,7 @@ mod tests {
         schedule.add(N, Class::Normal);
         let (mut b, mut n) = (0, 0);
         for _ in 0..10_000 {
-            let (channel, most) = schedule.next().unwrap();
+            let (channel, most) = schedule.next(true).unwrap();
             schedule.sent(most.min(4000), channel == B);
             if channel == N {
                 n += most.min(4000);
@@ -173,14 +175,30 @@ mod tests {
     }
 
     #[test]
+    fn interactive_channels_may_be_passed_over() {
+        let mut schedule = Schedule::default();
+        schedule.add(I, Class::Interactive);
+        assert_eq!(schedule.next(false), None);
+        schedule.add(B, Class::Bulk);
+        for _ in 0..100 {
+            let (channel, most) = schedule.next(false).unwrap();
+            assert_eq!(channel, B);
+            schedule.sent(most, true);
+        }
+        assert_eq!(schedule.next(true).unwrap().0, I);
+        schedule.sent(10, false);
+        assert_eq!(schedule.next(true).unwrap().0, B);
+    }
+
+    #[test]
     fn who_had_nothing_to_send_goes_first() {
         let mut schedule = Schedule::default();
         schedule.add(B, Class::Normal);
-        schedule.next().unwrap();
+        schedule.next(true).unwrap();
         schedule.sent(16 * 1024, true);
         schedule.add(N, Class::Normal);
-        assert_eq!(schedule.next().unwrap().0, N);
+        assert_eq!(schedule.next(true).unwrap().0, N);
         schedule.sent(10, false);
-        assert_eq!(schedule.next().unwrap().0, B);
+        assert_eq!(schedule.next(true).unwrap().0, B);
     }
 }

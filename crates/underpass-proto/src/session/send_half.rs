@@ -67,6 +67,11 @@ impl SendHalf {
         self.limit = self.limit.max(limit);
     }
 
+    /// Bytes that the peer takes beyond those that were sent.
+    pub(crate) fn credit(&self) -> u64 {
+        self.limit.saturating_sub(self.offset)
+    }
+
     /// Offset of the next byte to be sent.
     pub(crate) fn offset(&self) -> u64 {
         self.offset

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use underpass_seal::{Space, TAG_LEN};
 
+use super::choice::{Load, MUCH};
 use super::received::Acks;
 use super::{Event, LegId, Session, State};
 use crate::code;
@@ -45,7 +46,13 @@ impl Session {
         let packet = self
             .unreliable_record(now, leg)
             .or_else(|| self.repeated_record(now, leg))
-            .or_else(|| self.reliable_record(now, leg))?;
+            .or_else(|| self.reliable_record(now, leg));
+        if self.several
+            && let Some(state) = self.legs.get_mut(&leg)
+        {
+            state.hungry = packet.is_none();
+        }
+        let packet = packet?;
         if let Some(state) = self.legs.get_mut(&leg) {
             state.sent(now);
         }
@@ -59,14 +66,16 @@ impl Session {
     fn unreliable_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
         let state = self.legs.get(&leg)?;
         let (pong, ping) = (state.pong_owed, state.owes_ping());
+        let speaks = self.speaks(leg);
         // The answer to a PING tells everything that arrived before it.
-        let ack_due = self.received.is_due(now) || pong.is_some();
-        let turn = std::mem::replace(&mut self.datagram_turn, true) || self.idle_otherwise();
+        let ack_due = speaks && self.received.is_due(now) || pong.is_some();
+        let turn =
+            speaks && (std::mem::replace(&mut self.datagram_turn, true) || self.idle_otherwise());
         let datagram = turn.then(|| self.next_datagram_len(now)).flatten();
         if !ack_due && !ping && pong.is_none() && datagram.is_none() {
             return None;
         }
-        let acks = match ack_due || self.received.is_owed() {
+        let acks = match ack_due || speaks && self.received.is_owed() {
             true => self.received.acknowledgements(now),
             false => Acks::new(),
         };
@@ -82,7 +91,10 @@ impl Session {
         for ack in acks {
             Frame::Ack(ack).encode(&mut self.outgoing);
         }
-        self.received.acknowledged();
+        if speaks {
+            // What a slower leg says besides comes later than what is owed.
+            self.received.acknowledged();
+        }
         self.put_ping_and_pong(now, leg, number);
         if datagram.is_some() {
             self.put_datagrams(now, header);
@@ -150,14 +162,25 @@ impl Session {
     /// A record that was lost, as it was.
     fn repeated_record(&mut self, now: Time, leg: LegId) -> Option<Bytes> {
         let (number, packet) = self.replay.next_lost()?;
+        if self.several && !matches!(self.load(leg), Load::All | Load::Spread) {
+            return None;
+        }
         let state = self.legs.get_mut(&leg)?;
         let under_way = self.replay.under_way(leg);
         if under_way > 0 && under_way + packet.len() as u64 > state.path.window() {
             state.path.on_limited(now, state.packets, under_way);
+            self.note_full(leg);
             return None;
         }
         self.replay.resent(number, leg, state.packets, now);
         Some(packet)
+    }
+
+    /// The leg that leads is full, and more waits.
+    fn note_full(&mut self, leg: LegId) {
+        if self.several && self.lead.is_some_and(|(lead, _)| lead == leg) {
+            self.events.push_back(Event::LegFull { leg });
+        }
     }
 
     /// A new record, if there is anything for it and room in the window.
@@ -166,9 +189,15 @@ impl Session {
         if unacknowledged > self.config.max_replay + CONTROL_RESERVE {
             return None;
         }
-        self.renew_windows(now);
-        let update =
-            self.state == State::Open && self.send_epochs.update_due(self.replay.floor()).is_some();
+        let load = self.load(leg);
+        let all = load == Load::All;
+        if all {
+            self.renew_windows(now);
+        }
+        let update = all
+            && self.state == State::Open
+            && self.send_epochs.update_due(self.replay.floor()).is_some();
+        let control = all && !self.control.is_empty();
         let under_way = self.replay.under_way(leg);
         let state = self.legs.get_mut(&leg)?;
         let target = state.path.record_target();
@@ -177,7 +206,7 @@ impl Session {
         if under_way == 0 {
             state.path.on_busy(now, state.packets);
         }
-        let nothing = self.control.is_empty() && self.schedule.is_empty() && !update;
+        let nothing = load == Load::Nothing || !control && self.schedule.is_empty() && !update;
         let window_full = under_way > 0 && under_way + more > state.path.window();
         if window_full {
             state.path.on_limited(now, state.packets, under_way);
@@ -187,14 +216,23 @@ impl Session {
         if nothing {
             return None;
         }
+        if window_full {
+            self.note_full(leg);
+        }
         let full = window_full
             || unacknowledged > 0 && unacknowledged + more > self.config.max_replay
             || !self.replay.has_room(more);
-        if full && self.control.is_empty() && !update {
+        if full && !control && !update {
             return None;
         }
         let data = !full && self.state == State::Open;
-        self.build_reliable(now, leg, target, data)
+        let packet = self.build_reliable(now, leg, target, load, data)?;
+        if self.several
+            && let Some(state) = self.legs.get_mut(&leg)
+        {
+            state.measure(now);
+        }
+        Some(packet)
     }
 
     fn build_reliable(
@@ -202,13 +240,15 @@ impl Session {
         now: Time,
         leg: LegId,
         target: usize,
+        load: Load,
         data: bool,
     ) -> Option<Bytes> {
+        let all = load == Load::All;
         let number = self.replay.next_number();
         self.begin(target.max(2048) + 16);
         let header = self.put_header(PacketKind::Reliable, number);
         let end = header + target.max(2048);
-        while let Some(frame) = self.control.front() {
+        while let Some(frame) = self.control.front().filter(|_| all) {
             if self.outgoing.len() > header && self.outgoing.len() + frame.encoded_len() > end {
                 break;
             }
@@ -221,9 +261,10 @@ impl Session {
             self.control.pop_front();
         }
         if data {
-            self.put_channel_data(header + target);
+            self.put_channel_data(header + target, load);
         }
         let update = self.send_epochs.update_due(self.replay.floor());
+        let update = update.filter(|_| all);
         if self.outgoing.len() == header && update.is_none() {
             // The peer's window is full, not the path's.
             self.outgoing.clear();
@@ -243,15 +284,24 @@ impl Session {
     }
 
     /// DATA frames of the channels whose turn it is, until the record is full.
-    fn put_channel_data(&mut self, end: usize) {
+    fn put_channel_data(&mut self, end: usize, load: Load) {
         while self.outgoing.len() + LEAST_DATA <= end {
-            let Some((id, turn)) = self.schedule.next() else {
+            let Some((id, turn)) = self.schedule.next(load == Load::All) else {
                 return;
             };
             let Some(channel) = self.channels.get_mut(&id) else {
                 self.schedule.sent(0, false);
                 continue;
             };
+            if let Load::Much { ahead } = load {
+                let session = self.credit.send_limit - self.credit.sent;
+                // The channels that wait share what the lead brings.
+                let share = ahead / self.schedule.waiting().max(1) as u64;
+                let much = channel.send.sendable() >= MUCH;
+                if !much || channel.send.credit() < share || session < ahead {
+                    return;
+                }
+            }
             let header = Data::header_len(id, channel.send.offset(), end);
             let room = end.saturating_sub(self.outgoing.len() + header);
             let credit = self.credit.send_limit - self.credit.sent;
@@ -288,7 +338,7 @@ impl Session {
         if self.state != State::Open {
             return;
         }
-        let rtt = self.rtt().unwrap_or(Duration::ZERO);
+        let rtt = self.longest_rtt();
         while let Some(id) = self.renewable.pop() {
             self.renew_channel(now, id, rtt);
         }

@@ -23,6 +23,8 @@ fn targets(sample: &Sample) -> Vec<(&'static str, &'static [u8])> {
         "route" => vec![("route_header", &[1])],
         "control" if sample.layout[0].contains("agent") => vec![("control", &[6])],
         "control" => vec![("control", &[7])],
+        "steer" if sample.layout[0].contains("initiator") => vec![("steer", &[0])],
+        "steer" => vec![("steer", &[1])],
         _ => panic!("no target for {family}"),
     }
 }

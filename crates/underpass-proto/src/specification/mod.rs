@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::wire::samples::Sample;
-use crate::{control, frame, packet, params, route};
+use crate::{control, frame, packet, params, route, steer};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -59,6 +59,7 @@ fn samples() -> BTreeMap<String, Sample> {
         params::samples(),
         route::samples(),
         control::samples(),
+        steer::samples(),
     ];
     let mut by_tag = BTreeMap::new();
     for sample in all.into_iter().flatten() {
@@ -138,6 +139,7 @@ fn the_tables_written_by_hand_agree_with_the_code() {
         (3, "max_channels", default.max_channels),
         (6, "keep_s", default.keep_s),
         (7, "max_datagram", default.max_datagram),
+        (11, "max_legs", default.max_legs),
     ] {
         let row = found
             .lines()

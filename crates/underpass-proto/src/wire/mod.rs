@@ -37,6 +37,9 @@ pub enum DecodeError {
     /// No control message has this type code.
     #[error("control message type {0:#x} is unknown (perhaps a newer version)")]
     UnknownControl(u64),
+    /// No message that leads a service elsewhere has this type code.
+    #[error("message type {0:#x} of a steering channel is unknown (perhaps a newer version)")]
+    UnknownSteer(u64),
     /// The message is known but must not stand where it was found.
     #[error("{what} must not stand in {place}")]
     NotAllowed {

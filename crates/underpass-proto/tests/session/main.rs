@@ -8,6 +8,7 @@
 //! | `random` | worlds made of one number each, ten thousand of them |
 //! | `regressions` | worlds that once failed, and why |
 //! | `scenarios` | what the protocol promises, one by one |
+//! | `several` | several legs at once |
 //! | `traffic` | what it promises about speed and waiting |
 //! | `hostile` | what a peer or a stranger may try |
 
@@ -28,4 +29,5 @@ mod pair;
 mod random;
 mod regressions;
 mod scenarios;
+mod several;
 mod traffic;

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use underpass_proto::handshake::{Accepting, Connecting};
 use underpass_proto::packet::{HelloTarget, Packet, SessionId};
 use underpass_proto::params::Params;
-use underpass_proto::session::{Agreed, Budget, Closed, Config, Event, LegError, LegId, Session};
+use underpass_proto::session::{
+    Agreed, Budget, Closed, Config, Event, LegError, LegId, LegInfo, Session,
+};
 use underpass_proto::ticket::Ticket;
 use underpass_proto::{Role, Time};
 use underpass_seal::{Cipher, Secrets, StaticKey};
@@ -100,6 +102,8 @@ pub(crate) struct Reconnect {
     pub(crate) patience: Duration,
     /// So many thousandths of the attempts are made twice at once.
     pub(crate) twins: u64,
+    /// How many legs are to carry the session at once.
+    pub(crate) legs: usize,
 }
 
 impl Default for Reconnect {
@@ -108,6 +112,7 @@ impl Default for Reconnect {
             delay: Duration::from_millis(20),
             patience: Duration::from_secs(3),
             twins: 0,
+            legs: 1,
         }
     }
 }
@@ -118,6 +123,7 @@ struct Pipe {
     free_at: Time,
     last_arrival: Time,
     packets: u64,
+    bytes: u64,
     ready_pending: bool,
     silent: bool,
 }
@@ -170,6 +176,8 @@ pub(crate) struct Counts {
     pub(crate) steps: u64,
     pub(crate) corrupt: u64,
     pub(crate) refused: u64,
+    /// The most legs that both ends held at once.
+    pub(crate) legs_at_once: usize,
 }
 
 /// How a pair is made.
@@ -370,6 +378,21 @@ impl Pair {
         self.drop_next[side] = packets;
     }
 
+    /// From now on a leg is made of something else.
+    pub(crate) fn set_link(&mut self, leg: LegId, link: Link) {
+        self.legs.get_mut(&leg).unwrap().link = link;
+    }
+
+    /// From now on this goes wrong on a leg.
+    pub(crate) fn set_faults(&mut self, leg: LegId, faults: Faults) {
+        self.legs.get_mut(&leg).unwrap().faults = faults;
+    }
+
+    /// Bytes that a side has sent on a leg.
+    pub(crate) fn sent(&self, side: usize, leg: LegId) -> u64 {
+        self.legs[&leg].pipes[side].bytes
+    }
+
     /// The initiator's driver makes a new leg and resumes on it.
     pub(crate) fn connect(&mut self) -> Option<LegId> {
         if self.sessions[A].is_closed() {
@@ -378,11 +401,49 @@ impl Pair {
         let leg = self.new_leg();
         self.say(|| format!("A resumes on {leg}"));
         self.sessions[A].start_resume(self.now, leg, &mut self.dice.0);
+        self.tried(leg)
+    }
+
+    /// The same for a leg beside the others, in the place of one of them or not. `None` where the
+    /// session does not want it.
+    pub(crate) fn join(&mut self, instead: Option<LegId>) -> Option<LegId> {
+        let leg = LegId(self.next_leg);
+        if !self.sessions[A].start_beside(self.now, leg, instead, &mut self.dice.0) {
+            return None;
+        }
+        self.new_leg();
+        self.say(|| format!("A wants {leg} beside the others, instead of {instead:?}"));
+        self.tried(leg)
+    }
+
+    fn tried(&mut self, leg: LegId) -> Option<LegId> {
         if let Some(reconnect) = self.reconnect {
             self.at(self.now + reconnect.patience, Happening::GiveUp { leg });
         }
         self.settle(A);
         Some(leg)
+    }
+
+    /// How many legs the initiator's driver keeps.
+    fn wanted(&self) -> usize {
+        self.reconnect.map_or(1, |reconnect| reconnect.legs)
+    }
+
+    /// Makes what is missing.
+    fn make_legs(&mut self) {
+        let legs: Vec<LegInfo> = self.sessions[A].active_legs().collect();
+        let suspect = legs.iter().find(|leg| leg.suspect).map(|leg| leg.leg);
+        if self.wanted() > 1 && legs.iter().any(|leg| !leg.suspect) {
+            if suspect.is_some() || legs.len() < self.wanted() {
+                self.join(suspect);
+            }
+        } else if self.active[A].is_none() || self.suspect || self.wanted() > 1 {
+            self.connect();
+            let twins = self.reconnect.map_or(0, |r| r.twins);
+            if self.dice.chance(twins) {
+                self.connect();
+            }
+        }
     }
 
     fn want_leg(&mut self) {
@@ -438,7 +499,7 @@ impl Pair {
             return;
         }
         if self.active[side] == Some(id) {
-            self.active[side] = None;
+            self.active[side] = self.sessions[side].lead();
         }
         let at = leg.pipes[side].last_arrival.max(self.now) + leg.link.delay;
         if !leg.lost && !leg.pipes[side].silent {
@@ -458,7 +519,7 @@ impl Pair {
         }
         self.sessions[side].leg_lost(self.now, id);
         self.close_leg(side, id);
-        if side == A && (self.active[A].is_none() || self.suspect) {
+        if side == A && (self.active[A].is_none() || self.suspect || self.wanted() > 1) {
             self.want_leg();
         }
         self.settle(side);
@@ -515,17 +576,22 @@ impl Pair {
             match event {
                 Event::LegActive { leg } => {
                     self.active[side] = Some(leg);
+                    let both = self.sessions.iter().map(|s| s.active_legs().count()).min();
+                    self.counts.legs_at_once = self.counts.legs_at_once.max(both.unwrap_or(0));
                     if side == A {
                         self.suspect = false;
+                        if self.sessions[A].active_legs().count() < self.wanted() {
+                            self.want_leg();
+                        }
                     }
                 }
                 Event::LegSuspect { leg } => {
-                    if side == A && self.active[A] == Some(leg) {
+                    if side == A && (self.active[A] == Some(leg) || self.wanted() > 1) {
                         self.suspect = true;
                         self.want_leg();
                     }
                 }
-                Event::AnswerMissing { .. } | Event::LegLate { .. } => {}
+                Event::AnswerMissing { .. } | Event::LegLate { .. } | Event::LegFull { .. } => {}
                 Event::LegDone { leg, farewell } => {
                     if let Some(packet) = farewell {
                         self.transmit(side, leg, packet);
@@ -569,6 +635,7 @@ impl Pair {
         let pipe = &mut leg.pipes[from];
         let index = pipe.packets;
         pipe.packets += 1;
+        pipe.bytes += packet.len() as u64;
         pipe.free_at = pipe.free_at.max(now) + link.time_for(packet.len() as u64 + 3);
         let cork = if packet.len() > 500 {
             link.cork
@@ -730,18 +797,12 @@ impl Pair {
             Happening::Learn { side, leg } => self.lose_leg(side, leg),
             Happening::Connect => {
                 self.connect_pending = false;
-                if self.active[A].is_none() || self.suspect {
-                    self.connect();
-                    let twins = self.reconnect.map_or(0, |r| r.twins);
-                    if self.dice.chance(twins) {
-                        self.connect();
-                    }
-                }
+                self.make_legs();
             }
             Happening::GiveUp { leg } => {
-                if self.active[A] != Some(leg) {
+                if !self.sessions[A].is_active(leg) {
                     self.lose_leg(A, leg);
-                    if self.active[A].is_none() || self.suspect {
+                    if self.active[A].is_none() || self.suspect || self.wanted() > 1 {
                         self.want_leg();
                     }
                 }

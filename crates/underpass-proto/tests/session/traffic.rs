@@ -17,7 +17,7 @@ fn on(link: Link) -> Pair {
     })
 }
 
-fn open(pair: &mut Pair, class: Class, service: &str) -> ChannelId {
+pub(crate) fn open(pair: &mut Pair, class: Class, service: &str) -> ChannelId {
     let now = pair.now;
     let id = pair.sessions[A]
         .open(now, ChannelKind::Stream, class, Encoding::Raw, service)
@@ -27,7 +27,7 @@ fn open(pair: &mut Pair, class: Class, service: &str) -> ChannelId {
 }
 
 /// Writes zeros until the channel takes no more.
-fn fill(pair: &mut Pair, side: usize, id: ChannelId) {
+pub(crate) fn fill(pair: &mut Pair, side: usize, id: ChannelId) {
     let mut zeros = Bytes::from_static(&[0; 65_536]);
     while pair.sessions[side].write(id, &mut zeros).is_ok() {
         zeros = Bytes::from_static(&[0; 65_536]);
@@ -47,7 +47,12 @@ fn drain(pair: &mut Pair, side: usize, id: ChannelId) -> usize {
 
 /// One-byte exchanges for so long, one after the other, each with a pause before it. Returns how
 /// long they took, sorted.
-fn exchanges(pair: &mut Pair, key: ChannelId, bulk: Option<ChannelId>, time: Duration) -> Vec<u64> {
+pub(crate) fn exchanges(
+    pair: &mut Pair,
+    key: ChannelId,
+    bulk: Option<ChannelId>,
+    time: Duration,
+) -> Vec<u64> {
     let end = pair.now + time;
     let mut times = Vec::new();
     let mut asked: Option<Time> = None;

@@ -43,7 +43,9 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::KeyMismatch
         | Code::Ended
         | Code::Waiting
-        | Code::LastAdministrator => StatusCode::FORBIDDEN,
+        | Code::LastAdministrator
+        | Code::MayNotRetarget
+        | Code::NoRedial => StatusCode::FORBIDDEN,
         Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine => {
             StatusCode::NOT_FOUND
         }

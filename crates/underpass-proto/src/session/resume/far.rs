@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rand_core::CryptoRng;
 use underpass_seal::{ResumeSecret, constant_time_eq};
 
-use super::{Refusal, answer_header, open_request};
+use super::{LegNames, Refusal, Standing, answer_header, beside_in, open_request};
 use crate::frame::{self, Frame};
 use crate::packet::{Confirm, Resume, Resumed};
 use crate::session::LegId;
@@ -25,6 +25,8 @@ struct Offer {
     secret: ResumeSecret,
     ticket_digest: [u8; 32],
     answer: Resumed,
+    /// The legs that go on beside the new one.
+    kept: LegNames,
 }
 
 /// The responder's side.
@@ -37,16 +39,24 @@ pub(crate) struct Far {
     offers: VecDeque<Offer>,
     /// Which request came on which leg.
     under_way: BTreeMap<LegId, [u8; 16]>,
+    standing: Standing,
+    /// How many legs there may be at once.
+    max_legs: usize,
 }
 
 impl Far {
-    pub(crate) fn new(secret: ResumeSecret, ticket: &Ticket) -> Self {
+    /// The handshake took place on `leg`.
+    pub(crate) fn new(leg: LegId, secret: ResumeSecret, ticket: &Ticket, max_legs: usize) -> Self {
+        let mut standing = Standing::default();
+        standing.begin(leg, &secret, &[]);
         Far {
             generation: 0,
             secret,
             ticket_digest: ticket.digest(),
             offers: VecDeque::new(),
             under_way: BTreeMap::new(),
+            standing,
+            max_legs,
         }
     }
 
@@ -59,7 +69,10 @@ impl Far {
             ticket_digest,
             offers,
             under_way,
+            standing,
+            max_legs: _,
         } = self;
+        standing.summary(out);
         out.extend(generation.to_be_bytes());
         out.extend(secret.confirm_tag());
         out.extend(ticket_digest);
@@ -67,6 +80,7 @@ impl Far {
             out.extend(offer.request_nonce);
             out.extend(offer.secret.confirm_tag());
             out.extend(offer.ticket_digest);
+            out.extend(offer.kept.concat());
         }
         out.push(0xff);
         for (leg, nonce) in under_way {
@@ -82,6 +96,11 @@ impl Far {
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The legs that carry the session.
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Checks a request; returns what the initiator says it received, and the answer.
@@ -108,13 +127,18 @@ impl Far {
         {
             return Ok((frames, offer.answer.clone()));
         }
-        let answer = self.offer(request, received, lifetime_s, rng);
+        let beside = beside_in(&frames).map(|asked| {
+            let most = self.max_legs.saturating_sub(1);
+            self.standing.known(asked, most)
+        });
+        let answer = self.offer(request, beside, received, lifetime_s, rng);
         Ok((frames, answer))
     }
 
     fn offer(
         &mut self,
         request: &Resume,
+        beside: Option<LegNames>,
         received: Acks,
         lifetime_s: u64,
         rng: &mut impl CryptoRng,
@@ -124,6 +148,10 @@ impl Far {
         rng.fill_bytes(&mut ticket);
         let mut plain = Vec::new();
         Frame::Ticket(frame::Ticket { ticket, lifetime_s }).encode(&mut plain);
+        if let Some(kept) = &beside {
+            let legs = kept.to_vec();
+            Frame::Beside(frame::Beside { legs }).encode(&mut plain);
+        }
         for ack in received {
             Frame::Ack(ack).encode(&mut plain);
         }
@@ -145,6 +173,7 @@ impl Far {
             secret: self.secret.advance(&request.nonce, &nonce),
             ticket_digest: Ticket::new(ticket).digest(),
             answer: answer.clone(),
+            kept: beside.unwrap_or_default(),
         });
         answer
     }
@@ -160,17 +189,21 @@ impl Far {
         Ok(())
     }
 
-    fn take_up(&mut self, position: usize) {
-        if let Some(offer) = self.offers.remove(position) {
-            self.generation += 1;
-            self.secret = offer.secret;
-            self.ticket_digest = offer.ticket_digest;
-            self.offers.clear();
-            self.under_way.clear();
-        }
+    /// Moves on to an offer's generation. Returns the legs that go on with it.
+    fn take_up(&mut self, position: usize) -> LegNames {
+        let Some(offer) = self.offers.remove(position) else {
+            return LegNames::new();
+        };
+        self.generation += 1;
+        self.secret = offer.secret;
+        self.ticket_digest = offer.ticket_digest;
+        self.offers.clear();
+        self.under_way.clear();
+        offer.kept
     }
 
-    /// The initiator holds the next generation: from now on it is the current one.
+    /// The initiator holds the next generation: from now on it is the current one. The leg carries
+    /// the session, with those that its request named.
     pub(crate) fn confirm(&mut self, leg: LegId, confirm: &Confirm) -> Result<(), Refusal> {
         let nonce = self.under_way.get(&leg).ok_or(Refusal::Stale)?;
         let position = self
@@ -184,11 +217,19 @@ impl Far {
         {
             return Err(Refusal::Stale);
         }
-        self.take_up(position);
+        let kept = self.take_up(position);
+        self.standing.begin(leg, &self.secret, &kept);
         Ok(())
+    }
+
+    /// For broken rules: takes up legs again that are done.
+    #[cfg(test)]
+    pub(super) fn put_back(&mut self, before: &Standing) {
+        self.standing.put_back(before);
     }
 
     pub(crate) fn leg_gone(&mut self, leg: LegId) {
         self.under_way.remove(&leg);
+        self.standing.gone(leg);
     }
 }

@@ -11,17 +11,25 @@
 //! CONFIRM or by a RESUME that uses it; until then the old ticket stays good, so a lost answer locks
 //! nobody out. The initiator in turn keeps the old generation until the responder has answered a
 //! request made with the new one. A repeated RESUME gets the same answer again and changes nothing.
+//!
+//! A request that says BESIDE and names living legs does all of this too, and the new leg joins those
+//! legs instead of ending them. The answer names those that the responder has and will keep, and only
+//! these stay at the initiator: so after each resume both ends hold the same legs, whatever was lost
+//! before. Generations and tickets belong to the session, not to a leg: legs that go on notice
+//! nothing of a new generation, which is only what the next leg begins with.
 
 mod far;
 mod near;
+mod standing;
 
 pub(crate) use far::Far;
 pub(crate) use near::Near;
+pub(crate) use standing::{LegNames, Standing};
 
 use bytes::Bytes;
 use underpass_seal::{ResumeSecret, constant_time_eq};
 
-use crate::frame::{self, Frame, Place};
+use crate::frame::{self, Frame, LegName, Place};
 use crate::packet::{Resume, Resumed, SessionId};
 use crate::ticket::Ticket;
 
@@ -57,6 +65,14 @@ fn open_request(
 fn ticket_in(frames: &[Frame]) -> Option<Ticket> {
     frames.iter().find_map(|frame| match frame {
         Frame::Ticket(ticket) => Some(Ticket::new(ticket.ticket)),
+        _ => None,
+    })
+}
+
+/// The legs that a request or an answer names, if it says BESIDE.
+fn beside_in(frames: &[Frame]) -> Option<&[LegName]> {
+    frames.iter().find_map(|frame| match frame {
+        Frame::Beside(beside) => Some(&beside.legs[..]),
         _ => None,
     })
 }

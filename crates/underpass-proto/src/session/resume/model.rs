@@ -19,7 +19,8 @@ use rand_chacha::rand_core::SeedableRng;
 use stateright::{Checker, Model, Property};
 use underpass_seal::Secrets;
 
-use super::{Far, Near};
+use super::{Far, LegNames, Near};
+use crate::frame::MAX_LEGS;
 use crate::packet::{Confirm, Resume, Resumed, SessionId};
 use crate::session::LegId;
 use crate::session::received::Acks;
@@ -27,6 +28,8 @@ use crate::ticket::{Claim, FirstTickets, Handle, Line, Presented, Ticket};
 use crate::time::Time;
 
 const SESSION: SessionId = SessionId([9; 16]);
+/// The leg of the handshake.
+const FIRST: LegId = LegId(0);
 const KEEP: Duration = Duration::from_secs(600);
 /// Legs from this number on are not the client's.
 const INTRUDERS: u64 = 100;
@@ -98,6 +101,10 @@ impl Message {
 enum Step {
     /// The client tries on a new leg, whatever is under way on others.
     Try,
+    /// It tries on a new leg that is to be beside all that it has, or all but the oldest.
+    TryBeside { all: bool },
+    /// A leg breaks, and so far one end knows: the client, or the far endpoint.
+    Break { leg: LegId, near: bool },
     /// A message arrives. One that does not arrive was lost.
     Arrive(usize),
     /// The relay dies, and all legs with it.
@@ -127,10 +134,27 @@ enum Authority {
     AsksNobody,
 }
 
+/// What one rule about the legs is replaced by, at the far endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Legs {
+    AsTheyAre,
+    /// A new leg ends all others, whatever was asked.
+    OnlyTheNewest,
+    /// A new leg ends none.
+    All,
+}
+
 /// How much may happen.
 #[derive(Clone, Debug)]
 struct Bounds {
     tries: u64,
+    /// How many of them may be beside.
+    beside: u64,
+    /// How often a leg breaks.
+    breaks: u64,
+    /// Between client and far endpoint there is no relay that asks an authority.
+    direct: bool,
+    legs: Legs,
     crashes: u32,
     /// How often somebody presents a ticket.
     presents: u64,
@@ -148,6 +172,8 @@ struct World {
     /// What is under way, in an order of its own: which came first means nothing.
     net: BTreeMap<Vec<u8>, Message>,
     tries: u64,
+    besides: u64,
+    breaks: u64,
     crashes: u32,
     presents: u64,
     lies: u64,
@@ -191,12 +217,14 @@ impl World {
         let mut first = FirstTickets::default();
         first.take_in(own.ticket.clone(), own.line.handle);
         World {
-            near: Near::new(secret(), second.clone()),
+            near: Near::new(FIRST, secret(), second.clone()),
             first,
-            far: Far::new(secret(), &second),
+            far: Far::new(FIRST, secret(), &second, MAX_LEGS),
             lines: vec![own.line, other.line],
             net: BTreeMap::new(),
             tries: 0,
+            besides: 0,
+            breaks: 0,
             crashes: 0,
             presents: 0,
             lies: 0,
@@ -221,18 +249,25 @@ impl World {
         self.net.insert(message.summary(), message);
     }
 
-    fn ask(&mut self) -> Option<Message> {
+    /// The client's next request: on a leg alone, or beside those that are named.
+    fn ask(&mut self, beside: LegNames, bounds: &Bounds) -> Option<Message> {
         self.tries += 1;
         let leg = LegId(self.tries);
         let mut dice = dice(&[b"try ", &self.tries.to_be_bytes()[..]].concat());
-        let request = self.near.request(SESSION, leg, Acks::new(), &mut dice);
+        let request = self
+            .near
+            .request(SESSION, leg, beside, Acks::new(), &mut dice);
         self.requests.push(request.clone());
+        if bounds.direct {
+            return Some(Message::Incoming(leg, request));
+        }
         let ticket = self.first.to_present()?.clone();
         self.presented.push(ticket.clone());
         Some(Message::Reopen(leg, owner(), ticket, request))
     }
 
-    fn arrive(&mut self, message: Message, authority: Authority) {
+    fn arrive(&mut self, message: Message, bounds: &Bounds) {
+        let authority = bounds.authority;
         match message {
             Message::Reopen(leg, claim, ticket, request) => {
                 // The relay reads whose session the request is for, and asks for no other.
@@ -271,13 +306,23 @@ impl World {
                     self.send(Message::Confirm(leg, confirm));
                 }
             }
-            Message::Confirm(leg, confirm) => self.confirm(leg, &confirm),
+            Message::Confirm(leg, confirm) => self.confirm(leg, &confirm, bounds.legs),
         }
     }
 
-    fn confirm(&mut self, leg: LegId, confirm: &Confirm) {
+    fn confirm(&mut self, leg: LegId, confirm: &Confirm, legs: Legs) {
+        let before = self.far.standing().clone();
         if self.far.confirm(leg, confirm).is_err() {
             return;
+        }
+        match legs {
+            Legs::AsTheyAre => {}
+            Legs::OnlyTheNewest => {
+                for other in before.legs() {
+                    self.far.leg_gone(other);
+                }
+            }
+            Legs::All => self.far.put_back(&before),
         }
         // Who holds back the client's own word and says it in its place is a part of the path, as
         // every relay is. Who repeats it once it was heard must get nowhere.
@@ -343,7 +388,7 @@ impl World {
     fn crash(&mut self) {
         self.crashes += 1;
         self.net.clear();
-        for leg in (1..=self.tries).chain(INTRUDERS..INTRUDERS + self.intruders()) {
+        for leg in (0..=self.tries).chain(INTRUDERS..INTRUDERS + self.intruders()) {
             self.near.leg_gone(LegId(leg));
             self.far.leg_gone(LegId(leg));
         }
@@ -354,24 +399,64 @@ impl World {
             && self.near.secret().confirm_tag() == self.far.secret().confirm_tag()
     }
 
-    /// Whether the two sides find together by tickets alone once nothing is lost any more.
-    fn can_meet(&self, authority: Authority) -> bool {
-        let mut world = self.clone();
-        (0..RECOVERY).any(|_| {
-            world.net.clear();
-            let Some(request) = world.ask() else {
-                return false;
-            };
-            let leg = LegId(world.tries);
-            let before = world.far.generation();
-            world.send(request);
-            while let Some((_, message)) = world.net.pop_first() {
-                world.arrive(message, authority);
-            }
-            world.agree()
-                && world.far.generation() > before
-                && world.winners.values().any(|it| *it == leg)
+    /// Whether the two sides find together by tickets alone once nothing is lost any more, on a leg
+    /// alone or beside all others.
+    fn can_meet(&self, bounds: &Bounds) -> bool {
+        [false, true].into_iter().all(|beside| {
+            let mut world = self.clone();
+            (0..RECOVERY).any(|_| world.attempt(beside, bounds))
         })
+    }
+
+    /// One attempt in which nothing is lost; true if it brought the two sides together.
+    fn attempt(&mut self, beside: bool, bounds: &Bounds) -> bool {
+        self.net.clear();
+        let beside = match beside {
+            true => self.near.standing().names(None),
+            false => LegNames::new(),
+        };
+        let Some(request) = self.ask(beside, bounds) else {
+            return false;
+        };
+        let leg = LegId(self.tries);
+        let before = self.far.generation();
+        self.send(request);
+        while let Some((_, message)) = self.net.pop_first() {
+            self.arrive(message, bounds);
+        }
+        self.agree() && self.far.generation() > before && self.winners.values().any(|it| *it == leg)
+    }
+
+    /// Whether a resume in which nothing is lost ends with the same legs at both ends: the new one,
+    /// and if it was to be beside the others, all that both ends had. Whatever went wrong before.
+    fn legs_agree(&self, bounds: &Bounds) -> bool {
+        [false, true].into_iter().all(|beside| {
+            let mut world = self.clone();
+            let common: Vec<LegId> = world.legs(beside);
+            // It may take several attempts; those that fail change nothing.
+            if !(0..RECOVERY).any(|_| world.attempt(beside, bounds)) {
+                return false;
+            }
+            let mut wanted = common;
+            wanted.push(LegId(world.tries));
+            let (near, far) = (world.near.standing().legs(), world.far.standing().legs());
+            // Who said the client's own word first is in the place of its leg, as far as one end can
+            // tell: a way that leads nowhere, which is found by its silence.
+            let own = |legs: &[LegId]| legs.iter().all(|leg| leg.0 < INTRUDERS);
+            if !own(&self.far.standing().legs()) {
+                return wanted
+                    .iter()
+                    .all(|leg| near.contains(leg) && far.contains(leg));
+            }
+            near == wanted && far == wanted
+        })
+    }
+
+    /// The legs that both ends have, in order, or none.
+    fn legs(&self, all: bool) -> Vec<LegId> {
+        let far = self.far.standing();
+        let legs = self.near.standing().legs().into_iter();
+        legs.filter(|leg| all && far.holds(*leg)).collect()
     }
 
     fn summary(&self) -> Vec<u8> {
@@ -389,6 +474,7 @@ impl World {
             out.extend(summary);
         }
         out.extend([self.tries as u8, self.crashes as u8]);
+        out.extend([self.besides as u8, self.breaks as u8]);
         out.extend([self.presents as u8, self.lies as u8]);
         out.extend([self.newest_used as u8, self.tickets.len() as u8]);
         out.extend([self.confirms.len() as u8, self.requests.len() as u8]);
@@ -426,6 +512,15 @@ impl Model for Bounds {
         }
         if world.tries < self.tries {
             actions.push(Step::Try);
+            if world.besides < self.beside && !world.near.standing().legs().is_empty() {
+                actions.extend([true, false].map(|all| Step::TryBeside { all }));
+            }
+        }
+        if world.breaks < self.breaks {
+            let near = world.near.standing().legs().into_iter();
+            let far = world.far.standing().legs().into_iter();
+            actions.extend(near.map(|leg| Step::Break { leg, near: true }));
+            actions.extend(far.map(|leg| Step::Break { leg, near: false }));
         }
         actions.extend((0..world.net.len()).map(Step::Arrive));
         if world.crashes < self.crashes && !world.net.is_empty() {
@@ -460,13 +555,28 @@ impl Model for Bounds {
         let mut world = world.clone();
         match step {
             Step::Try => {
-                let message = world.ask()?;
+                let message = world.ask(LegNames::new(), self)?;
                 world.send(message);
+            }
+            Step::TryBeside { all } => {
+                world.besides += 1;
+                let standing = world.near.standing();
+                let oldest = standing.legs().first().copied();
+                let beside = standing.names(oldest.filter(|_| !all));
+                let message = world.ask(beside, self)?;
+                world.send(message);
+            }
+            Step::Break { leg, near } => {
+                world.breaks += 1;
+                match near {
+                    true => world.near.leg_gone(leg),
+                    false => world.far.leg_gone(leg),
+                }
             }
             Step::Arrive(which) => {
                 let summary = world.net.keys().nth(which)?.clone();
                 let message = world.net.remove(&summary)?;
-                world.arrive(message, self.authority);
+                world.arrive(message, self);
             }
             Step::Crash => world.crash(),
             Step::Present {
@@ -494,7 +604,7 @@ impl Model for Bounds {
             Step::Reconfirm { confirm, leg } => {
                 world.lies += 1;
                 let confirm = world.confirms[confirm].clone();
-                world.confirm(LegId(INTRUDERS + leg), &confirm);
+                world.confirm(LegId(INTRUDERS + leg), &confirm, self.legs);
             }
         }
         Some(world)
@@ -506,7 +616,14 @@ impl Model for Bounds {
                 world.wrong.is_none()
             }),
             Property::always("both sides can meet", |bounds: &Bounds, world: &World| {
-                world.can_meet(bounds.authority)
+                world.can_meet(bounds)
+            }),
+            Property::always(
+                "both sides have the same legs",
+                |bounds: &Bounds, world: &World| bounds.beside == 0 || world.legs_agree(bounds),
+            ),
+            Property::sometimes("several legs", |bounds: &Bounds, world: &World| {
+                bounds.beside == 0 || world.legs(true).len() as u64 > bounds.beside
             }),
             // That the model gets anywhere at all.
             Property::sometimes("resumed twice", |_, world: &World| {
@@ -526,6 +643,10 @@ fn bounds(tries: u64, crashes: u32) -> Bounds {
         presents: 0,
         lies: 0,
         authority: Authority::AsItIs,
+        beside: 0,
+        breaks: 0,
+        direct: false,
+        legs: Legs::AsTheyAre,
     }
 }
 
@@ -557,29 +678,68 @@ fn a_relay_that_lies_locks_nobody_out() {
 }
 
 /// What the checker says about a rule that is replaced.
-fn found_with(authority: Authority, bounds: Bounds) -> Vec<&'static str> {
-    let checker = Bounds {
-        authority,
-        ..bounds
-    }
-    .checker()
-    .threads(2)
-    .spawn_bfs()
-    .join();
+fn found_with(bounds: Bounds) -> Vec<&'static str> {
+    let checker = bounds.checker().threads(2).spawn_bfs().join();
     checker.discoveries().into_keys().collect()
 }
 
 #[test]
 fn a_wrong_authority_is_found() {
-    let found = found_with(Authority::SpendsAtOnce, bounds(2, 1));
+    let found = found_with(Bounds {
+        authority: Authority::SpendsAtOnce,
+        ..bounds(2, 1)
+    });
     assert!(found.contains(&"both sides can meet"), "{found:?}");
     for authority in [Authority::SpendsNothing, Authority::AsksNobody] {
-        let bounds = Bounds {
+        let found = found_with(Bounds {
             presents: 1,
+            authority,
             ..bounds(2, 0)
-        };
-        let found = found_with(authority, bounds);
+        });
         let wrong = "nobody gets in who should not";
         assert!(found.contains(&wrong), "{authority:?}: {found:?}");
+    }
+}
+
+/// Legs beside others, with every message lost or late and every leg broken at either end.
+#[test]
+fn both_sides_have_the_same_legs_after_each_resume() {
+    check(Bounds {
+        beside: 2,
+        breaks: 1,
+        direct: true,
+        ..bounds(3, 0)
+    });
+}
+
+#[test]
+fn a_leg_beside_goes_the_way_of_the_tickets() {
+    check(Bounds {
+        beside: 1,
+        ..bounds(2, 1)
+    });
+}
+
+#[test]
+fn nobody_gets_a_leg_beside_by_what_they_heard() {
+    check(Bounds {
+        beside: 1,
+        lies: 2,
+        direct: true,
+        ..bounds(2, 1)
+    });
+}
+
+#[test]
+fn wrong_rules_about_legs_are_found() {
+    for legs in [Legs::OnlyTheNewest, Legs::All] {
+        let found = found_with(Bounds {
+            beside: 1,
+            direct: true,
+            legs,
+            ..bounds(2, 0)
+        });
+        let wrong = "both sides have the same legs";
+        assert!(found.contains(&wrong), "{legs:?}: {found:?}");
     }
 }

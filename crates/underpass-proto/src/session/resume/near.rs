@@ -7,7 +7,9 @@ use rand_core::CryptoRng;
 use underpass_seal::ResumeSecret;
 
 use super::far::MAX_OFFERS;
-use super::{Refusal, answer_header, frames, request_header, ticket_in};
+use super::{
+    LegNames, Refusal, Standing, answer_header, beside_in, frames, request_header, ticket_in,
+};
 use crate::frame::{self, Frame};
 use crate::packet::{Confirm, Resume, Resumed, SessionId};
 use crate::session::LegId;
@@ -43,11 +45,24 @@ pub(crate) struct Near {
     /// Something sealed came in on the leg of the newest one: most likely the responder is there.
     likely: bool,
     attempts: usize,
-    under_way: BTreeMap<LegId, (Held, [u8; 16])>,
+    under_way: BTreeMap<LegId, Asked>,
+    standing: Standing,
+}
+
+/// A request that is not answered.
+#[derive(Clone)]
+struct Asked {
+    held: Held,
+    nonce: [u8; 16],
+    /// The legs beside which the new one is to be.
+    beside: LegNames,
 }
 
 impl Near {
-    pub(crate) fn new(secret: ResumeSecret, ticket: Ticket) -> Self {
+    /// The handshake took place on `leg`.
+    pub(crate) fn new(leg: LegId, secret: ResumeSecret, ticket: Ticket) -> Self {
+        let mut standing = Standing::default();
+        standing.begin(leg, &secret, &[]);
         Near {
             base: Held {
                 generation: 0,
@@ -58,6 +73,7 @@ impl Near {
             likely: false,
             attempts: 0,
             under_way: BTreeMap::new(),
+            standing,
         }
     }
 
@@ -70,16 +86,19 @@ impl Near {
             likely,
             attempts,
             under_way,
+            standing,
         } = self;
+        standing.summary(out);
         base.summary(out);
         for held in accepted {
             held.summary(out);
         }
         out.extend([u8::from(*likely), *attempts as u8, 0xff]);
-        for (leg, (held, nonce)) in under_way {
+        for (leg, asked) in under_way {
             out.extend(leg.0.to_be_bytes());
-            held.summary(out);
-            out.extend(nonce);
+            asked.held.summary(out);
+            out.extend(asked.nonce);
+            out.extend(asked.beside.concat());
         }
     }
 
@@ -111,11 +130,18 @@ impl Near {
         held.unwrap_or(&self.base).clone()
     }
 
-    /// A request to send first on `leg`.
+    /// The legs that carry the session.
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// A request to send first on `leg`, which is to take the place of all others, or to be beside
+    /// those that are named.
     pub(crate) fn request(
         &mut self,
         session: SessionId,
         leg: LegId,
+        beside: LegNames,
         received: Acks,
         rng: &mut impl CryptoRng,
     ) -> Resume {
@@ -134,6 +160,10 @@ impl Near {
             lifetime_s: 0,
         })
         .encode(&mut plain);
+        if !beside.is_empty() {
+            let legs = beside.to_vec();
+            Frame::Beside(frame::Beside { legs }).encode(&mut plain);
+        }
         for ack in received {
             Frame::Ack(ack).encode(&mut plain);
         }
@@ -142,19 +172,29 @@ impl Near {
             .request_key(&nonce)
             .seal(&request_header(&request), &plain)
             .into();
-        self.under_way.insert(leg, (held, nonce));
+        let asked = Asked {
+            held,
+            nonce,
+            beside,
+        };
+        self.under_way.insert(leg, asked);
         request
     }
 
     /// Takes the answer: returns the frames in it and what confirms it. Requests that went out
-    /// before on other legs are void from then on, since the responder takes up only one.
+    /// before on other legs are void from then on, since the responder takes up only one. Of the
+    /// other legs those stay that were asked for and that the responder has.
     pub(crate) fn accept(
         &mut self,
         session: SessionId,
         leg: LegId,
         answer: &Resumed,
     ) -> Result<(Vec<Frame>, Confirm), Refusal> {
-        let (held, nonce) = self.under_way.get(&leg).ok_or(Refusal::Stale)?;
+        let Asked {
+            held,
+            nonce,
+            beside,
+        } = self.under_way.get(&leg).ok_or(Refusal::Stale)?;
         if held.generation.checked_add(1) != Some(answer.generation) {
             return Err(Refusal::Stale);
         }
@@ -170,6 +210,13 @@ impl Near {
             generation: answer.generation,
             tag: secret.confirm_tag(),
         };
+        let kept = beside_in(&frames).unwrap_or_default();
+        let kept: LegNames = beside
+            .iter()
+            .filter(|name| kept.contains(name))
+            .copied()
+            .collect();
+        self.standing.begin(leg, &secret, &kept);
         // The answer was sealed with this generation: the responder is in it.
         if held.generation != self.base.generation {
             self.base = held.clone();
@@ -197,5 +244,6 @@ impl Near {
 
     pub(crate) fn leg_gone(&mut self, leg: LegId) {
         self.under_way.remove(&leg);
+        self.standing.gone(leg);
     }
 }

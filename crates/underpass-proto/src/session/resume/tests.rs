@@ -7,12 +7,14 @@ use underpass_seal::Secrets;
 
 use super::far::MAX_OFFERS;
 use super::*;
+use crate::frame::MAX_LEGS;
 use crate::packet::Confirm;
 use crate::session::LegId;
 use crate::session::received::Acks;
 use crate::ticket::Ticket;
 
 const SESSION: SessionId = SessionId([9; 16]);
+const FIRST: LegId = LegId(0);
 
 struct Both {
     near: Near,
@@ -38,8 +40,8 @@ impl Both {
         let secret = || Secrets::dangerous_from_seed([1; 32]).resume;
         let ticket = Ticket::new([2; 32]);
         Both {
-            near: Near::new(secret(), ticket.clone()),
-            far: Far::new(secret(), &ticket),
+            near: Near::new(FIRST, secret(), ticket.clone()),
+            far: Far::new(FIRST, secret(), &ticket, MAX_LEGS),
             rng: ChaCha8Rng::seed_from_u64(seed),
             legs: 0,
             late: Vec::new(),
@@ -52,7 +54,12 @@ impl Both {
     }
 
     fn ask(&mut self, leg: LegId) -> Resume {
-        self.near.request(SESSION, leg, Acks::new(), &mut self.rng)
+        self.ask_beside(leg, LegNames::new())
+    }
+
+    fn ask_beside(&mut self, leg: LegId, beside: LegNames) -> Resume {
+        self.near
+            .request(SESSION, leg, beside, Acks::new(), &mut self.rng)
     }
 
     fn answer(&mut self, leg: LegId, request: &Resume) -> Result<Resumed, Refusal> {
@@ -209,11 +216,12 @@ fn a_ticket_without_the_keys_is_useless_and_so_are_the_keys_without_it() {
     let mut both = Both::new(1);
     let secret = |seed: u8| Secrets::dangerous_from_seed([seed; 32]).resume;
     for mut stranger in [
-        Near::new(secret(1), Ticket::new([3; 32])),
-        Near::new(secret(3), Ticket::new([2; 32])),
+        Near::new(FIRST, secret(1), Ticket::new([3; 32])),
+        Near::new(FIRST, secret(3), Ticket::new([2; 32])),
     ] {
         let leg = both.leg();
-        let request = stranger.request(SESSION, leg, Acks::new(), &mut both.rng);
+        let none = LegNames::new();
+        let request = stranger.request(SESSION, leg, none, Acks::new(), &mut both.rng);
         assert_eq!(both.answer(leg, &request).err(), Some(Refusal::Stale));
     }
     assert!(both.attempt(Reach::All));
@@ -224,7 +232,8 @@ fn a_ticket_without_the_keys_is_useless_and_so_are_the_keys_without_it() {
 fn a_request_with_any_bit_changed_is_refused() {
     let mut both = Both::new(1);
     let leg = both.leg();
-    let request = both.ask(leg);
+    let beside = both.near.standing().names(None);
+    let request = both.ask_beside(leg, beside);
     let mut body = Vec::new();
     request.encode(&mut body);
     let (mut tried, session) = (0, SESSION.0.len());
@@ -256,4 +265,70 @@ fn an_offer_that_was_forgotten_does_not_lock_out() {
     assert_eq!(both.far.generation(), 1, "the offer was forgotten");
     assert!((0..4).any(|_| both.attempt(Reach::All)), "locked out");
     assert!(both.agree());
+}
+
+impl Both {
+    /// One attempt beside these legs in which nothing is lost.
+    fn join(&mut self, beside: LegNames) -> LegId {
+        let leg = self.leg();
+        let request = self.ask_beside(leg, beside);
+        let answer = self.answer(leg, &request).unwrap();
+        let (_, confirm) = self.near.accept(SESSION, leg, &answer).unwrap();
+        self.far.confirm(leg, &confirm).unwrap();
+        self.near.heard();
+        leg
+    }
+
+    /// What both ends hold.
+    fn legs(&self) -> Vec<LegId> {
+        let (near, far) = (self.near.standing().legs(), self.far.standing().legs());
+        assert_eq!(near, far);
+        near
+    }
+}
+
+#[test]
+fn a_leg_beside_ends_just_those_that_it_does_not_name() {
+    let mut both = Both::new(1);
+    let second = both.join(both.near.standing().names(None));
+    assert_eq!(both.legs(), [FIRST, second]);
+    let third = both.join(both.near.standing().names(None));
+    assert_eq!(both.legs(), [FIRST, second, third]);
+    let fourth = both.join(both.near.standing().names(Some(second)));
+    assert_eq!(both.legs(), [FIRST, third, fourth]);
+    assert!(both.agree(), "each was a generation of its own");
+    let alone = both.join(LegNames::new());
+    assert_eq!(both.legs(), [alone]);
+}
+
+/// What one end lost without the other's knowledge is gone at both after the next resume.
+#[test]
+fn a_leg_that_only_one_end_holds_does_not_stay() {
+    for near in [true, false] {
+        let mut both = Both::new(1);
+        let second = both.join(both.near.standing().names(None));
+        match near {
+            true => both.near.leg_gone(FIRST),
+            false => both.far.leg_gone(FIRST),
+        }
+        let third = both.join(both.near.standing().names(None));
+        assert_eq!(both.legs(), [second, third]);
+    }
+}
+
+#[test]
+fn the_responder_keeps_no_more_legs_than_it_said() {
+    let mut both = Both::new(1);
+    let secret = Secrets::dangerous_from_seed([1; 32]).resume;
+    both.far = Far::new(FIRST, secret, &Ticket::new([2; 32]), 3);
+    let legs: Vec<LegId> = (0..5)
+        .map(|_| both.join(both.near.standing().names(None)))
+        .collect();
+    assert_eq!(both.legs(), legs[2..], "the newest three");
+    // Nor does either keep more than there may be at all.
+    let mut both = Both::new(1);
+    for _ in 0..2 * MAX_LEGS {
+        both.join(both.near.standing().names(None));
+    }
+    assert_eq!(both.legs().len(), MAX_LEGS);
 }
