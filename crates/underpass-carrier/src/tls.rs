@@ -14,6 +14,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
 use crate::certificate::issuer;
+use crate::dates::at_a_clock_that_may_be_off;
 use crate::dial::Speech;
 use crate::error::CarrierError;
 
@@ -127,7 +128,7 @@ pub(crate) fn version_name(version: Option<rustls::ProtocolVersion>) -> &'static
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -220,6 +221,8 @@ pub(crate) fn untrusted(error: &io::Error) -> Option<CarrierError> {
 /// Where one is pinned, another is accepted too that a trusted root has signed for the relay's name:
 /// that is how a company's box shows itself that opens TLS on the way. The session inside tells it
 /// from the relay.
+///
+/// This machine's clock may be off by a day, see [`at_a_clock_that_may_be_off`].
 #[derive(Debug)]
 struct RelayVerifier {
     trust: TlsTrust,
@@ -252,13 +255,15 @@ impl ServerCertVerifier for RelayVerifier {
         };
         let by_roots = || self.roots.verifier(&self.provider);
         let verified = match self.by_roots.get_or_init(by_roots) {
-            Ok(verifier) => verifier.verify_server_cert(
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            ),
+            Ok(verifier) => at_a_clock_that_may_be_off(now, |now| {
+                verifier.verify_server_cert(
+                    end_entity,
+                    intermediates,
+                    server_name,
+                    ocsp_response,
+                    now,
+                )
+            }),
             Err(error) => Err(error.clone()),
         };
         verified.map_err(|error| {
@@ -350,18 +355,11 @@ impl TlsIdentity {
     /// # Errors
     /// A file is missing or holds something else, or the two do not fit together.
     pub fn from_pem_files(certificates: &Path, key: &Path) -> Result<Self, IdentityError> {
-        let chain = CertificateDer::pem_file_iter(certificates)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unusable_pem(certificates, error))?;
-        let private =
-            PrivateKeyDer::from_pem_file(key).map_err(|error| unusable_pem(key, error))?;
-        let Some(first) = chain.first() else {
-            return Err(IdentityError::Pem {
-                path: certificates.to_owned(),
-                reason: "no certificate in it".to_owned(),
-            });
-        };
-        let fingerprint = fingerprint_of(first);
+        Self::of(read_pem(certificates, key)?)
+    }
+
+    fn of((chain, private): ChainAndKey) -> Result<Self, IdentityError> {
+        let fingerprint = fingerprint_of(&chain[0]);
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -379,14 +377,7 @@ impl TlsIdentity {
     /// # Errors
     /// The folder cannot be written, or what lies there cannot be used.
     pub fn self_signed(directory: &Path, names: &[String]) -> Result<Self, IdentityError> {
-        let certificate = directory.join("tls-cert.pem");
-        let key = directory.join("tls-key.pem");
-        if !(certificate.exists() && key.exists()) {
-            let made = rcgen::generate_simple_self_signed(names)?;
-            write_file(&key, &made.signing_key.serialize_pem(), 0o600)?;
-            write_file(&certificate, &made.cert.pem(), 0o644)?;
-        }
-        Self::from_pem_files(&certificate, &key)
+        Self::of(kept_pem(directory, names)?)
     }
 
     /// The SHA-256 of the certificate, for people to compare and clients to pin.
@@ -403,6 +394,36 @@ impl TlsIdentity {
     pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
         Arc::clone(&self.config).into()
     }
+}
+
+/// At least one certificate, and the key of the first.
+type ChainAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Reads a chain of certificates and a private key, both in PEM form.
+fn read_pem(certificates: &Path, key: &Path) -> Result<ChainAndKey, IdentityError> {
+    let chain = CertificateDer::pem_file_iter(certificates)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable_pem(certificates, error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable_pem(key, error))?;
+    if chain.is_empty() {
+        return Err(IdentityError::Pem {
+            path: certificates.to_owned(),
+            reason: "no certificate in it".to_owned(),
+        });
+    }
+    Ok((chain, private))
+}
+
+/// The self-signed certificate kept in `directory`, with its key; made there if it is not yet there.
+pub(crate) fn kept_pem(directory: &Path, names: &[String]) -> Result<ChainAndKey, IdentityError> {
+    let certificate = directory.join("tls-cert.pem");
+    let key = directory.join("tls-key.pem");
+    if !(certificate.exists() && key.exists()) {
+        let made = rcgen::generate_simple_self_signed(names)?;
+        write_file(&key, &made.signing_key.serialize_pem(), 0o600)?;
+        write_file(&certificate, &made.cert.pem(), 0o644)?;
+    }
+    read_pem(&certificate, &key)
 }
 
 fn unusable_pem(path: &Path, error: rustls::pki_types::pem::Error) -> IdentityError {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, completions, connect, doctor, login, machines, nc, publish, relay, services, status,
-    users,
+    Context, authority, completions, connect, doctor, login, machines, nc, publish, relay,
+    services, status, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -46,6 +46,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 unreachable, 6 wai
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Relay(relay::Relay),
+    Authority(authority::Authority),
     Login(login::Login),
     Publish(publish::Publish),
     Connect(connect::Connect),
@@ -81,14 +82,16 @@ impl Command {
             Self::Services(it) => it.flags.given.clone(),
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
-            Self::Relay(_) | Self::Completions(_) => Vec::new(),
+            Self::Relay(_) | Self::Authority(_) | Self::Completions(_) => Vec::new(),
         }
     }
 
     /// What is logged where nothing else is said.
     pub fn usual_log(&self) -> &'static str {
         match self {
-            Self::Relay(_) | Self::Publish(_) | Self::Connect(_) => logging::LONG,
+            Self::Relay(_) | Self::Authority(_) | Self::Publish(_) | Self::Connect(_) => {
+                logging::LONG
+            }
             _ => logging::SHORT,
         }
     }
@@ -105,6 +108,7 @@ impl Command {
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         match self {
             Self::Relay(it) => it.run(context).await,
+            Self::Authority(it) => it.run(context).await,
             Self::Login(it) => it.run(context).await,
             Self::Publish(it) => it.run(context).await,
             Self::Connect(it) => it.run(context).await,

@@ -8,6 +8,7 @@
 //! Where namespaces cannot be made, a test that runs under [`tests!`] counts as skipped.
 
 mod answers;
+mod authority;
 pub mod boxes;
 pub mod built;
 mod capture;
@@ -29,7 +30,9 @@ mod story;
 mod topology;
 pub mod traffic;
 mod tunnel;
+mod wall_clock;
 
+pub use authority::Authority;
 pub use capture::{Capture, Recording};
 pub use cutter::{Cut, Cutter, Done, Pace, Plan};
 pub use exec::{Finished, wait_until};
@@ -47,3 +50,4 @@ pub use scene::{
 pub use story::Story;
 pub use topology::{Cable, Lab, TwoFirewalls};
 pub use tunnel::{Agent, Entrance, Entrances, Relay, RelayOptions, Told};
+pub use wall_clock::WallClock;

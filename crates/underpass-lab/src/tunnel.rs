@@ -31,7 +31,7 @@ use crate::host::Host;
 use crate::process::Process;
 
 /// How long a program may take to be ready, or to end, on a busy machine.
-const READY: Duration = Duration::from_secs(60);
+pub(crate) const READY: Duration = Duration::from_secs(60);
 
 /// How a relay is started.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct RelayOptions {
     pub arguments: Vec<String>,
     /// The lines of its configuration file, when it is to have one.
     pub configuration: Option<String>,
+    /// More variables in its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for RelayOptions {
@@ -56,6 +58,7 @@ impl Default for RelayOptions {
             handed: false,
             arguments: Vec::new(),
             configuration: None,
+            environment: Vec::new(),
         }
     }
 }
@@ -196,7 +199,9 @@ fn launch(
         Some(sockets) => sockets.hand_over(host)?,
         None => program(host)?,
     };
-    command.env("UNDERPASS_HOME", folder);
+    command
+        .env("UNDERPASS_HOME", folder)
+        .envs(options.environment.iter().cloned());
     command.args([
         "relay",
         "--listen",
@@ -475,7 +480,7 @@ impl Agent {
 
 /// The command `underpass` on `host`, with as many open files as a shell or a service manager usually allows at first;
 /// whoever runs the tests may have more.
-fn program(host: &Host) -> Result<Command> {
+pub(crate) fn program(host: &Host) -> Result<Command> {
     let mut command = host.command("prlimit");
     command.arg("--nofile=1024:").arg(underpass()?);
     Ok(command)
@@ -493,7 +498,7 @@ fn setup_file(folder: &Path) -> PathBuf {
     folder.join("setup-code")
 }
 
-fn home(owner: &str) -> Result<TempDir> {
+pub(crate) fn home(owner: &str) -> Result<TempDir> {
     let made = tempfile::Builder::new()
         .prefix(&format!("underpass-home-{owner}-"))
         .tempdir();

@@ -13,6 +13,7 @@
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
 //! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
+//! | [`authority`] | what a relay and its ticket authority say to each other |
 //! | [`code`] | the reasons that all of them give when something ends or is refused |
 //!
 //! `docs/protocol-wire.md` specifies them with byte-exact samples.
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod authority;
 pub mod code;
 pub mod compress;
 pub mod control;

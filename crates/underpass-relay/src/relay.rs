@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use underpass_carrier::mutual::MutualIdentity;
 use underpass_carrier::{
     Doors, Fingerprint as TlsFingerprint, IdentityError, Listen, Scheme, Server, ServerError,
     ServerSettings, TlsIdentity,
@@ -25,7 +26,7 @@ use underpass_store::{
     DataFolder, DataFolderError, Fault, OpenError, SetupCodeError, SqliteStore, Store,
 };
 
-use crate::authority::{Authority, InStore};
+use crate::authority::{Authority, InStore, Remote};
 use crate::clock;
 use crate::code::OneTimeCode;
 use crate::desk::{Desk, Passwords, Rules};
@@ -41,6 +42,8 @@ use crate::turn::Succession;
 
 /// The relay's key in its data folder.
 const KEY_FILE: &str = "relay.key";
+/// The folder in it with the certificate for the ticket authority.
+const AUTHORITY_FOLDER: &str = "authority";
 /// When agents should come back after an orderly shutdown: a restart takes about as long.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// What one hop session may buffer for readers that are slow. It carries control messages and what
@@ -100,6 +103,7 @@ pub struct RelayHandle {
     urls: Vec<String>,
     fingerprint: Fingerprint,
     tls_fingerprint: Option<TlsFingerprint>,
+    authority_certificate: Option<Fingerprint>,
     quic_addresses: Vec<SocketAddr>,
     setup_code: Option<OneTimeCode>,
     shutdown_within: Duration,
@@ -209,9 +213,16 @@ impl Relay {
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
         let own = Arc::new(InStore::begin(Arc::clone(&store)).await?);
         let keeping_tickets = Arc::clone(&own).keep_time(stop.clone());
-        let authority = authority.unwrap_or(own);
+        let remote = remote(&settings, &folder)?;
+        let authority_certificate = remote.as_ref().map(|it| it.own_certificate());
+        let keeping_connected = remote.clone().map(|it| it.keep_connected(stop.clone()));
+        let remote = remote.map(|it| it as Arc<dyn Authority>);
+        let authority = authority.or(remote).unwrap_or(own);
         let reception = Reception::new(acceptor, to_switch, desk, authority, to_log, stop.clone());
         reception.tasks.spawn(keeping_tickets);
+        if let Some(keeping_connected) = keeping_connected {
+            reception.tasks.spawn(keeping_connected);
+        }
         plain.begin(&reception, identity.public(), config, stop.clone());
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);
@@ -224,6 +235,7 @@ impl Relay {
             addresses,
             fingerprint,
             tls_fingerprint,
+            authority_certificate,
             quic_addresses,
             setup_code,
             shutdown_within: settings.shutdown_within.0,
@@ -263,6 +275,13 @@ impl RelayHandle {
     #[must_use]
     pub fn tls_fingerprint(&self) -> Option<TlsFingerprint> {
         self.tls_fingerprint
+    }
+
+    /// The SHA-256 of the certificate that it shows to the ticket authority of its settings, which has to
+    /// allow it.
+    #[must_use]
+    pub fn authority_certificate(&self) -> Option<Fingerprint> {
+        self.authority_certificate
     }
 
     /// The UDP addresses at which it speaks QUIC.
@@ -434,6 +453,17 @@ fn write_secret(path: &Path, text: &str) -> io::Result<()> {
         let _ = std::fs::remove_file(&draft);
     }
     written
+}
+
+/// The authority that the settings name, where they name one. What this relay shows to it is of no other use,
+/// and lies in a folder of its own.
+fn remote(settings: &Settings, folder: &DataFolder) -> Result<Option<Arc<Remote>>, StartError> {
+    let Some(address) = &settings.authority else {
+        return Ok(None);
+    };
+    let folder = DataFolder::open(&folder.path().join(AUTHORITY_FOLDER))?;
+    let identity = MutualIdentity::kept_in(folder.path())?;
+    Ok(Some(Arc::new(Remote::new(address.clone(), &identity)?)))
 }
 
 /// The certificate for HTTPS and QUIC, where one of them is served.

@@ -31,7 +31,7 @@ use crate::refusal::Refusal;
 
 /// The longest that an agent may ask a ticket to be kept for: a week. A session that is kept for longer is
 /// opened by name after that.
-const LONGEST_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const LONGEST_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One link, as the switch knows it.
 struct Port {

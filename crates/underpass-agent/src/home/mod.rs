@@ -137,6 +137,12 @@ impl Home {
         self.state.join("relay")
     }
 
+    /// Where `underpass authority` keeps its data unless told otherwise.
+    #[must_use]
+    pub fn authority_data(&self) -> PathBuf {
+        self.state.join("authority")
+    }
+
     /// Where the list of relays is.
     #[must_use]
     pub fn relays_file(&self) -> PathBuf {

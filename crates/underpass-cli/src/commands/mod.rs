@@ -1,5 +1,6 @@
 //! One file for each command, and what they share.
 
+pub mod authority;
 pub mod completions;
 pub mod connect;
 pub mod doctor;

@@ -130,6 +130,11 @@ fn tell_ready(context: &Context, relay: &RelayHandle) -> Result<(), Failure> {
             .output
             .message(&format!("QUIC on UDP address {address}"));
     }
+    if let Some(print) = relay.authority_certificate() {
+        context.output.message(&format!(
+            "the ticket authority has to know this relay: underpass authority --allow {print}"
+        ));
+    }
     if let Some(code) = &setup {
         context.output.message(&format!(
             "nobody administers this relay yet; the first login: underpass login {first} --setup {code}"
@@ -141,6 +146,7 @@ fn tell_ready(context: &Context, relay: &RelayHandle) -> Result<(), Failure> {
             "urls": relay.urls(),
             "key": relay.fingerprint().to_string(),
             "certificate_sha256": tls,
+            "authority_allow": relay.authority_certificate().map(|it| it.to_string()),
             "quic": relay.quic_addresses(),
             "setup": setup,
         }),

@@ -29,6 +29,11 @@ pub fn stop_or_hang_up() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
+/// SIGHUP, for a command that reads something again then.
+pub fn hang_ups() -> Result<Signal, Failure> {
+    handler(SignalKind::hangup())
+}
+
 fn handler(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::file(format!("cannot wait for signals: {error}")))
 }

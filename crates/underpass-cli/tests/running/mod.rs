@@ -193,6 +193,12 @@ impl Running {
         wait(&mut self.child).expect("it ends when asked").code()
     }
 
+    /// Sends it a SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// Kills it without a chance to say farewell.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

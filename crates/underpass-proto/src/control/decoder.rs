@@ -1,12 +1,12 @@
 //! Control messages on a stream: `length: varint | type: varint | fields`, where the length
 //! counts type and fields.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use thiserror::Error;
 
 use super::Control;
 use crate::packet::whole;
-use crate::wire::DecodeError;
+use crate::wire::{DecodeError, cut_message};
 use crate::{Speaker, varint};
 
 /// The most that the length of a control message may say, in bytes.
@@ -93,21 +93,9 @@ impl ControlDecoder {
     }
 
     fn cut(&mut self) -> Result<Option<Control>, DecodeError> {
-        let Ok((length, header)) = varint::get_slice(&self.buf) else {
+        let Some(message) = cut_message(&mut self.buf, MAX_CONTROL, "Control")? else {
             return Ok(None);
         };
-        if length > MAX_CONTROL as u64 {
-            return Err(DecodeError::TooLong {
-                what: "Control",
-                limit: MAX_CONTROL,
-            });
-        }
-        let length = length as usize;
-        if self.buf.len() - header < length {
-            return Ok(None);
-        }
-        self.buf.advance(header);
-        let message: Bytes = self.buf.split_to(length).freeze();
         let speaker = self.speaker;
         whole(message, "Control", |bytes| {
             Control::decode_in(speaker, bytes)

@@ -9,8 +9,9 @@ mod session;
 
 use std::fmt::Debug;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
+use crate::authority::{AuthorityMessage, Party};
 use crate::control::ControlDecoder;
 use crate::frame::{self, Frame, FrameType, Place};
 use crate::names::{self, DEFAULT_SUFFIX, ServiceName};
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record_header", record_header),
     ("route_header", route_header),
     ("control", control),
+    ("authority", authority),
     ("params", params),
     ("ticket", ticket),
     ("steer", steer),
@@ -196,6 +198,37 @@ pub fn control(data: &[u8]) {
         let part = loop {
             match parts.next() {
                 Ok(None) => parts.push(rest.next().expect("the whole had one more message")),
+                other => break other,
+            }
+        };
+        assert_eq!(part, Ok(Some(message)));
+    }
+}
+
+/// A stream between a relay and its ticket authority; the lowest bit of the first byte says whose, the
+/// rest is the length of chunks.
+pub fn authority(data: &[u8]) {
+    let (steer, bytes) = steered(data);
+    let by = match steer & 1 {
+        0 => Party::Relay,
+        _ => Party::Authority,
+    };
+    let mut whole = BytesMut::from(&bytes[..]);
+    let mut parts = BytesMut::new();
+    let mut rest = bytes.chunks(usize::from(steer >> 1).max(1));
+    while let Ok(Some(message)) = AuthorityMessage::take(by, &mut whole) {
+        assert!(message.kind().allowed_in(by));
+        let mut framed = BytesMut::new();
+        message.put_framed(&mut framed);
+        let again = AuthorityMessage::take(by, &mut framed);
+        assert_eq!(again.as_ref().map(Option::as_ref), Ok(Some(&message)));
+        assert!(framed.is_empty());
+        let part = loop {
+            match AuthorityMessage::take(by, &mut parts) {
+                Ok(None) => {
+                    let more = rest.next().expect("the whole had one more message");
+                    parts.extend_from_slice(more);
+                }
                 other => break other,
             }
         };

@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::wire::samples::Sample;
-use crate::{control, frame, packet, params, route, steer};
+use crate::{authority, control, frame, packet, params, route, steer};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -60,6 +60,7 @@ fn samples() -> BTreeMap<String, Sample> {
         route::samples(),
         control::samples(),
         steer::samples(),
+        authority::samples(),
     ];
     let mut by_tag = BTreeMap::new();
     for sample in all.into_iter().flatten() {
@@ -159,6 +160,7 @@ fn the_tables_written_by_hand_agree_with_the_code() {
         format!("at most {}. The payload", packet::MAX_ROUTE_HEADER),
         format!("at most {} bytes long", packet::MAX_FORWARDED),
         format!("at most\n{}.", control::MAX_CONTROL),
+        format!("at most {} (MAX", authority::MAX_AUTHORITY),
         format!("at most {} bytes). Pseudo", crate::names::MAX_SUFFIX),
     ] {
         assert!(plain.contains(&limit), "not found: {limit}");

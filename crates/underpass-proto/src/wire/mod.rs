@@ -2,6 +2,7 @@
 //! the macros that make messages and tables of messages out of them.
 
 mod codec;
+mod cut;
 mod message;
 mod table;
 mod text;
@@ -10,6 +11,7 @@ mod text;
 pub(crate) mod samples;
 
 pub(crate) use codec::{Auto, Codec, Counted, List, Nested, Rest, Secret, Shown, wire_enum};
+pub(crate) use cut::cut_message;
 pub(crate) use message::{Fields, body};
 pub(crate) use table::messages;
 pub(crate) use text::{Label, SecretLabel, Text};
@@ -40,6 +42,9 @@ pub enum DecodeError {
     /// No message that leads a service elsewhere has this type code.
     #[error("message type {0:#x} of a steering channel is unknown (perhaps a newer version)")]
     UnknownSteer(u64),
+    /// No message between a relay and its ticket authority has this type code.
+    #[error("ticket authority message type {0:#x} is unknown (perhaps a newer version)")]
+    UnknownAuthority(u64),
     /// The message is known but must not stand where it was found.
     #[error("{what} must not stand in {place}")]
     NotAllowed {

@@ -1,17 +1,41 @@
 //! The ticket authority: who gives out and checks first tickets.
 //!
 //! It stands behind one trait, so that a relay can have its own ([`InStore`]) or share one with
-//! others. What a ticket is, and when it is good, `underpass_proto::ticket` decides.
+//! others: [`Remote`] asks an [`AuthorityProcess`]. What a ticket is, and when it is good,
+//! `underpass_proto::ticket` decides; what the two say to each other, `underpass_proto::authority`.
 
+mod address;
+mod asking;
 mod in_store;
+mod process;
+mod remote;
 
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, ReadHalf};
+use underpass_carrier::mutual::MutualStream;
 use underpass_proto::ticket::{Claim, Handle, NotGood, Ticket};
 
+pub use address::{AuthorityAddress, AuthorityAddressError};
 pub use in_store::InStore;
+pub use process::{AuthorityHandle, AuthorityProcess, ProcessError, ProcessSettings};
+pub use remote::Remote;
+
+/// What TLS calls the protocol between a relay and its authority; versions are told inside.
+const ALPN: &[u8] = b"underpass-authority";
+
+/// Reads more of what the other side says; 0 at the end. One that is killed says no farewell, which is no error:
+/// messages tell their lengths.
+async fn read_more(reader: &mut ReadHalf<MutualStream>, buf: &mut BytesMut) -> io::Result<usize> {
+    match reader.read_buf(buf).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        read => read,
+    }
+}
 
 /// What the methods of [`Authority`] return.
 pub type AuthorityFuture<'a, T> =

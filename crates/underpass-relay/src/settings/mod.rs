@@ -227,6 +227,7 @@ mod tests {
             ("routes = -1", "setting routes"),
             ("keep = \"soon\"", "setting keep"),
             ("route_memory = \"much\"", "setting route_memory"),
+            ("authority = \"here:1\"", "setting authority"),
             ("service = 7", "setting service"),
             ("[[service]]\nname = \"web\"", "target"),
             (

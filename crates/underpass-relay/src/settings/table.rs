@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::value::{ByteSize, Count, Span, Value};
 use super::{Setting, SettingError};
+use crate::authority::AuthorityAddress;
 use crate::hub::Limits;
 use crate::queue::Marks;
 use crate::target::RelayService;
@@ -88,6 +89,9 @@ settings! {
     /// The file of the database, where it is not in the data folder. Relays of one group share it, each with a data
     /// folder of its own; it must be on a local disk.
     database: Option<PathBuf> = None;
+    /// The ticket authority that is a process of its own, as it shows itself at its start. Without one the relay is its
+    /// own authority.
+    authority: Option<AuthorityAddress> = None;
     /// A file to which the one-time setup code is written as well, readable for its owner only.
     setup_file: Option<PathBuf> = None;
     /// The suffix of pseudo DNS names.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::authority::{AuthorityAddress, AuthorityAddressError};
+
 /// A value of a setting.
 pub(super) trait Value: Sized {
     /// What it is, for people.
@@ -93,6 +95,17 @@ impl Value for SocketAddr {
     const KIND: &'static str = "ADDRESS:PORT";
     fn parse(text: &str) -> Result<Self, String> {
         parsed(text, Self::KIND)
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for AuthorityAddress {
+    const KIND: &'static str = "HOST:PORT#FINGERPRINT";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|error: AuthorityAddressError| error.to_string())
     }
     fn show(&self) -> String {
         self.to_string()

@@ -84,7 +84,7 @@ impl Authority for Watched {
 }
 
 /// A publisher of `db` that answers, and a user who may use it and reaches the relay at `near`.
-async fn agents(stage: &Stage, near: SocketAddr) -> (Agent, Agent) {
+pub(crate) async fn agents(stage: &Stage, near: SocketAddr) -> (Agent, Agent) {
     let admin = stage.administrator().await;
     let publisher = stage.invited(&admin, "bob").await;
     publisher.serve_echo();
@@ -166,7 +166,7 @@ async fn an_authority_that_has_forgotten_everything_locks_nobody_out() {
     assert_eq!(authority.issued().len(), 2, "and it has a new ticket");
 }
 
-fn open(route: u32) -> Open {
+pub(crate) fn open(route: u32) -> Open {
     let service = "db.bob".to_owned();
     let keep_s = 600;
     Open {
@@ -176,7 +176,7 @@ fn open(route: u32) -> Open {
     }
 }
 
-fn reopen(route: u32, ticket: [u8; 32]) -> Reopen {
+pub(crate) fn reopen(route: u32, ticket: [u8; 32]) -> Reopen {
     Reopen { route, ticket }
 }
 
@@ -184,7 +184,7 @@ fn unframed(packet: &Packet) -> Vec<u8> {
     [&[packet.kind.code()], &packet.body[..]].concat()
 }
 
-fn hello(session: u8) -> Vec<u8> {
+pub(crate) fn hello(session: u8) -> Vec<u8> {
     let hello = Hello {
         version: VERSION,
         min_version: VERSION,
@@ -195,7 +195,7 @@ fn hello(session: u8) -> Vec<u8> {
     unframed(&hello.to_packet())
 }
 
-fn resume(session: u8) -> Vec<u8> {
+pub(crate) fn resume(session: u8) -> Vec<u8> {
     let resume = Resume {
         session: SessionId([session; 16]),
         generation: 0,
@@ -205,14 +205,14 @@ fn resume(session: u8) -> Vec<u8> {
     unframed(&resume.to_packet())
 }
 
-async fn refusal(hop: &mut RawHop) -> Code {
+pub(crate) async fn refusal(hop: &mut RawHop) -> Code {
     match hop.next_routed().await {
         Some((RouteHeader::Gone(gone), _)) => Code::from_number(gone.code).unwrap(),
         other => panic!("no refusal: {other:?}"),
     }
 }
 
-async fn given(hop: &mut RawHop) -> Ticket {
+pub(crate) async fn given(hop: &mut RawHop) -> Ticket {
     match hop.next_routed().await {
         Some((RouteHeader::Ticket(ticket), _)) => ticket,
         other => panic!("no ticket came first: {other:?}"),
@@ -220,14 +220,14 @@ async fn given(hop: &mut RawHop) -> Ticket {
 }
 
 /// A machine of a user of that name.
-async fn enrolled(stage: &Stage, admin: &Agent, user: &str) -> StaticKey {
+pub(crate) async fn enrolled(stage: &Stage, admin: &Agent, user: &str) -> StaticKey {
     let agent = stage.invited(admin, user).await;
     agent.attachment.detach().await;
     StaticKey::from_bytes(*agent.key.to_bytes())
 }
 
 /// A publisher of `db` that obeys no rule.
-async fn publisher(relay: SocketAddr, key: &StaticKey) -> RawHop {
+pub(crate) async fn publisher(relay: SocketAddr, key: &StaticKey) -> RawHop {
     let mut publisher = RawHop::attach(relay, key).await;
     let publish = Publish {
         request: 1,
@@ -243,7 +243,7 @@ async fn publisher(relay: SocketAddr, key: &StaticKey) -> RawHop {
 
 /// The next that the publisher sees is somebody with this packet. It answers; the client sees that and
 /// ends its `route`.
-async fn passes(publisher: &mut RawHop, client: &mut RawHop, route: u32, packet: &[u8]) {
+pub(crate) async fn passes(publisher: &mut RawHop, client: &mut RawHop, route: u32, packet: &[u8]) {
     let (header, payload) = publisher.next_routed().await.unwrap();
     let RouteHeader::Incoming(incoming) = header else {
         panic!("{header:?}");
