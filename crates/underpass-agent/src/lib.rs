@@ -11,6 +11,7 @@
 pub mod connect;
 pub mod doctor;
 pub mod home;
+mod passwords;
 pub mod publish;
 pub mod redirector;
 mod requests;
@@ -20,6 +21,7 @@ pub mod status;
 
 pub use connect::Connector;
 pub use home::Home;
+pub use passwords::PasswordLoginError;
 pub use publish::Publisher;
 pub use redirector::Redirector;
 pub use standing::{Reach, RequestError, Standing, StandingError};

@@ -1,9 +1,9 @@
 //! What can be asked of a relay, with answers of the right type.
 
 use underpass_proto::control::{
-    Allow, CodeKind, Control as Message, Deny, Enrol, Identity, Invite, Invited, MachineRow,
-    Machines, MakeToken, Publish, Published, Resolve, Resolved, Revoke, ServiceRow, Services,
-    UserRow, Users, WhoAmI, Withdraw,
+    Allow, ChangeUser, CodeKind, Control as Message, Deny, Enrol, Identity, Invite, Invited,
+    MachineRow, Machines, MakeToken, Publish, Published, Resolve, Resolved, Revoke, ServiceRow,
+    Services, SetRole, UserChange, UserRole, UserRow, Users, WhoAmI, Withdraw,
 };
 
 use underpass_seal::PublicKey;
@@ -187,6 +187,34 @@ impl Standing {
                 name,
                 key: key.0,
                 lifetime_s,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// Approves, denies, disables or enables a user.
+    pub async fn change_user(&self, user: &str, change: UserChange) -> Result<(), RequestError> {
+        let user = user.to_owned();
+        let make = |request| {
+            ChangeUser {
+                request,
+                user,
+                change,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// Gives a user another role.
+    pub async fn set_role(&self, user: &str, role: UserRole) -> Result<(), RequestError> {
+        let user = user.to_owned();
+        let make = |request| {
+            SetRole {
+                request,
+                user,
+                role,
             }
             .into()
         };

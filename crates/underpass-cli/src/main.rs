@@ -16,6 +16,7 @@ mod output;
 mod ready;
 mod settings;
 mod standard;
+mod terminal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -561,6 +561,12 @@ impl Session {
         self.lock().core.id()
     }
 
+    /// Hash of the handshake that made the session: what is proven about it is proven of this session alone.
+    #[must_use]
+    pub fn handshake_hash(&self) -> [u8; 32] {
+        self.with_core(core::Session::handshake_hash)
+    }
+
     /// This side's role.
     #[must_use]
     pub fn role(&self) -> Role {

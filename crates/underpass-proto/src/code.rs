@@ -23,7 +23,7 @@ pub struct Explanation {
     /// What a program sees that knows only operating system errors.
     pub io: ErrorKind,
     /// The exit code of the command line: 0 ok, 1 failed, 2 usage, 3 denied, 4 not found,
-    /// 5 unreachable, 7 ended by a manager.
+    /// 5 unreachable, 6 waiting for approval, 7 ended by a manager.
     pub exit: u8,
 }
 
@@ -237,9 +237,9 @@ codes! {
         "the client sends more at once than the relay takes",
         "send it in several requests";
     0x28 TooManyAttempts TOO_MANY_ATTEMPTS "UP-ATTEMPTS", PermissionDenied, retry true, exit 3:
-        "too many wrong tokens came from this address",
-        "somebody goes on with a token that is misspelt, revoked or expired, or guesses",
-        "wait for as long as the answer says, then show a token that is valid";
+        "too many wrong tokens or passwords came from this address",
+        "somebody goes on with a token or password that is misspelt, revoked or expired, or guesses",
+        "wait for as long as the answer says, then show a token or password that is valid";
     0x29 TicketUnknown TICKET_UNKNOWN "UP-TICKET", NotConnected, retry true, exit 5:
         "the ticket is not good",
         "it was used before, has expired, or is not this machine's or this session's",
@@ -256,6 +256,22 @@ codes! {
         "connections to the service may not be moved while they last",
         "it was published without --redial",
         "leave --now out: new connections go to the new host; or publish it with --redial";
+    0x2d WrongPassword WRONG_PASSWORD "UP-PASSWORD", PermissionDenied, retry false, exit 3:
+        "the relay knows no user of this name with this password",
+        "one of them is misspelt, the user has no password, or the relay is not the one you mean",
+        "try again; if you are new there: underpass login RELAY --user NAME --register";
+    0x2e Waiting WAITING "UP-WAITING", PermissionDenied, retry false, exit 6:
+        "the user waits for a manager's approval",
+        "it is new, and nobody has decided yet",
+        "ask a manager for: underpass users approve NAME; then try again, or wait with: underpass login RELAY --wait TIME";
+    0x2f LastAdministrator LAST_ADMINISTRATOR "UP-LAST-ADMIN", PermissionDenied, retry false, exit 3:
+        "this is the relay's last administrator",
+        "without one nobody could set the relay up any more",
+        "make another user administrator first: underpass users role NAME administrator";
+    0x30 Decided DECIDED "UP-DECIDED", InvalidInput, retry false, exit 1:
+        "the user does not wait for approval",
+        "somebody has decided already",
+        "look with: underpass users";
 }
 
 impl Code {

@@ -22,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod attachment;
+mod attempts;
 pub mod authority;
 mod clock;
 pub mod code;

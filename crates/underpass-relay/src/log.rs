@@ -31,6 +31,20 @@ pub(crate) enum Kind {
     Enrol,
     /// A machine was not enrolled.
     EnrolRefused,
+    /// A new user has registered, and waits for approval.
+    Register,
+    /// A user who waited was let in.
+    Approve,
+    /// A user who waited was not let in, and is forgotten.
+    Deny,
+    /// A user was shut out.
+    Disable,
+    /// A user was let in again.
+    Enable,
+    /// A user got another role.
+    Role,
+    /// A user's password was set.
+    Password,
     /// An enrolled machine attached.
     Attach,
     /// An enrolled machine's attachment ended.
@@ -62,6 +76,13 @@ impl Kind {
             Kind::Stop => "stop",
             Kind::Enrol => "enrol",
             Kind::EnrolRefused => "enrol-refused",
+            Kind::Register => "register",
+            Kind::Approve => "approve",
+            Kind::Deny => "deny",
+            Kind::Disable => "disable",
+            Kind::Enable => "enable",
+            Kind::Role => "role",
+            Kind::Password => "password",
             Kind::Attach => "attach",
             Kind::Detach => "detach",
             Kind::Invite => "invite",

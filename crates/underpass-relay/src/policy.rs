@@ -11,6 +11,8 @@ use crate::refusal::Refusal;
 pub(crate) enum Standing {
     /// Its key stands for nobody, or for somebody who is not let in any more.
     Stranger,
+    /// A machine of a user who has registered and waits for approval.
+    Waiting(Enrolled),
     /// An enrolled machine of an active user.
     Member(Enrolled),
 }
@@ -30,45 +32,63 @@ pub(crate) enum Reach {
 
 use Reach::{All, Lesser, Nothing, Own};
 
-/// A request, and how far it reaches for a stranger, a user, a manager, an administrator.
-type Row = (ControlType, [Reach; 4]);
+/// A request, and how far it reaches for a stranger, one who waits for approval, a user, a manager, an
+/// administrator.
+type Row = (ControlType, [Reach; 5]);
 
 /// The table. A request that is not in it may not be made by anybody.
 const TABLE: &[Row] = &[
     // An enrolled machine may spend its code again: its first answer may have been lost.
-    (ControlType::Attach, [Own, Own, Own, Own]),
-    (ControlType::Enrol, [Own, Own, Own, Own]),
-    (ControlType::WhoAmI, [Nothing, Own, Own, Own]),
-    (ControlType::Invite, [Nothing, Nothing, Lesser, All]),
-    (ControlType::Publish, [Nothing, Own, Own, Own]),
-    (ControlType::Withdraw, [Nothing, Own, Own, All]),
-    (ControlType::Allow, [Nothing, Own, Own, All]),
-    (ControlType::Deny, [Nothing, Own, Own, All]),
-    (ControlType::Services, [Nothing, Own, All, All]),
-    (ControlType::Resolve, [Nothing, Own, Own, Own]),
-    (ControlType::Users, [Nothing, Own, All, All]),
-    (ControlType::Machines, [Nothing, Own, All, All]),
-    (ControlType::Revoke, [Nothing, Own, Lesser, All]),
-    (ControlType::MakeToken, [Nothing, Own, Lesser, All]),
+    (ControlType::Attach, [Own, Own, Own, Own, Own]),
+    (ControlType::Enrol, [Own, Own, Own, Own, Own]),
+    (ControlType::SignIn, [Own, Own, Own, Own, Own]),
+    (ControlType::Prove, [Own, Own, Own, Own, Own]),
+    (ControlType::Register, [Own, Own, Own, Own, Own]),
+    (ControlType::SetPassword, [Own, Own, Own, Own, Own]),
+    (ControlType::WhoAmI, [Nothing, Nothing, Own, Own, Own]),
+    (
+        ControlType::Invite,
+        [Nothing, Nothing, Nothing, Lesser, All],
+    ),
+    (ControlType::Publish, [Nothing, Nothing, Own, Own, Own]),
+    (ControlType::Withdraw, [Nothing, Nothing, Own, Own, All]),
+    (ControlType::Allow, [Nothing, Nothing, Own, Own, All]),
+    (ControlType::Deny, [Nothing, Nothing, Own, Own, All]),
+    (ControlType::Services, [Nothing, Nothing, Own, All, All]),
+    (ControlType::Resolve, [Nothing, Nothing, Own, Own, Own]),
+    (ControlType::Users, [Nothing, Nothing, Own, All, All]),
+    (ControlType::Machines, [Nothing, Nothing, Own, All, All]),
+    (ControlType::Revoke, [Nothing, Nothing, Own, Lesser, All]),
+    (ControlType::MakeToken, [Nothing, Nothing, Own, Lesser, All]),
+    (
+        ControlType::ChangeUser,
+        [Nothing, Nothing, Nothing, Lesser, All],
+    ),
+    (
+        ControlType::SetRole,
+        [Nothing, Nothing, Nothing, Nothing, All],
+    ),
 ];
 
 /// How far a request may reach.
 ///
 /// # Errors
-/// It may not be made at all: by a stranger because nobody has enrolled it, by others because their
-/// role does not allow it.
+/// It may not be made at all: by a stranger because nobody has enrolled it, by one who waits because nobody has
+/// approved, by others because their role does not allow it.
 pub(crate) fn reach(who: &Standing, request: ControlType) -> Result<Reach, Refusal> {
     let column = match who {
         Standing::Stranger => 0,
+        Standing::Waiting(_) => 1,
         Standing::Member(member) => match member.user.role {
-            Role::User => 1,
-            Role::Manager => 2,
-            Role::Administrator => 3,
+            Role::User => 2,
+            Role::Manager => 3,
+            Role::Administrator => 4,
         },
     };
     let row = TABLE.iter().find(|(kind, _)| *kind == request);
     match row.map_or(Nothing, |(_, reach)| reach[column]) {
         Nothing if *who == Standing::Stranger => Err(Refusal::of(Code::NotEnrolled)),
+        Nothing if matches!(who, Standing::Waiting(_)) => Err(Refusal::of(Code::Waiting)),
         Nothing => Err(Refusal::new(
             Code::Denied,
             "only managers and administrators of the relay may do this; ask one of them",
@@ -132,24 +152,39 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_stranger_may_only_attach_and_enrol() {
-        for kind in ControlType::ALL {
-            let allowed = reach(&Standing::Stranger, *kind);
-            let open = matches!(kind, ControlType::Attach | ControlType::Enrol);
-            assert_eq!(allowed.is_ok(), open, "{}", kind.name());
-            if let Err(why) = allowed {
-                assert_eq!(why.code, Code::NotEnrolled);
-                assert!(
-                    why.text.contains("underpass login"),
-                    "the next step is named"
+    fn who_is_not_let_in_may_only_come_in() {
+        let waiting = Standing::Waiting(member(Role::User));
+        for (who, code) in [
+            (Standing::Stranger, Code::NotEnrolled),
+            (waiting, Code::Waiting),
+        ] {
+            for kind in ControlType::ALL {
+                let allowed = reach(&who, *kind);
+                let open = matches!(
+                    kind,
+                    ControlType::Attach
+                        | ControlType::Enrol
+                        | ControlType::SignIn
+                        | ControlType::Prove
+                        | ControlType::Register
+                        | ControlType::SetPassword
                 );
+                assert_eq!(allowed.is_ok(), open, "{}", kind.name());
+                if let Err(why) = allowed {
+                    assert_eq!(why.code, code);
+                    assert!(
+                        why.text.contains("underpass login"),
+                        "the next step is named"
+                    );
+                }
             }
         }
     }
 
     #[test]
     fn a_higher_role_reaches_at_least_as_far() {
-        for (kind, [_, user, manager, administrator]) in TABLE {
+        for (kind, [_, waiting, user, manager, administrator]) in TABLE {
+            assert!(waiting <= user, "{}", kind.name());
             assert!(
                 user <= manager && manager <= administrator,
                 "{}",

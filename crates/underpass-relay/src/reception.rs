@@ -150,7 +150,7 @@ impl Reception {
     async fn admit(&self, attached: &Arc<Attached>) -> Result<Option<Name>, Refusal> {
         let standing = self.standing(attached).await?;
         let (member, user) = match standing {
-            Standing::Stranger => (None, None),
+            Standing::Stranger | Standing::Waiting(_) => (None, None),
             Standing::Member(member) => (Some(hub_member(&member)), Some(member.user.name)),
         };
         let source = attached.address.map(|address| Source::from(address.ip()));
@@ -236,6 +236,7 @@ impl Reception {
             attachment: attached.id,
             key: attached.key,
             origin: attached.origin,
+            handshake_hash: attached.session.handshake_hash(),
             address: attached.address.map(|address| address.to_string()),
         };
         let (mut reader, mut writer) = channel.into_split();
@@ -298,6 +299,7 @@ impl Reception {
         let user = match self.standing(attached).await {
             Ok(Standing::Member(member)) => member.user.name,
             Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
+            Ok(Standing::Waiting(_)) => return Err(Code::Waiting),
             Err(why) => return Err(why.code),
         };
         let found = self.desk.relay_service(&user, name);

@@ -29,7 +29,7 @@ use underpass_store::{
 use crate::authority::{Authority, InStore, Remote};
 use crate::clock;
 use crate::code::OneTimeCode;
-use crate::desk::{Desk, Rules};
+use crate::desk::{Desk, Passwords, Rules};
 use crate::group;
 use crate::handed::Handed;
 use crate::hub::Load;
@@ -202,7 +202,9 @@ impl Relay {
             invitation: settings.invitation.0,
             services: settings.services.clone(),
         };
-        let desk = Desk::new(Arc::clone(&store), Arc::clone(&switch), log.clone(), rules);
+        let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;
+        let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
+        let desk = Desk::new(to_store, to_switch, log.clone(), rules, passwords);
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();

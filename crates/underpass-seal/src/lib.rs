@@ -2,7 +2,8 @@
 //!
 //! Bytes in, bytes out: this crate knows keys and messages, but no frames, sockets, files or clocks.
 //! It is the only crate of the workspace that names a cryptographic library, and the only one that
-//! draws randomness by itself: for static keys, for the handshake's ephemeral keys and for ML-KEM.
+//! draws randomness by itself: for static keys, for the handshake's ephemeral keys, for ML-KEM and for logins by
+//! password.
 //! Everything after the handshake is a deterministic function of the [`Secrets`] it yields.
 //!
 //! The order of use is fixed by the types, each of which is consumed by its one next step:
@@ -44,6 +45,7 @@ mod handshake;
 mod kem;
 mod key;
 mod noise;
+pub mod password;
 mod record;
 mod resume;
 #[cfg(test)]

@@ -49,6 +49,8 @@ labels! {
     ResumeAdvance = "underpass/1 resume advance",
     /// Proof that its sender holds the secret of a generation.
     ResumeConfirm = "underpass/1 resume confirm",
+    /// Context that binds a login by password to the session in which it takes place.
+    PasswordContext = "underpass/1 password login",
     /// Routing headers from the initiator to the responder.
     InitiatorRoute = "underpass/1 initiator route",
     /// Routing headers from the responder to the initiator.

@@ -109,6 +109,9 @@ pub enum InviteError {
     /// The invited user exists and is disabled.
     #[error("this user is disabled; enable them first")]
     UserDisabled,
+    /// The invited user has registered and waits for approval.
+    #[error("this user waits for approval; approve or deny that first")]
+    UserWaits,
     /// Another invitation has the same code.
     #[error("this code is in use already; make another one")]
     CodeInUse,
@@ -141,6 +144,9 @@ pub enum RedeemError {
     /// The invited user is disabled.
     #[error("this user is disabled; ask an administrator")]
     UserDisabled,
+    /// Somebody has registered under the invited name since, and waits for approval.
+    #[error("a user of this name waits for approval; ask a manager")]
+    UserWaits,
     /// A user of the name that the first administrator wants exists.
     #[error("this user name is taken; choose another one")]
     UserNameTaken,

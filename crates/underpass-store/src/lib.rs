@@ -25,6 +25,7 @@ mod events;
 mod fault;
 mod machines;
 mod name;
+mod passwords;
 mod services;
 mod sqlite;
 mod store;
@@ -46,6 +47,10 @@ pub use machines::{
     TokenError,
 };
 pub use name::{MAX_NAME_LEN, Name, NameError, ServiceRef, ServiceRefError};
+pub use passwords::{
+    DecideError, EnrolError, PASSWORD_FILE_LEN, PASSWORD_SECRET_LEN, Password, PasswordFile,
+    PasswordSecret, RegisterError,
+};
 pub use services::{
     Access, AccessEntry, AccessError, MAX_SERVICE_KEY_LEN, MIN_SERVICE_KEY_LEN, NewService,
     PublishError, Published, ResolveError, Service, ServiceId, ServiceKey, ServiceKeyError, Who,

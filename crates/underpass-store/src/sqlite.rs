@@ -11,6 +11,7 @@ mod events;
 mod faults;
 mod machines;
 mod open;
+mod passwords;
 mod rights;
 mod services;
 mod tickets;
@@ -25,9 +26,10 @@ use underpass_proto::Time;
 use underpass_proto::ticket::{Handle, Line};
 
 use crate::{
-    Access, AccessEntry, AccessError, AppendError, CodeDigest, Enrolled, Event, EventFilter,
-    EventRetention, Fault, Invitation, InvitationId, InviteError, Machine, MachineId, MachineKey,
-    Name, NewEvent, NewInvitation, NewMachine, NewService, PublishError, Published, RedeemError,
+    Access, AccessEntry, AccessError, AppendError, CodeDigest, DecideError, EnrolError, Enrolled,
+    Event, EventFilter, EventRetention, Fault, Invitation, InvitationId, InviteError, Machine,
+    MachineId, MachineKey, Name, NewEvent, NewInvitation, NewMachine, NewService, Password,
+    PasswordFile, PasswordSecret, PublishError, Published, RedeemError, RegisterError,
     ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, Store,
     StoreFuture, TokenError, UnixMillis, User, UserChangeError, UserId, UserState, Who,
 };
@@ -120,6 +122,51 @@ impl Store for SqliteStore {
 
     fn prune_invitations(&self, before: UnixMillis) -> StoreFuture<'_, u64> {
         Box::pin(self.0.prune_invitations(before))
+    }
+
+    fn password_secret<'a>(&'a self, fresh: &'a PasswordSecret) -> StoreFuture<'a, PasswordSecret> {
+        Box::pin(self.0.password_secret(fresh))
+    }
+
+    fn password<'a>(&'a self, user: &'a Name) -> StoreFuture<'a, Option<Password>> {
+        Box::pin(self.0.password(user))
+    }
+
+    fn register<'a>(
+        &'a self,
+        user: &'a Name,
+        file: &'a PasswordFile,
+        machine: &'a NewMachine,
+        most_waiting: u64,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, RegisterError> {
+        Box::pin(self.0.register(user, file, machine, most_waiting, at))
+    }
+
+    fn set_password<'a>(
+        &'a self,
+        user: UserId,
+        file: &'a PasswordFile,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, (), UserChangeError> {
+        Box::pin(self.0.set_password(user, file, at))
+    }
+
+    fn enrol_machine<'a>(
+        &'a self,
+        user: UserId,
+        machine: &'a NewMachine,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, EnrolError> {
+        Box::pin(self.0.enrol_machine(user, machine, at))
+    }
+
+    fn approve(&self, id: UserId) -> StoreFuture<'_, User, DecideError> {
+        Box::pin(self.0.approve(id))
+    }
+
+    fn deny(&self, id: UserId) -> StoreFuture<'_, User, DecideError> {
+        Box::pin(self.0.deny(id))
     }
 
     fn user(&self, id: UserId) -> StoreFuture<'_, Option<User>> {

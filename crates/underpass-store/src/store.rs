@@ -7,9 +7,10 @@ use underpass_proto::Time;
 use underpass_proto::ticket::{Handle, Line};
 
 use crate::{
-    Access, AccessEntry, AccessError, AppendError, CodeDigest, Enrolled, Event, EventFilter,
-    EventRetention, Fault, Invitation, InvitationId, InviteError, Machine, MachineId, MachineKey,
-    Name, NewEvent, NewInvitation, NewMachine, NewService, PublishError, Published, RedeemError,
+    Access, AccessEntry, AccessError, AppendError, CodeDigest, DecideError, EnrolError, Enrolled,
+    Event, EventFilter, EventRetention, Fault, Invitation, InvitationId, InviteError, Machine,
+    MachineId, MachineKey, Name, NewEvent, NewInvitation, NewMachine, NewService, Password,
+    PasswordFile, PasswordSecret, PublishError, Published, RedeemError, RegisterError,
     ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, TokenError,
     UnixMillis, User, UserChangeError, UserId, UserState, Who,
 };
@@ -95,6 +96,66 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Forgets invitations that expired before `before`, used or not. Returns how many.
     fn prune_invitations(&self, before: UnixMillis) -> StoreFuture<'_, u64>;
 
+    // Passwords.
+
+    /// The secret of logins by password, which all relays on this store share: the one that is kept, else `fresh`,
+    /// which is kept from now on.
+    fn password_secret<'a>(&'a self, fresh: &'a PasswordSecret) -> StoreFuture<'a, PasswordSecret>;
+
+    /// The password of the user of that name, let in or not. One question, whatever the answer.
+    fn password<'a>(&'a self, user: &'a Name) -> StoreFuture<'a, Option<Password>>;
+
+    /// Creates `user`, who waits for approval, with a password and `machine`; while fewer than `most_waiting` do.
+    ///
+    /// The same machine key with the same name sets the password again, so that a lost answer locks nobody out.
+    ///
+    /// # Errors
+    /// Every case of [`RegisterError`].
+    fn register<'a>(
+        &'a self,
+        user: &'a Name,
+        file: &'a PasswordFile,
+        machine: &'a NewMachine,
+        most_waiting: u64,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, RegisterError>;
+
+    /// Sets or changes a user's password.
+    ///
+    /// # Errors
+    /// [`UserChangeError::NoSuchUser`].
+    fn set_password<'a>(
+        &'a self,
+        user: UserId,
+        file: &'a PasswordFile,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, (), UserChangeError>;
+
+    /// Enrols a machine of an active user. That the user is meant, the caller has made sure of.
+    ///
+    /// The same machine key gets the same answer again, so that a lost answer locks nobody out.
+    ///
+    /// # Errors
+    /// Every case of [`EnrolError`].
+    fn enrol_machine<'a>(
+        &'a self,
+        user: UserId,
+        machine: &'a NewMachine,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, EnrolError>;
+
+    /// Lets in a user who waits. Returns the user as they are now. Of two who decide at once, one does.
+    ///
+    /// # Errors
+    /// Every case of [`DecideError`].
+    fn approve(&self, id: UserId) -> StoreFuture<'_, User, DecideError>;
+
+    /// Forgets a user who waits, with machines and password; the name is free again. Returns the user as they were.
+    ///
+    /// # Errors
+    /// Every case of [`DecideError`].
+    fn deny(&self, id: UserId) -> StoreFuture<'_, User, DecideError>;
+
     // Users.
 
     /// The user of that number.
@@ -109,13 +170,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Gives a user another role. Returns the user as they are now.
     ///
     /// # Errors
-    /// [`UserChangeError::NoSuchUser`], [`UserChangeError::LastAdministrator`].
+    /// Every case of [`UserChangeError`].
     fn set_user_role(&self, id: UserId, role: Role) -> StoreFuture<'_, User, UserChangeError>;
 
-    /// Disables or enables a user. Returns the user as they are now.
+    /// Disables or enables a user who does not wait for approval. Returns the user as they are now.
     ///
     /// # Errors
-    /// [`UserChangeError::NoSuchUser`], [`UserChangeError::LastAdministrator`].
+    /// Every case of [`UserChangeError`].
     fn set_user_state(
         &self,
         id: UserId,

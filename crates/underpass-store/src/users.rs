@@ -27,6 +27,8 @@ pub enum UserState {
     Active,
     /// Refused everywhere; machines, services and access lists are kept.
     Disabled,
+    /// Not let in yet: has registered, and waits for a manager.
+    Waiting,
 }
 
 /// A user of the relay.
@@ -50,6 +52,9 @@ pub enum UserChangeError {
     /// There is no user of that number.
     #[error("no such user")]
     NoSuchUser,
+    /// The user waits for approval.
+    #[error("this user waits for approval; approve or deny that first")]
+    Waits,
     /// The change would leave the relay without an active administrator.
     #[error("this is the last administrator; make another user administrator first")]
     LastAdministrator,
@@ -108,7 +113,8 @@ words!(Role {
 words!(UserState {
     UserState::Active => "active",
     UserState::Disabled => "disabled",
-} "active, disabled");
+    UserState::Waiting => "waiting",
+} "active, disabled, waiting");
 
 #[cfg(test)]
 mod tests {
@@ -119,7 +125,7 @@ mod tests {
         for role in [Role::User, Role::Manager, Role::Administrator] {
             assert_eq!(role.as_str().parse(), Ok(role));
         }
-        for state in [UserState::Active, UserState::Disabled] {
+        for state in [UserState::Active, UserState::Disabled, UserState::Waiting] {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
         let refused = "root".parse::<Role>().unwrap_err();

@@ -3,10 +3,11 @@
 use underpass_agent::connect::{ListenError, NcError, OpenError};
 use underpass_agent::home::HomeError;
 use underpass_agent::publish::PublishError;
-use underpass_agent::{RequestError, StandingError};
+use underpass_agent::{PasswordLoginError, RequestError, StandingError};
 use underpass_endpoint::{AttachError, ConnectError, ControlError};
 use underpass_proto::Code;
 use underpass_seal::Fingerprint;
+use underpass_seal::password::PasswordError;
 
 use crate::failure::{Failure, LISTEN, NO_PATH};
 use crate::output::printable;
@@ -94,6 +95,17 @@ pub fn of_request(error: &RequestError, trying: &str) -> Failure {
             of_attach(error, "").with_what(format!("{trying}: {error}"))
         }
         error => failure.with_what(format!("{trying}: {error}")),
+    }
+}
+
+/// A login or a registration by password failed.
+pub fn of_password(error: &PasswordLoginError, trying: &str) -> Failure {
+    match error {
+        PasswordLoginError::Request(error) => of_request(error, trying),
+        PasswordLoginError::Password(PasswordError::Wrong) => {
+            Failure::of_code(Code::WrongPassword, trying)
+        }
+        error => Failure::of_code(error.code(), "").with_what(format!("{trying}: {error}")),
     }
 }
 

@@ -3,31 +3,38 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use underpass_agent::home::{KnownRelay, TlsCheck};
-use underpass_agent::{Standing, StandingError};
+use underpass_agent::{PasswordLoginError, Standing, StandingError};
 use underpass_carrier::{RelayUrl, Scheme, TlsTrust, show_fingerprint};
 use underpass_endpoint::AttachError;
 use underpass_proto::Code;
 use underpass_proto::control::{CodeKind, Identity};
 use underpass_seal::{Fingerprint, StaticKey};
+use zeroize::Zeroizing;
 
+use super::password::{PasswordFrom, Purpose};
 use super::{Context, as_name, errors, machine_name, pinned_by, plain_url};
 use crate::commands::users::role_word;
 use crate::failure::Failure;
 use crate::output::printable;
-use crate::settings::{Flags, OnLogin, TlsCheckMode};
+use crate::settings::{Flags, OnLogin, Span, TlsCheckMode};
 
 /// A file with a one-time code is not longer than this, in bytes.
 const LONGEST_CODE: u64 = 1024;
+/// How often it is looked whether a manager has decided.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Log this machine in to a relay, once
 ///
 /// A fresh relay prints a setup code, with which its first administrator logs in (--setup). Everyone
-/// else is invited with `underpass users invite` (--invite). A machine that is enrolled already needs
-/// no code, for example when the relay got another address.
+/// else is invited with `underpass users invite` (--invite), or has a name and a password (--user). Who
+/// is new registers (--register) and waits until a manager has approved; until then this exits with 6.
+/// A machine that is enrolled already needs neither, for example when the relay got another address.
+///
+/// The password never leaves this machine: both sides prove that they know it.
 ///
 /// The relay's key is pinned: by the fingerprint in its address, or at the first use.
 #[derive(Debug, Args)]
@@ -47,9 +54,18 @@ pub struct Login {
     /// The same, from a file; - for standard input
     #[arg(long, value_name = "FILE", group = "code")]
     invite_file: Option<PathBuf>,
-    /// The user to log in as; if not given, the one invited, or this system's user for --setup
+    /// The user to log in as, with a password unless a code is given; if not given, the one invited, or
+    /// this system's user for --setup
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// Register as a new user, who then waits for a manager's approval
+    #[arg(long, requires = "user", conflicts_with = "code")]
+    register: bool,
+    #[command(flatten)]
+    password: PasswordFrom,
+    /// How long to wait for a manager's approval, such as 10m; if not given, not at all
+    #[arg(long, value_name = "TIME")]
+    wait: Option<Span>,
     /// What this machine is to be called; if not given, its host name
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
@@ -64,10 +80,75 @@ struct Attached {
     tls: TlsCheck,
 }
 
+/// How this machine is to come in.
+enum Way {
+    /// It is known already.
+    Known,
+    Code(CodeKind, String),
+    Password(String, Zeroizing<Vec<u8>>),
+    Register(String, Zeroizing<Vec<u8>>),
+}
+
+/// Who came in, and where.
+struct LoggedIn {
+    relay: KnownRelay,
+    identity: Identity,
+}
+
 impl Login {
     /// Logs in, and remembers the relay.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        let code = self.code()?;
+        let mut way = self.way(&context)?;
+        let deadline = Instant::now() + self.wait.map_or(Duration::ZERO, |span| span.0);
+        let mut told = false;
+        loop {
+            let failure = match self.attempt(&context, &way, &mut told).await {
+                Ok(LoggedIn { relay, identity }) => {
+                    context.home.save_relay(&relay)?;
+                    return tell_result(&context, &relay, &identity);
+                }
+                Err(failure) => failure,
+            };
+            let waits = failure.up == Code::Waiting.up();
+            if matches!(way, Way::Register(..)) && waits {
+                // Who is denied meanwhile must not be registered again.
+                way = Way::Known;
+            }
+            if !waits || Instant::now() + LOOK_AGAIN > deadline {
+                return Err(failure);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// How this machine is to come in. Asks for a password where one will be needed.
+    fn way(&self, context: &Context) -> Result<Way, Failure> {
+        if let Some((kind, code)) = self.code()? {
+            return Ok(Way::Code(kind, code));
+        }
+        let Some(user) = self.user.clone() else {
+            return Ok(Way::Known);
+        };
+        if self.register {
+            let password = self.password.read(&user, Purpose::New)?;
+            return Ok(Way::Register(user, password));
+        }
+        let url = plain_url(&self.relay);
+        let known = context.home.relays()?.find(&url).cloned();
+        if known.is_some_and(|relay| relay.user == user) && !self.password.is_given() {
+            return Ok(Way::Known);
+        }
+        let password = self.password.read(&user, Purpose::Known)?;
+        Ok(Way::Password(user, password))
+    }
+
+    /// Attaches and comes in, once.
+    async fn attempt(
+        &self,
+        context: &Context,
+        way: &Way,
+        told: &mut bool,
+    ) -> Result<LoggedIn, Failure> {
         let url = plain_url(&self.relay);
         let pinned = pinned_by(&self.relay)?;
         let before = context.home.relays()?.find(&url).cloned();
@@ -77,27 +158,101 @@ impl Login {
             standing,
             identity,
             tls,
-        } = self.attach(&context, expected, key).await?;
+        } = self.attach(context, expected, key).await?;
         let relay_key = standing.attachment().relay_key().fingerprint();
-        self.tell_key(&context, relay_key, expected, before.as_ref());
-        let identity = match code {
-            Some((kind, code)) => self.enrol(&standing, kind, &code).await?,
-            None => identity,
-        };
-        standing.attachment().detach().await;
-        if identity.user.is_empty() {
-            let trying = format!("cannot log in to {url} without a code");
-            return Err(Failure::of_code(Code::NotEnrolled, &trying));
+        if !std::mem::replace(told, true) {
+            self.tell_key(context, relay_key, expected, before.as_ref());
         }
-        let relay = KnownRelay {
+        let relay = |identity: &Identity| KnownRelay {
             url: url.clone(),
             key: relay_key,
             tls,
             user: identity.user.clone(),
             machine: identity.machine.clone(),
         };
-        context.home.save_relay(&relay)?;
-        tell_result(&context, &relay, &identity)
+        let entered = self.enter(&standing, &identity, way).await;
+        standing.attachment().detach().await;
+        if let (Err(failure), Way::Register(user, _)) = (&entered, way)
+            && failure.up == Code::Waiting.up()
+        {
+            // The relay's key is pinned from now on, and every command says what it waits for.
+            let (user, machine) = (user.clone(), self.machine());
+            let waiting = Identity {
+                user,
+                machine,
+                ..identity
+            };
+            context.home.save_relay(&relay(&waiting))?;
+        }
+        let identity = entered?;
+        let relay = relay(&identity);
+        Ok(LoggedIn { relay, identity })
+    }
+
+    /// Comes in, whichever way.
+    async fn enter(
+        &self,
+        standing: &Standing,
+        known: &Identity,
+        way: &Way,
+    ) -> Result<Identity, Failure> {
+        let trying = format!("cannot log in to {}", plain_url(&self.relay));
+        let by_password = |error: &PasswordLoginError| errors::of_password(error, &trying);
+        let other_user = |user: &str| {
+            let what = format!(
+                "{trying} as {user}: this machine is enrolled there as {}",
+                printable(&known.user)
+            );
+            let next = "use another home (UNDERPASS_HOME), or have this machine revoked first";
+            Failure::of_code(Code::Exists, "")
+                .with_what(what)
+                .with_next(next)
+        };
+        match way {
+            Way::Code(kind, code) => return self.enrol(standing, *kind, code).await,
+            Way::Password(user, _) | Way::Register(user, _)
+                if !known.user.is_empty() && known.user != *user =>
+            {
+                return Err(other_user(user));
+            }
+            // Of a machine that is enrolled the password is checked as well.
+            Way::Password(user, password) => {
+                let signed_in = standing.sign_in(user, password, &self.machine()).await;
+                return signed_in.map_err(|error| by_password(&error));
+            }
+            Way::Register(user, password) => {
+                if !known.user.is_empty() && standing.who_am_i().await.is_ok() {
+                    let what = format!("{trying}: {user} is registered, and let in");
+                    return Err(Failure::of_code(Code::Exists, "")
+                        .with_what(what)
+                        .with_cause("the registration was approved")
+                        .with_next("for another password: underpass users password"));
+                }
+                let registered = standing.register(user, password, &self.machine()).await;
+                registered.map_err(|error| by_password(&error))?;
+                let what = format!("{user} is registered, and waits for a manager's approval");
+                return Err(Failure::of_code(Code::Waiting, "").with_what(what));
+            }
+            Way::Known if known.user.is_empty() && self.register => {
+                let what = format!("{trying}: a manager has not approved it");
+                return Err(Failure::of_code(Code::Denied, "")
+                    .with_what(what)
+                    .with_cause("a manager of the relay has decided so")
+                    .with_next("ask the relay's manager"));
+            }
+            Way::Known if known.user.is_empty() => {
+                let trying = format!("{trying} without a code or a password");
+                return Err(Failure::of_code(Code::NotEnrolled, &trying));
+            }
+            Way::Known => {}
+        }
+        // Enrolled; perhaps waiting still.
+        let identity = standing.who_am_i().await;
+        identity.map_err(|error| errors::of_request(&error, &trying))
+    }
+
+    fn machine(&self) -> String {
+        self.machine.clone().unwrap_or_else(machine_name)
     }
 
     /// The one-time code, from wherever it was given.
@@ -221,7 +376,7 @@ impl Login {
             // The invitation names the user.
             (None, CodeKind::Invite) => String::new(),
         };
-        let machine = self.machine.clone().unwrap_or_else(machine_name);
+        let machine = self.machine();
         let trying = format!("cannot log in to {}", plain_url(&self.relay));
         let enrolled = standing.enrol(kind, code, &user, &machine).await;
         enrolled.map_err(|error| {

@@ -9,6 +9,7 @@ pub mod login;
 pub mod machines;
 pub mod names;
 pub mod nc;
+pub mod password;
 pub mod path;
 pub mod publish;
 pub mod redirector;

@@ -1,12 +1,10 @@
 //! What lies between this machine and a relay: proxies, who may know them, whose certificates count.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufReader, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rustix::termios::{self, LocalModes, OptionalActions};
 use underpass_agent::Home;
 use underpass_carrier::proxy::{
     Credentials, CredentialsFile, Environment, PacPlace, Prompt, Proxies, ProxyChoice,
@@ -16,6 +14,7 @@ use underpass_carrier::{IdentityError, TlsRoots};
 
 use crate::failure::Failure;
 use crate::settings::{ProxyMode, Settings};
+use crate::terminal::Terminal;
 
 /// By this name the program does nothing but run PAC files, one and once, for another process of
 /// itself. Through a link, because the worker is started without arguments.
@@ -115,35 +114,14 @@ fn ask_on_terminal(proxy: &str) -> Option<Credentials> {
 }
 
 fn ask(proxy: &str) -> io::Result<Option<Credentials>> {
-    let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
-    // Whoever asks from the background is stopped by the terminal.
-    if termios::tcgetpgrp(&terminal)? != rustix::process::getpgrp() {
+    let Some(mut terminal) = Terminal::open()? else {
         return Ok(None);
-    }
-    write!(
-        terminal,
-        "The proxy {proxy} wants to know who asks.\nUser name: "
-    )?;
-    let mut lines = BufReader::new(terminal.try_clone()?);
-    let user = line(&mut lines)?;
+    };
+    let question = format!("The proxy {proxy} wants to know who asks.\nUser name: ");
+    let user = terminal.ask(&question)?;
     if user.is_empty() {
         return Ok(None);
     }
-    let before = termios::tcgetattr(&terminal)?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    silent.local_modes.insert(LocalModes::ECHONL);
-    write!(terminal, "Password: ")?;
-    termios::tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
-    let password = line(&mut lines);
-    termios::tcsetattr(&terminal, OptionalActions::Flush, &before)?;
-    Ok(Some(Credentials::new(&user, &password?)))
-}
-
-fn line(from: &mut impl io::BufRead) -> io::Result<zeroize::Zeroizing<String>> {
-    let mut text = zeroize::Zeroizing::new(String::new());
-    from.read_line(&mut text)?;
-    let end = text.trim_end_matches(['\r', '\n']).len();
-    text.truncate(end);
-    Ok(text)
+    let password = terminal.ask_silently("Password: ")?;
+    Ok(Some(Credentials::new(&user, &password)))
 }

@@ -3,18 +3,19 @@
 use clap::{Args, Subcommand};
 use underpass_agent::Standing;
 use underpass_proto::Code;
-use underpass_proto::control::{MachineRow, Standing as Enrolment, UserRole, UserRow};
+use underpass_proto::control::{MachineRow, Standing as Enrolment, UserChange, UserRole, UserRow};
 use underpass_relay::plain;
 
 use super::machines::moment;
+use super::password::{PasswordFrom, Purpose};
 use super::{Context, Enrolled, errors};
 use crate::failure::Failure;
 use crate::output::Rows;
 use crate::settings::{Flags, Span, ToRelay};
 
-/// List users, invite further machines and users, and make tokens for programs without an agent
+/// List users, decide about them, invite, and make tokens for programs without an agent
 ///
-/// Columns in a pipe: name, role, state, number of machines.
+/// Columns in a pipe: name, role, state (active, disabled or waiting), number of machines.
 #[derive(Debug, Args)]
 pub struct Users {
     #[command(flatten)]
@@ -32,6 +33,39 @@ enum Action {
         /// How long the code is good for, such as 2h or 7d; if not given, the relay decides
         #[arg(long, value_name = "TIME")]
         lifetime: Option<Span>,
+    },
+    /// Let a user in who has registered and waits
+    Approve {
+        /// The user
+        name: String,
+    },
+    /// Do not let a user in who has registered and waits, and forget them
+    Deny {
+        /// The user
+        name: String,
+    },
+    /// Shut a user out: all that is open ends, and no machine of theirs is accepted
+    Disable {
+        /// The user
+        name: String,
+    },
+    /// Let a user in again who was disabled
+    Enable {
+        /// The user
+        name: String,
+    },
+    /// Give a user another role; only administrators may
+    Role {
+        /// The user
+        name: String,
+        /// user, manager or administrator
+        #[arg(value_parser = ["user", "manager", "administrator"])]
+        role: String,
+    },
+    /// Set or change your own password
+    Password {
+        #[command(flatten)]
+        password: PasswordFrom,
     },
     Token(Token),
 }
@@ -96,6 +130,52 @@ impl Token {
         });
         context.output.result(&token, &json)
     }
+}
+
+/// What is done with one user.
+async fn decide(context: &Context, standing: &Standing, action: &Action) -> Result<(), Failure> {
+    let (name, change, done) = match action {
+        Action::Approve { name } => (name, UserChange::Approve, "is let in"),
+        Action::Deny { name } => (name, UserChange::Deny, "is not let in, and forgotten"),
+        Action::Disable { name } => (name, UserChange::Disable, "is shut out"),
+        Action::Enable { name } => (name, UserChange::Enable, "is let in again"),
+        Action::Role { name, role } => {
+            let meant = match role.as_str() {
+                "administrator" => UserRole::Administrator,
+                "manager" => UserRole::Manager,
+                _ => UserRole::User,
+            };
+            let changed = standing.set_role(name, meant).await;
+            changed.map_err(|error| {
+                errors::of_request(&error, &format!("cannot make {name} {role}"))
+            })?;
+            context.output.message(&format!("{name} is {role} now"));
+            return Ok(());
+        }
+        // Done elsewhere.
+        Action::Invite { .. } | Action::Password { .. } | Action::Token(_) => return Ok(()),
+    };
+    let changed = standing.change_user(name, change).await;
+    changed.map_err(|error| errors::of_request(&error, &format!("cannot decide about {name}")))?;
+    context.output.message(&format!("{name} {done}"));
+    Ok(())
+}
+
+async fn set_password(
+    context: &Context,
+    standing: &Standing,
+    from: &PasswordFrom,
+) -> Result<(), Failure> {
+    let trying = "cannot set the password";
+    let me = standing.who_am_i().await;
+    let me = me.map_err(|error| errors::of_request(&error, trying))?.user;
+    let password = from.read(&me, Purpose::New)?;
+    let set = standing.set_password(&me, &password).await;
+    set.map_err(|error| errors::of_password(&error, trying))?;
+    context
+        .output
+        .message(&format!("the password of {me} is set"));
+    Ok(())
 }
 
 async fn tokens(standing: &Standing) -> Result<Vec<MachineRow>, Failure> {
@@ -180,6 +260,8 @@ impl Users {
                 context.output.result(&invited.code, &json)
             }
             Some(Action::Token(token)) => token.run(&context, &enrolled).await,
+            Some(Action::Password { password }) => set_password(&context, standing, password).await,
+            Some(action) => decide(&context, standing, action).await,
         };
         standing.attachment().detach().await;
         outcome
@@ -200,6 +282,7 @@ pub fn state_word(state: Enrolment) -> &'static str {
     match state {
         Enrolment::Active => "active",
         Enrolment::Disabled => "disabled",
+        Enrolment::Waiting => "waiting",
     }
 }
 

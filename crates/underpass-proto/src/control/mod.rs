@@ -9,19 +9,21 @@
 mod answers;
 mod attach;
 mod decoder;
+mod passwords;
 mod services;
 mod users;
 
 pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
+pub use passwords::{Challenge, Evaluated, Prove, Register, SetPassword, SignIn};
 pub use services::{
     Allow, Deny, FarEnd, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow,
     ServiceRows, Services, Withdraw,
 };
 pub use users::{
-    Invite, Invited, MachineRow, MachineRows, Machines, MakeToken, Revoke, Standing, UserRole,
-    UserRow, UserRows, Users,
+    ChangeUser, Invite, Invited, MachineRow, MachineRows, Machines, MakeToken, Revoke, SetRole,
+    Standing, UserChange, UserRole, UserRow, UserRows, Users,
 };
 
 use crate::Speaker;
@@ -65,6 +67,18 @@ messages! {
     0x0d Revoke in [Agent];
     /// Makes a token for a bare HTTP client.
     0x0e MakeToken in [Agent];
+    /// Begins to log in by password.
+    0x0f SignIn in [Agent];
+    /// Proves the password.
+    0x10 Prove in [Agent];
+    /// Begins to register a password.
+    0x11 Register in [Agent];
+    /// Hands the password file in.
+    0x12 SetPassword in [Agent];
+    /// Approves, denies, disables or enables a user.
+    0x13 ChangeUser in [Agent];
+    /// Gives a user another role.
+    0x14 SetRole in [Agent];
 
     /// Carried out.
     0x20 Done in [Relay];
@@ -84,6 +98,10 @@ messages! {
     0x27 UserRows in [Relay];
     /// Machines.
     0x28 MachineRows in [Relay];
+    /// The relay's part of a login by password.
+    0x29 Challenge in [Relay];
+    /// The relay's part of a registration.
+    0x2a Evaluated in [Relay];
 
     /// The relay is shutting down.
     0x30 Going in [Relay];
@@ -106,7 +124,8 @@ impl Control {
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
-            MakeToken             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows
+            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole
+            Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
         }
     }
 
@@ -218,7 +237,7 @@ mod tests {
         for kind in ControlType::ALL {
             let unasked = kind.code() >= 0x30;
             // The number is the first field of whatever has one; zeros serve for all others.
-            let mut bytes = vec![0; 200];
+            let mut bytes = vec![0; 400];
             bytes[0] = u8::try_from(kind.code()).expect("codes below 64");
             bytes[1] = if unasked { 0 } else { 5 };
             let message = Control::decode(&mut bytes.into()).unwrap();

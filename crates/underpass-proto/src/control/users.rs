@@ -22,6 +22,8 @@ wire_enum! {
         Active = 0,
         /// It is not: disabled or revoked.
         Disabled = 1,
+        /// Not yet: the user has registered, and waits for a manager.
+        Waiting = 2,
     }
 }
 
@@ -153,6 +155,44 @@ body! {
     }
 }
 
+wire_enum! {
+    /// What is decided about a user.
+    pub enum UserChange {
+        /// Who has registered is let in.
+        Approve = 0,
+        /// Who has registered is not let in, and forgotten.
+        Deny = 1,
+        /// The user is shut out, and all that it has open ends.
+        Disable = 2,
+        /// The user is let in again.
+        Enable = 3,
+    }
+}
+
+body! {
+    /// Decides about a user; answered by `Done`.
+    pub struct ChangeUser {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The user; at most 63 bytes.
+        pub user: String as Label<63>,
+        /// What is decided.
+        pub change: UserChange,
+    }
+}
+
+body! {
+    /// Gives a user another role; answered by `Done`.
+    pub struct SetRole {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The user; at most 63 bytes.
+        pub user: String as Label<63>,
+        /// The role.
+        pub role: UserRole,
+    }
+}
+
 #[cfg(test)]
 mod samples {
     use super::*;
@@ -262,6 +302,32 @@ mod samples {
                     machine: "laptop.bob".into(),
                 },
                 "0d 0d 0a 6c6170746f702e626f62",
+            )]
+        }
+    }
+
+    impl Sampled for ChangeUser {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                ChangeUser {
+                    request: 19,
+                    user: "carol".into(),
+                    change: UserChange::Approve,
+                },
+                "13 13 05 6361726f6c 00",
+            )]
+        }
+    }
+
+    impl Sampled for SetRole {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                SetRole {
+                    request: 20,
+                    user: "carol".into(),
+                    role: UserRole::Manager,
+                },
+                "14 14 05 6361726f6c 01",
             )]
         }
     }

@@ -136,6 +136,7 @@ pub struct Session {
     role: Role,
     id: SessionId,
     cipher: Cipher,
+    handshake_hash: [u8; 32],
     config: Config,
     peer: Params,
     state: State,
@@ -209,6 +210,7 @@ impl Session {
             role,
             id,
             cipher,
+            handshake_hash: secrets.handshake_hash,
             state: State::Open,
             established: role == Role::Responder,
             peer_closed: false,
@@ -268,6 +270,12 @@ impl Session {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Hash of the handshake that made the session: not secret, and the same at its two ends only.
+    #[must_use]
+    pub fn handshake_hash(&self) -> [u8; 32] {
+        self.handshake_hash
     }
 
     /// What the peer announced in its handshake.

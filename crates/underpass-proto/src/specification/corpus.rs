@@ -52,11 +52,10 @@ fn seeds() -> Seeds {
             for (n, (_, hex)) in sample.values.iter().enumerate() {
                 let mut bytes = bytes_of(hex);
                 if matches!(target, "control" | "authority") {
-                    bytes.insert(0, u8::try_from(bytes.len()).expect("a short sample"));
-                    // Lengths from 64 on take two bytes.
-                    if bytes[0] >= 64 {
-                        bytes.insert(0, 0x40);
-                    }
+                    let mut framed = Vec::new();
+                    crate::varint::put(&mut framed, bytes.len() as u64);
+                    framed.append(&mut bytes);
+                    bytes = framed;
                 }
                 add(
                     &mut seeds,

@@ -9,13 +9,14 @@ use underpass_proto::control::{
 use underpass_proto::packet;
 use underpass_store::{Enrolled, MachineKey, NewInvitation, NewMachine, Role, UserState};
 
-use super::{Asked, Desk, LONGEST_INVITATION, hub_member, new_name, new_user_name};
+use super::{Asked, Desk, LONGEST_INVITATION, new_name, new_user_name};
 use crate::code::OneTimeCode;
+use crate::hub::AttachmentId;
 use crate::log::{Kind, Note};
 use crate::policy::{Standing, extends_to};
 use crate::refusal::Refusal;
 
-/// One-time codes that are not good, after which an attachment is ended.
+/// One-time codes and passwords that are not good, after which an attachment is ended.
 const MOST_FAILED_CODES: u32 = 5;
 
 impl Desk {
@@ -30,6 +31,7 @@ impl Desk {
         }
         let member = match &standing {
             Standing::Stranger => None,
+            Standing::Waiting(waiting) => Some(waiting),
             Standing::Member(member) => {
                 self.store
                     .note_machine_seen(member.machine.id, asked.at)
@@ -59,20 +61,14 @@ impl Desk {
         let request = enrol.request;
         match self.redeem(asked, enrol).await {
             Ok(enrolled) => {
-                let member = hub_member(&enrolled);
-                let attachment = asked.caller.attachment;
-                self.switch
-                    .with_hub(|hub, _| hub.enrolled(attachment, member))?;
-                self.log.write(
-                    Note::new(Kind::Enrol)
-                        .by(enrolled.user.name.as_str())
-                        .from(asked.caller.address.as_deref())
-                        .with("machine", enrolled.machine.name.as_str()),
-                );
+                self.note_enrolled(asked, &enrolled)?;
                 Ok(vec![self.identity(request, Some(&enrolled))])
             }
             Err(why) => {
-                self.note_failed_code(asked, &why);
+                self.note_refused(asked, &why);
+                if why.code == Code::InvalidCode {
+                    self.count_failed(asked.caller.attachment, why.code)?;
+                }
                 Err(why)
             }
         }
@@ -102,22 +98,29 @@ impl Desk {
         Ok(redeemed?)
     }
 
-    /// Strangers may try a few codes only; then they must make another attachment, of which there is
-    /// a limited number too.
-    fn note_failed_code(&self, asked: &Asked<'_>, why: &Refusal) {
+    /// Notes that a machine was not enrolled.
+    pub(super) fn note_refused(&self, asked: &Asked<'_>, why: &Refusal) {
         self.log.write(
             Note::new(Kind::EnrolRefused)
                 .from(asked.caller.address.as_deref())
                 .with("code", why.code.up()),
         );
-        if why.code != Code::InvalidCode {
-            return;
+    }
+
+    /// Strangers may try a few codes and passwords only; then they must make another attachment, of
+    /// which there is a limited number too.
+    ///
+    /// # Errors
+    /// That was the last one.
+    pub(super) fn count_failed(&self, attachment: AttachmentId, code: Code) -> Result<(), Refusal> {
+        if self.switch.count_failed_code(attachment) < MOST_FAILED_CODES {
+            return Ok(());
         }
-        let attachment = asked.caller.attachment;
-        if self.switch.count_failed_code(attachment) >= MOST_FAILED_CODES {
-            let why = Refusal::new(Code::InvalidCode, "too many one-time codes were not good");
-            self.switch.with_hub(|hub, _| hub.end(attachment, why));
-        }
+        let text = "too many one-time codes or passwords were not good";
+        let why = Refusal::new(code, text);
+        self.switch
+            .with_hub(|hub, _| hub.end(attachment, why.clone()));
+        Err(why)
     }
 
     pub(super) async fn invite(
@@ -133,7 +136,7 @@ impl Desk {
                     "only an administrator can invite a machine of a manager or administrator";
                 return Err(Refusal::new(Code::Denied, text));
             }
-            if known.state != UserState::Active {
+            if known.state == UserState::Disabled {
                 return Err(Refusal::new(
                     Code::Denied,
                     "this user is disabled; enable them first",

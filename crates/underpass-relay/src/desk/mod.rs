@@ -4,7 +4,9 @@
 //! a revoked machine or a disabled user is nobody from the next request on. Whatever cannot be checked
 //! is refused.
 
+mod decide;
 mod enrol;
+mod passwords;
 mod people;
 mod refusals;
 mod services;
@@ -20,7 +22,10 @@ use underpass_proto::{Code, names};
 use underpass_seal::PublicKey;
 use underpass_store::{
     Enrolled, Fault, MachineId, MachineKey, MachineKind, Name, Store, UnixMillis, User, UserId,
+    UserState,
 };
+
+pub(crate) use passwords::Passwords;
 
 use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
@@ -43,6 +48,8 @@ pub(crate) struct Caller {
     pub(crate) key: [u8; 32],
     /// Who attached it.
     pub(crate) origin: Origin,
+    /// The handshake of its session: what a login by password is bound to.
+    pub(crate) handshake_hash: [u8; 32],
     /// For the log.
     pub(crate) address: Option<String>,
 }
@@ -76,6 +83,7 @@ pub(crate) struct Desk {
     switch: Arc<Switch>,
     log: Log,
     rules: Rules,
+    passwords: Passwords,
 }
 
 /// One request and what is known about it.
@@ -87,12 +95,19 @@ struct Asked<'a> {
 }
 
 impl Desk {
-    pub(crate) fn new(store: Arc<dyn Store>, switch: Arc<Switch>, log: Log, rules: Rules) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        switch: Arc<Switch>,
+        log: Log,
+        rules: Rules,
+        passwords: Passwords,
+    ) -> Self {
         Self {
             store,
             switch,
             log,
             rules,
+            passwords,
         }
     }
 
@@ -117,10 +132,10 @@ impl Desk {
             Origin::PlainHttp => MachineKind::Token,
         };
         let known = self.store.machine_by_key(&MachineKey(key)).await?;
-        let admitted = |it: &Enrolled| it.is_admitted_at(at) && it.machine.kind == kind;
-        Ok(match known.filter(admitted) {
-            Some(member) => Standing::Member(member),
-            None => Standing::Stranger,
+        Ok(match known.filter(|it| it.machine.kind == kind) {
+            Some(member) if member.is_admitted_at(at) => Standing::Member(member),
+            Some(waiting) if waiting.user.state == UserState::Waiting => Standing::Waiting(waiting),
+            _ => Standing::Stranger,
         })
     }
 
@@ -167,7 +182,14 @@ impl Desk {
         let member = match (standing, request) {
             (standing, Control::Attach(it)) => return self.attach(&asked, standing, it).await,
             (_, Control::Enrol(it)) => return self.enrol(&asked, it).await,
+            (_, Control::SignIn(it)) => return self.sign_in(&asked, it).await,
+            (_, Control::Prove(it)) => return self.prove(&asked, it).await,
+            (standing, Control::Register(it)) => return self.register(&asked, &standing, &it),
+            (standing, Control::SetPassword(it)) => {
+                return self.set_password(&asked, &standing, it).await;
+            }
             (Standing::Stranger, _) => return Err(Refusal::of(Code::NotEnrolled)),
+            (Standing::Waiting(_), _) => return Err(Refusal::of(Code::Waiting)),
             (Standing::Member(member), request) => (member, request),
         };
         self.answer_member(&asked, member.0, member.1).await
@@ -208,6 +230,8 @@ impl Desk {
             Control::Machines(it) => self.list_machines(asked, &me, it.request).await,
             Control::Revoke(it) => self.revoke(asked, &me, it).await,
             Control::MakeToken(it) => self.make_token(asked, &me, it).await,
+            Control::ChangeUser(it) => self.change_user(asked, &me, it).await,
+            Control::SetRole(it) => self.set_role(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))
@@ -221,11 +245,17 @@ impl Desk {
         let was_member = self
             .switch
             .with_hub(|hub, _| hub.member(caller.attachment).is_some());
-        if was_member && standing == Standing::Stranger {
+        if was_member && !matches!(standing, Standing::Member(_)) {
             let why = shut_out();
             self.switch
                 .with_hub(|hub, _| hub.end(caller.attachment, why.clone()));
             return Err(why);
+        }
+        if let (Standing::Member(member), false) = (&standing, was_member) {
+            // Approved, or enabled again, since it attached.
+            let (attachment, member) = (caller.attachment, hub_member(member));
+            self.switch
+                .with_hub(|hub, _| hub.enrolled(attachment, member))?;
         }
         Ok(standing)
     }

@@ -41,6 +41,7 @@ impl Desk {
             state: match user.state {
                 UserState::Active => Standing::Active,
                 UserState::Disabled => Standing::Disabled,
+                UserState::Waiting => Standing::Waiting,
             },
             machines: counts.get(&user.id).copied().unwrap_or(0),
         };

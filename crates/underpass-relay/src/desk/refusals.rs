@@ -4,8 +4,8 @@
 
 use underpass_proto::Code;
 use underpass_store::{
-    AccessError, Fault, InviteError, NameError, PublishError, RedeemError, ResolveError,
-    RevokeError, ServiceRefError, TokenError,
+    AccessError, DecideError, EnrolError, Fault, InviteError, NameError, PublishError, RedeemError,
+    RegisterError, ResolveError, RevokeError, ServiceRefError, TokenError, UserChangeError,
 };
 
 use crate::refusal::Refusal;
@@ -41,6 +41,7 @@ impl From<RedeemError> for Refusal {
                 Refusal::new(Code::InvalidCode, text)
             }
             RedeemError::UserDisabled => Refusal::new(Code::Denied, text),
+            RedeemError::UserWaits => Refusal::new(Code::Waiting, text),
             RedeemError::UserNameTaken | RedeemError::MachineNameTaken | RedeemError::KeyKnown => {
                 Refusal::new(Code::Exists, text)
             }
@@ -56,6 +57,7 @@ impl From<InviteError> for Refusal {
             InviteError::InviterUnknown | InviteError::UserDisabled => {
                 Refusal::new(Code::Denied, text)
             }
+            InviteError::UserWaits => Refusal::new(Code::Waiting, text),
             InviteError::CodeInUse => Refusal::of(Code::Internal),
             InviteError::Fault(fault) => fault.into(),
         }
@@ -122,6 +124,52 @@ impl From<RevokeError> for Refusal {
         match error {
             RevokeError::NoSuchMachine => Refusal::of(Code::NoMachine),
             RevokeError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<RegisterError> for Refusal {
+    fn from(error: RegisterError) -> Self {
+        let text = error.to_string();
+        match error {
+            RegisterError::NameTaken | RegisterError::KeyKnown => Refusal::new(Code::Exists, text),
+            RegisterError::TooManyWait => Refusal::new(Code::Busy, text),
+            RegisterError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<EnrolError> for Refusal {
+    fn from(error: EnrolError) -> Self {
+        let text = error.to_string();
+        match error {
+            EnrolError::NoSuchUser => Refusal::of(Code::NoUser),
+            EnrolError::UserWaits => Refusal::of(Code::Waiting),
+            EnrolError::UserDisabled => Refusal::new(Code::Denied, text),
+            EnrolError::MachineNameTaken | EnrolError::KeyKnown => Refusal::new(Code::Exists, text),
+            EnrolError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<DecideError> for Refusal {
+    fn from(error: DecideError) -> Self {
+        match error {
+            DecideError::NoSuchUser => Refusal::of(Code::NoUser),
+            DecideError::Decided => Refusal::of(Code::Decided),
+            DecideError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<UserChangeError> for Refusal {
+    fn from(error: UserChangeError) -> Self {
+        let text = error.to_string();
+        match error {
+            UserChangeError::NoSuchUser => Refusal::of(Code::NoUser),
+            UserChangeError::Waits => Refusal::new(Code::Waiting, text),
+            UserChangeError::LastAdministrator => Refusal::of(Code::LastAdministrator),
+            UserChangeError::Fault(fault) => fault.into(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Every request by every kind of agent, on a real store.
 
+mod passwords;
+
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -44,7 +46,8 @@ impl Office {
             invitation: Duration::from_secs(3600),
             services: vec![],
         };
-        let desk = Desk::new(Arc::clone(&store), switch, log, rules);
+        let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
+        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords);
         let office = Self {
             desk,
             store,
@@ -91,6 +94,7 @@ impl Office {
             attachment: AttachmentId(u64::from(key)),
             key: [key; 32],
             origin: Origin::Agent,
+            handshake_hash: [key; 32],
             address: None,
         };
         if self.attached.lock().unwrap().insert(key) {
@@ -533,6 +537,7 @@ async fn the_relay_reads_only_what_its_owner_lets_it() {
         attachment: AttachmentId(50),
         key: [50; 32],
         origin: Origin::PlainHttp,
+        handshake_hash: [50; 32],
         address: None,
     };
     let check = crate::hub::Check {

@@ -36,17 +36,23 @@ const CODE: HeaderName = HeaderName::from_static("underpass-code");
 pub(super) fn status(code: Code) -> StatusCode {
     match code {
         Code::NoError => StatusCode::OK,
-        Code::InvalidToken | Code::NotEnrolled | Code::InvalidCode => StatusCode::UNAUTHORIZED,
-        Code::Denied | Code::KeyMismatch | Code::Ended | Code::MayNotRetarget | Code::NoRedial => {
-            StatusCode::FORBIDDEN
+        Code::InvalidToken | Code::NotEnrolled | Code::InvalidCode | Code::WrongPassword => {
+            StatusCode::UNAUTHORIZED
         }
+        Code::Denied
+        | Code::KeyMismatch
+        | Code::Ended
+        | Code::Waiting
+        | Code::LastAdministrator
+        | Code::MayNotRetarget
+        | Code::NoRedial => StatusCode::FORBIDDEN,
         Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine => {
             StatusCode::NOT_FOUND
         }
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
             StatusCode::BAD_REQUEST
         }
-        Code::WrongOffset | Code::Exists => StatusCode::CONFLICT,
+        Code::WrongOffset | Code::Exists | Code::Decided => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
         Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,

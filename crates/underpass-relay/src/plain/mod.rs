@@ -7,14 +7,12 @@
 //! | `upward`, `downward` | offsets, repetitions, ends of both streams, pure |
 //! | `answer` | which status and headers say what, pure |
 //! | `token` | what a client shows, pure |
-//! | `attempts` | who has shown wrong tokens, and how long he waits, pure |
 //! | `table` | which sessions there are, and how many there may be |
 //! | `session` | moves bytes between the streams and a channel |
 //! | `far`, `wire` | how the relay reaches the service in the client's place |
 
 mod answer;
 mod ask;
-mod attempts;
 mod downward;
 mod far;
 #[doc(hidden)]
@@ -44,6 +42,7 @@ use underpass_store::Enrolled;
 
 pub use token::{TOKEN_LEN, Token};
 
+use crate::attempts::{Attempts, Source};
 use crate::clock;
 use crate::policy::Standing;
 use crate::reception::Reception;
@@ -51,7 +50,6 @@ use crate::refusal::Refusal;
 use crate::settings::Settings;
 use answer::{refused, refused_at};
 use ask::{Ask, Parts, SessionName, understand};
-use attempts::{Attempts, Source};
 use downward::Given;
 use far::Client;
 use session::{Answer, Limits, Session, Taken};

@@ -106,6 +106,8 @@ settings! {
     enrol_within: Span = Span(Limits::default().enrol_within);
     /// How long an invitation is good for unless its maker says otherwise.
     invitation: Span = Span(Duration::from_secs(24 * 3600));
+    /// Whether strangers may register by name and password; they then wait for a manager's approval.
+    registration: bool = true;
     /// How long a shutdown may take.
     shutdown_within: Span = Span(Duration::from_secs(5));
     /// The most attachments altogether.

@@ -58,6 +58,16 @@ impl Value for Count {
     }
 }
 
+impl Value for bool {
+    const KIND: &'static str = "BOOL";
+    fn parse(text: &str) -> Result<Self, String> {
+        parsed(text, Self::KIND)
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Value for String {
     const KIND: &'static str = "TEXT";
     fn parse(text: &str) -> Result<Self, String> {

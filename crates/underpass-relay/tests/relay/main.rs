@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authority;
+mod calls;
 mod enrolment;
 mod far_end;
 mod group;
 mod hostile;
+mod passwords;
 mod raw;
 mod routes;
 mod rules;

@@ -92,8 +92,10 @@ impl Database {
             return Err(InviteError::InviterUnknown);
         }
         let invited = self.find_user(&mut transaction, &new.user).await?;
-        if invited.is_some_and(|user| user.state == UserState::Disabled) {
-            return Err(InviteError::UserDisabled);
+        match invited.map(|user| user.state) {
+            Some(UserState::Disabled) => return Err(InviteError::UserDisabled),
+            Some(UserState::Waiting) => return Err(InviteError::UserWaits),
+            Some(UserState::Active) | None => {}
         }
         let row = query_as(
             "INSERT INTO invitations (digest, user_name, made_by, made_at, expires_at) \
@@ -163,6 +165,9 @@ impl Database {
         let user = match self.find_user(&mut transaction, &name).await? {
             Some(user) if user.state == UserState::Disabled => {
                 return Err(RedeemError::UserDisabled);
+            }
+            Some(user) if user.state == UserState::Waiting => {
+                return Err(RedeemError::UserWaits);
             }
             Some(user) => user,
             None => {

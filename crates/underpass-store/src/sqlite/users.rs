@@ -98,13 +98,26 @@ impl Database {
         role: Role,
         at: UnixMillis,
     ) -> Result<User, Fault> {
+        let state = UserState::Active;
+        self.insert_user_as(connection, name, role, state, at).await
+    }
+
+    /// Creates a user. The caller has made sure that the name is free.
+    pub(super) async fn insert_user_as(
+        &self,
+        connection: &mut SqliteConnection,
+        name: &Name,
+        role: Role,
+        state: UserState,
+        at: UnixMillis,
+    ) -> Result<User, Fault> {
         let row = query_as(
             "INSERT INTO users (name, role, state, created_at) VALUES ($1, $2, $3, $4) \
              RETURNING id, name, role, state, created_at",
         )
         .bind(name.as_str())
         .bind(role.as_str())
-        .bind(UserState::Active.as_str())
+        .bind(state.as_str())
         .bind(at.0)
         .fetch_one(connection)
         .await
@@ -135,6 +148,10 @@ impl Database {
         state: Option<UserState>,
     ) -> Result<User, UserChangeError> {
         let mut transaction = self.begin_write().await?;
+        let found = self.user_in(&mut transaction, id).await?;
+        if found.ok_or(UserChangeError::NoSuchUser)?.state == UserState::Waiting {
+            return Err(UserChangeError::Waits);
+        }
         let before = self.count_administrators(&mut transaction).await?;
         let row = query_as(
             "UPDATE users SET role = coalesce($2, role), state = coalesce($3, state) \

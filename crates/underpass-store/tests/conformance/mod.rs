@@ -7,6 +7,7 @@
 pub(crate) mod enrolment;
 pub(crate) mod events;
 pub(crate) mod machines;
+pub(crate) mod passwords;
 pub(crate) mod rights;
 pub(crate) mod services;
 pub(crate) mod tickets;
@@ -135,6 +136,11 @@ macro_rules! conformance_suite {
         conformance_suite! { $module, $place;
             users { a_fresh_store_is_empty, users_are_found_and_listed, roles_and_states_are_kept,
                 the_last_administrator_stays, administrators_that_leave_at_once_leave_one }
+            passwords { the_secret_of_passwords_is_made_once, who_registers_waits_and_is_approved,
+                who_is_denied_is_forgotten, registrations_are_refused_for_their_own_reasons,
+                who_waits_is_changed_by_a_decision_alone, only_who_waits_is_decided_about,
+                of_approve_and_deny_at_once_one_happens, machines_come_in_under_an_active_user,
+                fifty_changes_of_roles_at_once_leave_what_one_of_them_said }
             enrolment { the_setup_code_makes_the_first_administrator, only_the_newest_setup_code_counts,
                 a_used_setup_code_answers_its_machine_alone, a_setup_code_is_won_once,
                 an_invitation_makes_a_user, an_invitation_adds_a_machine,

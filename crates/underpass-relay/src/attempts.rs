@@ -1,7 +1,8 @@
-//! How often each source has shown a wrong token, and how long it waits for it. Pure.
+//! How often each source has shown a wrong token or password, and how long it waits for it. Pure.
 //!
-//! Nobody guesses a token of 256 bits. What is bounded here is the work that wrong ones make for the
-//! store, such as that of a script which goes on with a token that was revoked years ago.
+//! Nobody guesses a token of 256 bits. What is bounded there is the work that wrong ones make for the
+//! store, such as that of a script which goes on with a token that was revoked years ago. Passwords
+//! are guessed: beside wrong tokens (by their keys) stand logins that failed (by the machine's key).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,16 +26,16 @@ const MOST_SOURCES: usize = 4096;
 const MOST_PROVEN: usize = 1024;
 
 /// The public half of a token's key.
-pub(super) type TokenKey = [u8; 32];
+pub(crate) type TokenKey = [u8; 32];
 
 /// Where a request comes from: an IPv4 address, or the /64 of an IPv6 address, in which a single
 /// machine has as many addresses as it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Source(IpAddr);
+pub(crate) struct Source(IpAddr);
 
 impl Source {
     /// The source that an address belongs to.
-    pub(super) fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => {
                 let network = address.to_bits() >> 64 << 64;
@@ -79,7 +80,7 @@ impl Tally {
 
 /// The sources of wrong tokens.
 #[derive(Debug, Default)]
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     sources: HashMap<Source, Tally>,
     /// When a token was last right.
     proven: HashMap<TokenKey, Time>,
@@ -91,7 +92,7 @@ impl Attempts {
     ///
     /// # Errors
     /// How long the source still has to wait.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &self,
         source: Source,
         token: Option<&TokenKey>,
@@ -108,13 +109,20 @@ impl Attempts {
     }
 
     /// A token was right.
-    pub(super) fn right(&mut self, token: TokenKey, now: Time) {
+    pub(crate) fn right(&mut self, token: TokenKey, now: Time) {
         make_room(&mut self.proven, MOST_PROVEN, &token, |last| *last);
         self.proven.insert(token, now);
     }
 
+    /// What was counted as wrong beforehand, because it shows only later, was right after all.
+    pub(crate) fn take_back(&mut self, source: Source) {
+        if let Some(tally) = self.sources.get_mut(&source) {
+            tally.wrong = tally.wrong.saturating_sub(1);
+        }
+    }
+
     /// A token was wrong, perhaps one that cannot even be one. How long its source waits now.
-    pub(super) fn wrong(
+    pub(crate) fn wrong(
         &mut self,
         source: Source,
         token: Option<&TokenKey>,
@@ -193,6 +201,17 @@ mod tests {
             Ok(()),
             "others do not wait"
         );
+    }
+
+    #[test]
+    fn what_is_taken_back_does_not_count() {
+        let (mut attempts, them) = (Attempts::default(), source("203.0.113.7"));
+        for _ in 0..1000 {
+            assert_eq!(attempts.wrong(them, None, at(0)), Duration::ZERO);
+            attempts.take_back(them);
+        }
+        assert_eq!(attempts.admit(them, None, at(0)), Ok(()));
+        attempts.take_back(source("203.0.113.8"));
     }
 
     #[test]

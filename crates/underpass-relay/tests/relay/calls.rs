@@ -1,0 +1,335 @@
+//! Every call of the control protocol by everybody, on a real relay: one table.
+
+use std::collections::HashSet;
+
+use underpass_proto::control::{
+    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Invite, Machines,
+    MakeToken, Prove, Publish, Register, Resolve, Revoke, Services, SetPassword, SetRole, SignIn,
+    UserChange, UserRole, Users, WhoAmI, Withdraw,
+};
+use underpass_proto::{Code, Speaker};
+use underpass_seal::password::{Login, Registration};
+use underpass_store::{MachineKey, Name, NewMachine, PasswordFile, Role, Store as _, UnixMillis};
+
+use crate::stage::{Agent, Stage};
+
+/// Who asks, in the order of the columns: nobody, one who waits for approval, bob, whose things the calls are about,
+/// another user, a manager, an administrator.
+const CALLERS: usize = 6;
+
+/// What a call comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is carried out.
+    Done,
+    /// A list in which what is bob's stands.
+    Sees,
+    /// A list without anything of bob's.
+    Blind,
+    /// It is refused.
+    No(Code),
+}
+
+use Outcome::{Blind, Done, No, Sees};
+
+const OUT: Outcome = No(Code::NotEnrolled);
+const WAITS: Outcome = No(Code::Waiting);
+const DENIED: Outcome = No(Code::Denied);
+const BAD_CODE: Outcome = No(Code::InvalidCode);
+const PROTOCOL: Outcome = No(Code::ProtocolViolation);
+
+/// A call: what it is about, the request with a request number and the number of its cell, what comes of it. For each
+/// cell there are, made before: `w-N`, who waits; `u-N`, a user; `g-N`, a manager; a machine `m-N` of bob, of mia and of
+/// admin; bob's service `s-N`.
+struct Call {
+    about: &'static str,
+    make: fn(u64, usize) -> Control,
+    expected: [Outcome; CALLERS],
+}
+
+fn change(request: u64, user: String, change: UserChange) -> Control {
+    ChangeUser {
+        request,
+        user,
+        change,
+    }
+    .into()
+}
+
+fn role(request: u64, user: String, role: UserRole) -> Control {
+    SetRole {
+        request,
+        user,
+        role,
+    }
+    .into()
+}
+
+fn revoke(request: u64, machine: String) -> Control {
+    Revoke { request, machine }.into()
+}
+
+fn token(request: u64, user: &str, n: usize) -> Control {
+    let (user, name) = (user.to_owned(), format!("t-{n}-{user}"));
+    MakeToken {
+        request,
+        user,
+        name,
+        key: digest(&format!("token {n} {request}")),
+        lifetime_s: 60,
+    }
+    .into()
+}
+
+/// Distinct bytes for each text.
+fn digest(text: &str) -> [u8; 32] {
+    underpass_seal::sha256(&[text.as_bytes()])
+}
+
+fn invite(request: u64, user: String) -> Control {
+    Invite {
+        request,
+        user,
+        lifetime_s: 0,
+    }
+    .into()
+}
+
+fn register(request: u64, user: String) -> Control {
+    let (_, message) = Registration::start(b"correct horse").unwrap();
+    Register {
+        request,
+        user,
+        message,
+    }
+    .into()
+}
+
+/// The table, with what anybody may call first.
+fn calls() -> Vec<Call> {
+    macro_rules! calls {
+        ($( $about:literal, $make:expr, $expected:expr; )*) => {
+            vec![$( Call { about: $about, make: $make, expected: $expected } ),*]
+        };
+    }
+    calls! {
+        "attaching", |request, _| Attach {
+            request, version: 1, agent: "test".into(), machine_name: "machine".into(),
+        }.into(), [Done; 6];
+        "a code that is not good", |request, _| Enrol {
+            request, kind: CodeKind::Invite, code: "none".into(), user: String::new(), machine: "x".into(),
+        }.into(), [BAD_CODE; 6];
+        "a login as bob", |request, _| SignIn {
+            request, user: "bob".into(), message: Login::start(b"guess").unwrap().1,
+        }.into(), [Done; 6];
+        "a proof without a login", |request, _| Prove {
+            request, machine: "none-such.".into(), message: [7; 64],
+        }.into(), [No(Code::NameInvalid); 6];
+        "registering somebody new", |request, n| register(request, format!("new-{n}")),
+            [Done, Done, DENIED, DENIED, DENIED, DENIED];
+        "registering bob", |request, _| register(request, "bob".into()),
+            [Done, Done, Done, DENIED, DENIED, DENIED];
+        "a password file that is none", |request, _| SetPassword {
+            request, user: "bob".into(), machine: "x".into(), file: [0xff; 192],
+        }.into(), [PROTOCOL, PROTOCOL, PROTOCOL, DENIED, DENIED, DENIED];
+        "oneself", |request, _| WhoAmI { request }.into(), [OUT, WAITS, Done, Done, Done, Done];
+        "somebody new", |request, n| invite(request, format!("guest-{n}")),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "a manager", |request, n| invite(request, format!("g-{n}")),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
+        "one's own service", |request, n| Publish {
+            request, name: format!("own-{n}"), description: String::new(), compression: true, plain_http: false,
+        }.into(), [OUT, WAITS, Done, Done, Done, Done];
+        "services", |request, _| Services { request }.into(), [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "bob's service", |request, n| Withdraw { request, name: format!("s-{n}.bob") }.into(),
+            [OUT, WAITS, Done, DENIED, DENIED, Done];
+        "bob's service", |request, n| Allow {
+            request, who: "alice".into(), service: format!("s-{n}.bob"),
+        }.into(), [OUT, WAITS, Done, DENIED, DENIED, Done];
+        "bob's service", |request, n| Deny {
+            request, who: "alice".into(), service: format!("s-{n}.bob"),
+        }.into(), [OUT, WAITS, Done, DENIED, DENIED, Done];
+        "bob's service", |request, n| Resolve { request, service: format!("s-{n}.bob") }.into(),
+            [OUT, WAITS, Done, DENIED, DENIED, DENIED];
+        "users", |request, _| Users { request }.into(), [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "machines", |request, _| Machines { request }.into(), [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "bob's machine", |request, n| revoke(request, format!("m-{n}.bob")),
+            [OUT, WAITS, Done, DENIED, Done, Done];
+        "the manager's machine", |request, n| revoke(request, format!("m-{n}.mia")),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "the administrator's machine", |request, n| revoke(request, format!("m-{n}.admin")),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
+        "bob's token", |request, n| token(request, "bob", n), [OUT, WAITS, Done, DENIED, Done, Done];
+        "another manager's token", |request, n| token(request, &format!("g-{n}"), n),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
+        "one who waits", |request, n| change(request, format!("w-{n}"), UserChange::Approve),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "one who waits", |request, n| change(request, format!("w-{n}"), UserChange::Deny),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "a user", |request, n| change(request, format!("u-{n}"), UserChange::Disable),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "a user", |request, n| change(request, format!("u-{n}"), UserChange::Enable),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "a user", |request, n| change(request, format!("u-{n}"), UserChange::Approve),
+            [OUT, WAITS, DENIED, DENIED, No(Code::Decided), No(Code::Decided)];
+        "a manager", |request, n| change(request, format!("g-{n}"), UserChange::Disable),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
+        "the administrator", |request, _| change(request, "admin".into(), UserChange::Disable),
+            [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::LastAdministrator)];
+        "nobody there", |request, _| change(request, "none".into(), UserChange::Disable),
+            [OUT, WAITS, DENIED, DENIED, No(Code::NoUser), No(Code::NoUser)];
+        "a user", |request, n| role(request, format!("u-{n}"), UserRole::Manager),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
+        "a manager", |request, n| role(request, format!("g-{n}"), UserRole::User),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
+        "the administrator", |request, _| role(request, "admin".into(), UserRole::Manager),
+            [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::LastAdministrator)];
+        "one who waits", |request, n| role(request, format!("w-{n}"), UserRole::Manager),
+            [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::Waiting)];
+    }
+}
+
+const AT: UnixMillis = UnixMillis(1_700_000_000_000);
+
+/// The stage, the callers, and the store beneath.
+struct Ground {
+    _stage: Stage,
+    callers: Vec<Agent>,
+    store: underpass_store::SqliteStore,
+}
+
+impl Ground {
+    async fn new() -> Self {
+        let stage = Stage::with(|settings| {
+            settings.services_per_attachment = 1000;
+        })
+        .await;
+        let store = stage.store().await;
+        let admin = stage.administrator().await;
+        let bob = stage.invited(&admin, "bob").await;
+        let alice = stage.invited(&admin, "alice").await;
+        let mia = stage.invited(&admin, "mia").await;
+        let role = |request| role(request, "mia".into(), UserRole::Manager);
+        admin.ask(role).await.unwrap();
+        let nobody = stage.stranger().await;
+        let waiting = stage.stranger().await;
+        let ground = Self {
+            _stage: stage,
+            callers: vec![nobody, waiting, bob, alice, mia, admin],
+            store,
+        };
+        let key = ground.callers[1].key.public().0;
+        ground.waits("will", "laptop", key).await;
+        ground
+    }
+
+    async fn waits(&self, user: &str, machine: &str, key: [u8; 32]) {
+        let machine = machine_named(machine, key);
+        let file = PasswordFile([1; 192]);
+        let user = Name::new(user).unwrap();
+        let registered = self.store.register(&user, &file, &machine, 10_000, AT);
+        registered.await.unwrap();
+    }
+
+    /// Makes what a cell is about.
+    async fn prepare(&self, n: usize) {
+        self.waits(&format!("w-{n}"), "laptop", digest(&format!("w {n}")))
+            .await;
+        for (kind, role) in [("u", Role::User), ("g", Role::Manager)] {
+            let name = format!("{kind}-{n}");
+            self.waits(&name, "laptop", digest(&name)).await;
+            let name = Name::new(&name).unwrap();
+            let user = self.store.user_by_name(&name).await.unwrap().unwrap();
+            self.store.approve(user.id).await.unwrap();
+            self.store.set_user_role(user.id, role).await.unwrap();
+        }
+        for owner in ["bob", "mia", "admin"] {
+            let name = Name::new(owner).unwrap();
+            let user = self.store.user_by_name(&name).await.unwrap().unwrap();
+            let key = digest(&format!("m {n} {owner}"));
+            let machine = machine_named(&format!("m-{n}"), key);
+            self.store
+                .enrol_machine(user.id, &machine, AT)
+                .await
+                .unwrap();
+        }
+        self.callers[2].publish(&format!("s-{n}")).await.unwrap();
+    }
+}
+
+fn machine_named(name: &str, key: [u8; 32]) -> NewMachine {
+    NewMachine {
+        name: Name::new(name).unwrap(),
+        key: MachineKey(key),
+    }
+}
+
+/// What an answer comes to: of a list, whether anything of bob's stands in it.
+fn outcome(answer: &Result<Vec<Control>, Code>) -> Outcome {
+    let messages = match answer {
+        Ok(messages) => messages,
+        Err(code) => return No(*code),
+    };
+    let mut sees = None;
+    for message in messages {
+        let found = match message {
+            Control::ServiceRows(it) => it.rows.iter().any(|row| row.owner == "bob"),
+            Control::UserRows(it) => it.rows.iter().any(|row| row.name == "bob"),
+            Control::MachineRows(it) => it.rows.iter().any(|row| row.user == "bob"),
+            _ => continue,
+        };
+        sees = Some(sees.unwrap_or(false) || found);
+    }
+    match sees {
+        None => Done,
+        Some(true) => Sees,
+        Some(false) => Blind,
+    }
+}
+
+#[test]
+fn the_table_has_every_call() {
+    let in_table: HashSet<ControlType> = calls()
+        .iter()
+        .map(|call| (call.make)(1, 1).kind())
+        .collect();
+    for kind in ControlType::ALL {
+        assert_eq!(
+            in_table.contains(kind),
+            kind.allowed_in(Speaker::Agent),
+            "{}",
+            kind.name()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_by_everybody_does_what_the_table_says() {
+    let ground = Ground::new().await;
+    let mut wrong = Vec::new();
+    for (row, call) in calls().iter().enumerate() {
+        for (column, caller) in ground.callers.iter().enumerate() {
+            let n = row * CALLERS + column;
+            ground.prepare(n).await;
+            let answer = caller.ask(|request| (call.make)(request, n)).await;
+            let (found, expected) = (outcome(&answer), call.expected[column]);
+            if found != expected {
+                let who = ["nobody", "will, who waits", "bob", "alice", "mia", "admin"][column];
+                let kind = (call.make)(1, n).kind().name();
+                wrong.push(format!(
+                    "{kind} about {} by {who}: {found:?}, not {expected:?}",
+                    call.about
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // Nobody has become anything by it.
+    let strangers = [&ground.callers[0], &ground.callers[1]];
+    for (who, code) in strangers
+        .into_iter()
+        .zip([Code::NotEnrolled, Code::Waiting])
+    {
+        assert_eq!(who.who_am_i().await, Err(code));
+    }
+}
