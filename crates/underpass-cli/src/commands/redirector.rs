@@ -56,7 +56,7 @@ impl Redirector {
         let stop = stop_asked()?;
         let board = Board::new("redirector");
         let EnrolledAtAll { standings, first } = tokio::select! {
-            enrolled = context.enrolled_at_all() => enrolled?,
+            enrolled = context.enrolled_at_all(false) => enrolled?,
             () = stop_asked()? => return Ok(()),
         };
         board.show_standings(standings.clone());
