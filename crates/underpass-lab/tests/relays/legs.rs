@@ -14,9 +14,10 @@ use crate::load::STALL;
 const LINE: u64 = 10_000_000;
 /// Two legs must carry so many times as much as one.
 const GAIN: f64 = 1.5;
-const LENGTH: u64 = 6 << 20;
+/// Long enough that the beginning, in which each leg's rate is found, counts little.
+const LENGTH: u64 = 16 << 20;
 /// What is under way when a relay dies.
-const LONG: u64 = 3 * LENGTH;
+const LONG: u64 = 18 << 20;
 /// Bytes that an interactive program sends at once, and how often until one looks where they went.
 const KEYS: (usize, usize) = (500, 10);
 const GAP: Duration = Duration::from_millis(10);

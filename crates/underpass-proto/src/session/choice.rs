@@ -104,6 +104,7 @@ impl Session {
         self.several = active > 1;
         let Some((fitness, rtt, best)) = best.filter(|_| self.several) else {
             self.lead = None;
+            self.set_aside();
             return;
         };
         let stays = self.lead.is_some_and(|(lead, since)| {
@@ -116,8 +117,17 @@ impl Session {
         if !stays {
             self.lead = Some((best, now));
         }
+        self.set_aside();
         if fitness < Fitness::InDoubt {
             self.leave_doubtful();
+        }
+    }
+
+    /// Tells the paths of all legs but the one that leads that another does.
+    fn set_aside(&mut self) {
+        for (id, leg) in &mut self.legs {
+            let aside = self.lead.is_some_and(|(lead, _)| lead != *id);
+            leg.path.set_aside(aside);
         }
     }
 

@@ -137,6 +137,8 @@ pub(crate) struct Path {
     idle_since: Option<Time>,
     /// The last change does not show in full before a packet from this index on was acknowledged.
     settles: Option<u64>,
+    /// Another leg leads.
+    aside: bool,
 }
 
 /// What is being measured at this time.
@@ -173,7 +175,13 @@ impl Path {
             limited: false,
             idle_since: None,
             settles: None,
+            aside: false,
         }
+    }
+
+    /// Whether another leg leads from now on.
+    pub(crate) fn set_aside(&mut self, aside: bool) {
+        self.aside = aside;
     }
 
     /// The smoothed round trip; a second before the first measurement, as RFC 6298 §2.1 has it.
@@ -455,9 +463,10 @@ impl Path {
     }
 
     /// Whether the initial window is too small to carry `INITIAL_RATE`. On a shorter way there is
-    /// little to be won by a search, and little under way is what a keystroke needs.
+    /// little to be won by a search, and little under way is what a keystroke needs; nor is there where
+    /// another leg leads, whose bytes would have to wait for what queues here.
     fn is_long(&self) -> bool {
-        product(INITIAL_RATE, self.min_rtt) > INITIAL_WINDOW
+        !self.aside && product(INITIAL_RATE, self.min_rtt) > INITIAL_WINDOW
     }
 
     /// Whether the rate has followed a window twice as large: half of the way counts.
