@@ -1,5 +1,8 @@
 //! A session as tasks use it: the pure state machine behind a lock, its events turned into wake-ups.
 
+mod incoming;
+mod status;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +19,9 @@ use underpass_proto::{Role, Time};
 
 use crate::channel::{Channel, ChannelError};
 use crate::clock;
-use crate::story::{Story, Told, WaitsFor, Why};
+use crate::story::{Story, WaitsFor, Why};
+pub use incoming::Incoming;
+pub use status::{LegStatus, SessionStatus};
 
 /// How a channel is opened.
 #[derive(Clone, Copy, Debug)]
@@ -231,52 +236,6 @@ impl std::fmt::Debug for Session {
             .field("id", &self.id())
             .finish_non_exhaustive()
     }
-}
-
-/// What a session was seen to do.
-#[derive(Clone, Debug)]
-pub struct SessionStatus {
-    /// Its name.
-    pub id: SessionId,
-    /// Smoothed round trip between the endpoints, once measured.
-    pub rtt: Option<Duration>,
-    /// Bytes per second that the path was seen to deliver; 0 before it was measured.
-    pub rate: u64,
-    /// How many times it went on over another leg.
-    pub resumes: u64,
-    /// For how long no leg has been there.
-    pub detached_for: Option<Duration>,
-    /// Bytes sent and not acknowledged.
-    pub unacknowledged: u64,
-    /// Bytes received and not read by the application.
-    pub unread: u64,
-    /// Open channels.
-    pub channels: usize,
-    /// How it ended, if it did.
-    pub closed: Option<Closed>,
-    /// What carries it.
-    pub legs: Vec<LegStatus>,
-    /// Its story.
-    pub told: Told,
-}
-
-/// What one of the legs that carry a session was seen to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LegStatus {
-    /// What carries it, in words.
-    pub by: String,
-    /// What must not wait goes on it.
-    pub leads: bool,
-    /// It does not answer.
-    pub suspect: bool,
-    /// Its smoothed round trip, once measured.
-    pub rtt: Option<Duration>,
-    /// Bytes per second that it was seen to deliver; 0 before that was measured.
-    pub rate: u64,
-    /// Bytes that were sent on it.
-    pub sent: u64,
-    /// Bytes that came in on it.
-    pub received: u64,
 }
 
 impl Session {
@@ -827,67 +786,6 @@ pub(crate) enum WantsLeg {
     Detached,
     /// This one does not answer.
     Suspect(LegId),
-}
-
-/// A channel that the peer opened and that nobody answered yet. Dropping it refuses it.
-#[derive(Debug)]
-pub struct Incoming {
-    session: Session,
-    opened: OpenedChannel,
-    codecs: u8,
-    answered: bool,
-}
-
-impl Incoming {
-    /// The service that the peer wants.
-    #[must_use]
-    pub fn service(&self) -> &str {
-        &self.opened.service
-    }
-
-    /// Stream or datagrams.
-    #[must_use]
-    pub fn kind(&self) -> ChannelKind {
-        self.opened.kind
-    }
-
-    /// The priority that the peer gave it.
-    #[must_use]
-    pub fn class(&self) -> Class {
-        self.opened.class
-    }
-
-    /// The service answers: the peer is told.
-    #[must_use]
-    pub fn accept(mut self) -> Channel {
-        self.answered = true;
-        let id = self.opened.channel;
-        self.session.with(|state, _| state.core.accept(id));
-        Channel::new(self.session.clone(), id, self.opened.encoding, self.codecs)
-    }
-
-    /// The service does not answer, and why.
-    pub fn refuse(mut self, code: Code) {
-        self.answer_no(code);
-    }
-
-    fn answer_no(&mut self, code: Code) {
-        self.answered = true;
-        let id = self.opened.channel;
-        self.session.with(|state, _| {
-            state.core.reset(id, code.number());
-            state.core.stop(id, code.number());
-            state.channels.remove(&id);
-        });
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.answer_no(Code::Cancelled);
-        }
-    }
 }
 
 fn log_story(state: &State) {
