@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use underpass_endpoint::Session;
-use underpass_proto::control::{Control, Going, Notice};
+use underpass_proto::control::{Control, Going, GroupChanged, Notice};
 
 use crate::desk::Origin;
 use crate::hub::AttachmentId;
@@ -107,6 +107,11 @@ impl Attached {
     /// Tells the agent's user something.
     pub(crate) fn notify(&self, text: String) {
         self.say(&Notice { text }.into());
+    }
+
+    /// Tells the agent that the relays of the group are others now.
+    pub(crate) fn tell_group(&self, changed: GroupChanged) {
+        self.say(&changed.into());
     }
 
     /// Tells the agent that the relay is shutting down, and waits until it has read that. An agent

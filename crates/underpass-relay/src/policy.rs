@@ -68,6 +68,7 @@ const TABLE: &[Row] = &[
         ControlType::SetRole,
         [Nothing, Nothing, Nothing, Nothing, All],
     ),
+    (ControlType::Group, [Nothing, Nothing, Own, Own, Own]),
 ];
 
 /// How far a request may reach.

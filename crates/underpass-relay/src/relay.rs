@@ -26,6 +26,7 @@ use underpass_store::{
     DataFolder, DataFolderError, Fault, OpenError, SetupCodeError, SqliteStore, Store,
 };
 
+use crate::announced::{AnnounceError, Announced};
 use crate::authority::{Authority, InStore, Remote};
 use crate::clock;
 use crate::code::OneTimeCode;
@@ -74,6 +75,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("{0}")]
     Store(#[from] Fault),
+    /// The list of relays to announce cannot be used.
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
     /// The certificate for HTTPS cannot be used.
     #[error(transparent)]
     Tls(#[from] IdentityError),
@@ -110,6 +114,7 @@ pub struct RelayHandle {
     doors: Doors,
     /// Where another process may be waiting for the sockets: ours to use them.
     succession: Option<Succession>,
+    announced: Arc<Announced>,
     switch: Arc<Switch>,
     reception: Arc<Reception>,
     store: Arc<dyn Store>,
@@ -158,6 +163,8 @@ impl Relay {
         let folder = DataFolder::open(&settings.data)?;
         let secret = folder.load_or_create_secret(KEY_FILE, || StaticKey::generate().to_bytes())?;
         let identity = Arc::new(StaticKey::from_bytes(*secret));
+        let own_key = identity.public().fingerprint();
+        let announced = Arc::new(Announced::read(settings.announce.clone(), own_key)?);
         let database = settings.database.clone();
         let database = database.unwrap_or_else(|| folder.database_file());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&database).await?);
@@ -204,7 +211,8 @@ impl Relay {
         };
         let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;
         let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
-        let desk = Desk::new(to_store, to_switch, log.clone(), rules, passwords);
+        let to_desk = Arc::clone(&announced);
+        let desk = Desk::new(to_store, to_switch, log.clone(), rules, passwords, to_desk);
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
@@ -241,6 +249,7 @@ impl Relay {
             shutdown_within: settings.shutdown_within.0,
             doors,
             succession,
+            announced,
             switch,
             reception,
             store,
@@ -301,6 +310,20 @@ impl RelayHandle {
     #[must_use]
     pub fn load(&self) -> (Load, usize) {
         self.switch.load()
+    }
+
+    /// Reads again what may change while the relay runs: the list of relays to announce. Agents are told where it is
+    /// another one; where it cannot be used, the one before stays.
+    ///
+    /// # Errors
+    /// The list cannot be used.
+    pub fn reload(&self) -> Result<(), AnnounceError> {
+        if let Some(changed) = self.announced.read_again()? {
+            for attached in self.switch.all_attached() {
+                attached.tell_group(changed.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Ends the relay in order: agents are told when to come back, what was sent to them goes out,

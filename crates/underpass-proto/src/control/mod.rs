@@ -9,6 +9,7 @@
 mod answers;
 mod attach;
 mod decoder;
+mod group;
 mod passwords;
 mod services;
 mod users;
@@ -16,6 +17,7 @@ mod users;
 pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
+pub use group::{Group, GroupChanged, GroupList, GroupRelay, MAX_GROUP, MAX_RELAY_URL};
 pub use passwords::{Challenge, Evaluated, Prove, Register, SetPassword, SignIn};
 pub use services::{
     Allow, Deny, FarEnd, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow,
@@ -79,6 +81,8 @@ messages! {
     0x13 ChangeUser in [Agent];
     /// Gives a user another role.
     0x14 SetRole in [Agent];
+    /// Which relays does the group have?
+    0x15 Group in [Agent];
 
     /// Carried out.
     0x20 Done in [Relay];
@@ -102,6 +106,8 @@ messages! {
     0x29 Challenge in [Relay];
     /// The relay's part of a registration.
     0x2a Evaluated in [Relay];
+    /// The relays of the group.
+    0x2b GroupList in [Relay];
 
     /// The relay is shutting down.
     0x30 Going in [Relay];
@@ -109,6 +115,8 @@ messages! {
     0x31 Notice in [Relay];
     /// A manager has ended the attachment.
     0x32 Ended in [Relay];
+    /// The relays of the group are others now.
+    0x33 GroupChanged in [Relay];
 }
 
 impl Control {
@@ -118,14 +126,15 @@ impl Control {
             ($($name:ident)*) => {
                 match self {
                     $( Control::$name(it) => Some(it.request), )*
-                    Control::Going(_) | Control::Notice(_) | Control::Ended(_) => None,
+                    Control::Going(_) | Control::Notice(_) | Control::Ended(_) | Control::GroupChanged(_) => None,
                 }
             };
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
-            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole
+            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole Group
             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
+            GroupList
         }
     }
 

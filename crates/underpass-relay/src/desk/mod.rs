@@ -27,6 +27,7 @@ use underpass_store::{
 
 pub(crate) use passwords::Passwords;
 
+use crate::announced::Announced;
 use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
@@ -84,6 +85,7 @@ pub(crate) struct Desk {
     log: Log,
     rules: Rules,
     passwords: Passwords,
+    announced: Arc<Announced>,
 }
 
 /// One request and what is known about it.
@@ -101,6 +103,7 @@ impl Desk {
         log: Log,
         rules: Rules,
         passwords: Passwords,
+        announced: Arc<Announced>,
     ) -> Self {
         Self {
             store,
@@ -108,6 +111,7 @@ impl Desk {
             log,
             rules,
             passwords,
+            announced,
         }
     }
 
@@ -232,6 +236,10 @@ impl Desk {
             Control::MakeToken(it) => self.make_token(asked, &me, it).await,
             Control::ChangeUser(it) => self.change_user(asked, &me, it).await,
             Control::SetRole(it) => self.set_role(asked, &me, it).await,
+            Control::Group(it) => match self.announced.list() {
+                Some(list) => Ok(vec![list.answer(it.request).into()]),
+                None => Err(Refusal::of(Code::NoGroup)),
+            },
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))

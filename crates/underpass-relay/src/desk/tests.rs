@@ -47,7 +47,9 @@ impl Office {
             services: vec![],
         };
         let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
-        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords);
+        let announced = Announced::read(None, rules.relay_key.fingerprint()).unwrap();
+        let announced = Arc::new(announced);
+        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords, announced);
         let office = Self {
             desk,
             store,

@@ -1,13 +1,16 @@
 //! Every call of the control protocol by everybody, on a real relay: one table.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use underpass_proto::control::{
-    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Invite, Machines,
-    MakeToken, Prove, Publish, Register, Resolve, Revoke, Services, SetPassword, SetRole, SignIn,
-    UserChange, UserRole, Users, WhoAmI, Withdraw,
+    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Group, GroupRelay,
+    Invite, Machines, MakeToken, Prove, Publish, Register, Resolve, Revoke, Services, SetPassword,
+    SetRole, SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
 };
+use underpass_proto::group::RelayList;
 use underpass_proto::{Code, Speaker};
+use underpass_seal::SigningKey;
 use underpass_seal::password::{Login, Registration};
 use underpass_store::{MachineKey, Name, NewMachine, PasswordFile, Role, Store as _, UnixMillis};
 
@@ -186,7 +189,21 @@ fn calls() -> Vec<Call> {
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::LastAdministrator)];
         "one who waits", |request, n| role(request, format!("w-{n}"), UserRole::Manager),
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::Waiting)];
+        "the relays of the group", |request, _| Group { request }.into(), [OUT, WAITS, Done, Done, Done, Done];
     }
+}
+
+/// A file with a list of relays, beside the data folder.
+fn announced(data: &Path) -> PathBuf {
+    let relay = GroupRelay {
+        url: "http://relay.example".into(),
+        key: [1; 32],
+        certificate: vec![],
+    };
+    let list = RelayList::sign(&SigningKey::generate(), 1, vec![relay]).unwrap();
+    let path = data.with_file_name("relays.list");
+    std::fs::write(&path, list.to_string()).unwrap();
+    path
 }
 
 const AT: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -202,6 +219,7 @@ impl Ground {
     async fn new() -> Self {
         let stage = Stage::with(|settings| {
             settings.services_per_attachment = 1000;
+            settings.announce = Some(announced(&settings.data));
         })
         .await;
         let store = stage.store().await;
