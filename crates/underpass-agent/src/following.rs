@@ -9,12 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use underpass_carrier::TlsTrust;
 use underpass_proto::control::GroupList;
 use underpass_proto::group::{GroupError, RelayList};
 use underpass_seal::Fingerprint;
 
-use crate::home::{Announcement, Home, HomeError, KnownRelay, TlsCheck};
+use crate::home::{Announcement, Home, HomeError, KnownRelay};
 use crate::standing::{Reach, Standing};
 use crate::standings::{Seen, Standings};
 
@@ -170,7 +169,7 @@ impl Following {
             }
             reach.relay = url.ok()?;
             reach.relay_key = Some(relay.key);
-            reach.client.tls = trust(relay.tls);
+            reach.client.tls = relay.tls.into();
             reach.announced_by = relay.announced_by;
             Some(reach)
         });
@@ -178,14 +177,6 @@ impl Following {
         if !reaches.is_empty() {
             self.standings.use_only(&reaches);
         }
-    }
-}
-
-/// How a relay's certificate is checked when it is reached.
-fn trust(tls: TlsCheck) -> TlsTrust {
-    match tls {
-        TlsCheck::System => TlsTrust::System,
-        TlsCheck::Pinned(sha256) => TlsTrust::PinnedCertificate(sha256),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use underpass_carrier::TlsTrust;
 use underpass_proto::control::GroupRelay;
 use underpass_proto::group::RelayList;
 use underpass_seal::{Fingerprint, ParseFingerprintError, VerifyingKey};
@@ -24,6 +25,15 @@ pub enum TlsCheck {
     System,
     /// It must be the one with this SHA-256.
     Pinned([u8; 32]),
+}
+
+impl From<TlsCheck> for TlsTrust {
+    fn from(check: TlsCheck) -> Self {
+        match check {
+            TlsCheck::System => Self::System,
+            TlsCheck::Pinned(sha256) => Self::PinnedCertificate(sha256),
+        }
+    }
 }
 
 /// One relay.

@@ -27,7 +27,7 @@ use std::io::IsTerminal as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use underpass_agent::home::{KnownRelay, TlsCheck};
+use underpass_agent::home::KnownRelay;
 use underpass_agent::{Following, Home, Reach, Seen, Standing, Standings};
 use underpass_carrier::{ClientSettings, RelayUrl, TlsTrust};
 use underpass_endpoint::choice::RosterSettings;
@@ -233,7 +233,7 @@ impl Context {
             .url
             .parse()
             .map_err(|error| Failure::local(&NO_PATH, format!("{}: {error}", known.url)))?;
-        let reach = self.reach(url, Some(known.key), trust_of(known))?;
+        let reach = self.reach(url, Some(known.key), known.tls.into())?;
         Ok(Reach {
             announced_by: known.announced_by.clone(),
             ..reach
@@ -350,13 +350,6 @@ pub fn pinned_by(url: &RelayUrl) -> Result<Option<Fingerprint>, Failure> {
             .map_err(|error| Failure::usage(format!("the fingerprint in {url}: {error}")))
     };
     url.fingerprint().map(parse).transpose()
-}
-
-fn trust_of(known: &KnownRelay) -> TlsTrust {
-    match known.tls {
-        TlsCheck::System => TlsTrust::System,
-        TlsCheck::Pinned(sha256) => TlsTrust::PinnedCertificate(sha256),
-    }
 }
 
 /// What this machine calls itself, as far as that can be a name.
