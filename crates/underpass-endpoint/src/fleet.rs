@@ -54,6 +54,12 @@ struct Member {
 }
 
 impl Member {
+    /// Whether this is its attachment now.
+    fn is_by(&self, attachment: &Attachment) -> bool {
+        let now = self.attachment.as_ref();
+        now.is_some_and(|now| now.is(attachment))
+    }
+
     /// There are several relays: stories tell of each by its name.
     fn name_routes(&self) {
         if let Some(attachment) = &self.attachment {
@@ -63,14 +69,6 @@ impl Member {
 
     fn is_other(&self) -> bool {
         !self.retired && self.presence == Presence::Alive
-    }
-}
-
-impl Member {
-    /// Whether this is its attachment now.
-    fn is_by(&self, attachment: &Attachment) -> bool {
-        let now = self.attachment.as_ref();
-        now.is_some_and(|now| now.is(attachment))
     }
 }
 
