@@ -68,6 +68,7 @@ const TABLE: &[Row] = &[
         ControlType::SetRole,
         [Nothing, Nothing, Nothing, Nothing, All],
     ),
+    (ControlType::Events, [Nothing, Nothing, Own, All, All]),
 ];
 
 /// How far a request may reach.

@@ -9,6 +9,7 @@
 mod answers;
 mod attach;
 mod decoder;
+mod events;
 mod passwords;
 mod services;
 mod users;
@@ -16,6 +17,7 @@ mod users;
 pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
+pub use events::{EventRow, EventRows, Events, MAX_EVENTS};
 pub use passwords::{Challenge, Evaluated, Prove, Register, SetPassword, SignIn};
 pub use services::{
     Allow, Deny, FarEnd, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow,
@@ -79,6 +81,8 @@ messages! {
     0x13 ChangeUser in [Agent];
     /// Gives a user another role.
     0x14 SetRole in [Agent];
+    /// Asks for events.
+    0x15 Events in [Agent];
 
     /// Carried out.
     0x20 Done in [Relay];
@@ -102,6 +106,8 @@ messages! {
     0x29 Challenge in [Relay];
     /// The relay's part of a registration.
     0x2a Evaluated in [Relay];
+    /// Events.
+    0x2b EventRows in [Relay];
 
     /// The relay is shutting down.
     0x30 Going in [Relay];
@@ -124,8 +130,9 @@ impl Control {
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
-            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole
+            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole Events
             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
+            EventRows
         }
     }
 
@@ -155,6 +162,17 @@ impl Control {
     pub fn of_machines(request: u64, rows: Vec<MachineRow>) -> Vec<Control> {
         pages(rows, |rows, more| {
             Control::from(MachineRows {
+                request,
+                rows,
+                more,
+            })
+        })
+    }
+
+    /// The relay's answer to a request for events.
+    pub fn of_events(request: u64, rows: Vec<EventRow>) -> Vec<Control> {
+        pages(rows, |rows, more| {
+            Control::from(EventRows {
                 request,
                 rows,
                 more,

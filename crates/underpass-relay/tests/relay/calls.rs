@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 
 use underpass_proto::control::{
-    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Invite, Machines,
-    MakeToken, Prove, Publish, Register, Resolve, Revoke, Services, SetPassword, SetRole, SignIn,
-    UserChange, UserRole, Users, WhoAmI, Withdraw,
+    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Events, Invite,
+    Machines, MakeToken, Prove, Publish, Register, Resolve, Revoke, Services, SetPassword, SetRole,
+    SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
 };
 use underpass_proto::{Code, Speaker};
 use underpass_seal::password::{Login, Registration};
 use underpass_store::{MachineKey, Name, NewMachine, PasswordFile, Role, Store as _, UnixMillis};
 
+use crate::events::everything;
 use crate::stage::{Agent, Stage};
 
 /// Who asks, in the order of the columns: nobody, one who waits for approval, bob, whose things the calls are about,
@@ -186,6 +187,9 @@ fn calls() -> Vec<Call> {
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::LastAdministrator)];
         "one who waits", |request, n| role(request, format!("w-{n}"), UserRole::Manager),
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::Waiting)];
+        "events", |request, _| everything(request).into(), [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "bob's events", |request, _| Events { user: "bob".into(), ..everything(request) }.into(),
+            [OUT, WAITS, Sees, DENIED, Sees, Sees];
     }
 }
 
@@ -276,6 +280,11 @@ fn outcome(answer: &Result<Vec<Control>, Code>) -> Outcome {
             Control::ServiceRows(it) => it.rows.iter().any(|row| row.owner == "bob"),
             Control::UserRows(it) => it.rows.iter().any(|row| row.name == "bob"),
             Control::MachineRows(it) => it.rows.iter().any(|row| row.user == "bob"),
+            // What bob did to alice is alice's to know.
+            Control::EventRows(it) => it
+                .rows
+                .iter()
+                .any(|row| row.actor == "bob" && row.peer.is_empty()),
             _ => continue,
         };
         sees = Some(sees.unwrap_or(false) || found);
