@@ -83,11 +83,12 @@ async fn a_connection_is_told_to_both_with_what_passed_and_to_nobody_else() {
         (&told["service"], &told["machine"]),
         (&"db".into(), &"laptop".into())
     );
-    assert_eq!(told["by"], "user", "{told}");
+    // Both ends let go of a session that was closed; one is first.
+    assert!(["user", "publisher"].contains(&told["by"].as_str().unwrap()), "{told}");
     for direction in ["sent", "received"] {
+        // The same both ways; sealed, and without what is to be had by compression.
         let bytes = told[direction].as_u64().unwrap();
-        // Compressed on the way, and sealed; what repeats shrinks, but is not nothing.
-        assert!(bytes > 500 && bytes < 600_000, "{told}");
+        assert!((300_000..400_000).contains(&bytes), "{told}");
     }
     let began = &of_kind(&alice, "connect", 1).await[0];
     assert_eq!(details(began)["session"], told["session"]);
