@@ -63,7 +63,7 @@ kinds! {
     0x04 Login "login", repeats false:
         "a machine logged in by setup code, invitation or password, and is enrolled", "by, machine";
     0x05 LoginRefused "login-refused", repeats true:
-        "a login by setup code, invitation or password failed; the peer is the user it was for", "by, code, times";
+        "a login by setup code, invitation, password or token failed; the peer is the user it was for, if known", "by, code, times";
     0x06 Register "register", repeats false:
         "a new user has registered, and waits for approval", "machine";
     0x07 Approve "approve", repeats false:
@@ -111,7 +111,7 @@ kinds! {
     0x1b RequestRefused "request-refused", repeats true:
         "somebody asked the relay for what they may not do", "request, code, times";
     0x1c Limit "limit", repeats true:
-        "a limit was hit", "request, service, machine, session, code, limit, times";
+        "a limit was hit", "by, request, service, machine, session, code, limit, times";
 }
 
 impl EventKind {

@@ -1,6 +1,7 @@
 //! From a carrier that has just come in to an attachment that is served until its end.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -198,6 +199,16 @@ impl Reception {
                 .with("machine", member.machine_name.as_str()),
             None => note,
         });
+    }
+
+    /// A bare HTTP client was not let in: its token is not good, or too many were not.
+    pub(crate) fn note_token_refused(&self, address: Option<SocketAddr>, code: Code) {
+        let address = address.map(|address| address.to_string());
+        self.log.write(
+            Note::of_refusal(Kind::LoginRefused, &Refusal::of(code))
+                .from(address.as_deref())
+                .with("by", "token"),
+        );
     }
 
     /// Of a machine that never enrolled nothing was written at its beginning either.

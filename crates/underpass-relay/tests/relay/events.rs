@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 use sqlx::{Connection as _, SqliteConnection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use underpass_proto::Code;
 use underpass_proto::control::{Control, EventRow, Events, MAX_EVENTS};
 use underpass_seal::StaticKey;
@@ -84,7 +86,10 @@ async fn a_connection_is_told_to_both_with_what_passed_and_to_nobody_else() {
         (&"db".into(), &"laptop".into())
     );
     // Both ends let go of a session that was closed; one is first.
-    assert!(["user", "publisher"].contains(&told["by"].as_str().unwrap()), "{told}");
+    assert!(
+        ["user", "publisher"].contains(&told["by"].as_str().unwrap()),
+        "{told}"
+    );
     for direction in ["sent", "received"] {
         // The same both ways; sealed, and without what is to be had by compression.
         let bytes = told[direction].as_u64().unwrap();
@@ -168,6 +173,18 @@ async fn refusals_are_written_and_a_loop_of_them_is_counted() {
     assert_eq!(enrolling.await.unwrap_err(), Code::InvalidCode);
     let refused = &of_kind(&admin, "login-refused", 1).await[0];
     assert_eq!(details(refused)["by"], "invitation");
+    // A token that is none, again and again.
+    for _ in 0..3 {
+        let mut client = TcpStream::connect(stage.address()).await.unwrap();
+        let request = "POST /plain/open?service=db HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
+                       Authorization: Bearer none\r\nContent-Length: 0\r\n\r\n";
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("UP-TOKEN"), "{answer}");
+    }
+    let refused = &of_kind(&admin, "login-refused", 2).await[1];
+    assert_eq!(details(refused)["by"], "token");
     assert!(
         ask(&alice, everything(0))
             .await
