@@ -1,9 +1,10 @@
 //! What can be asked of a relay, with answers of the right type.
 
 use underpass_proto::control::{
-    Allow, ChangeUser, CodeKind, Control as Message, Deny, Enrol, Group, GroupList, Identity,
-    Invite, Invited, MachineRow, Machines, MakeToken, Publish, Published, Resolve, Resolved,
-    Revoke, ServiceRow, Services, SetRole, UserChange, UserRole, UserRow, Users, WhoAmI, Withdraw,
+    Allow, ChangeUser, CodeKind, Control as Message, Deny, Enrol, EventRow, Events, Group,
+    GroupList, Identity, Invite, Invited, MachineRow, Machines, MakeToken, Publish, Published,
+    Resolve, Resolved, Revoke, ServiceRow, Services, SetRole, UserChange, UserRole, UserRow, Users,
+    WhoAmI, Withdraw,
 };
 
 use underpass_proto::Code;
@@ -171,6 +172,19 @@ impl Standing {
             self.request(|request| Users { request }.into()).await?,
             UserRows
         )
+    }
+
+    /// Events of this user, or of everybody where the user may see them. The number of the request in
+    /// `which` does not matter.
+    pub async fn events(&self, which: &Events) -> Result<Vec<EventRow>, RequestError> {
+        let make = |request| {
+            Events {
+                request,
+                ..which.clone()
+            }
+            .into()
+        };
+        rows!(self.request(make).await?, EventRows)
     }
 
     /// The machines of this user, or all where the user may see them.

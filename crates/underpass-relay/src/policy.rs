@@ -69,6 +69,7 @@ const TABLE: &[Row] = &[
         [Nothing, Nothing, Nothing, Nothing, All],
     ),
     (ControlType::Group, [Nothing, Nothing, Own, Own, Own]),
+    (ControlType::Events, [Nothing, Nothing, Own, All, All]),
 ];
 
 /// How far a request may reach.

@@ -34,7 +34,7 @@ use crate::desk::{Desk, Passwords, Rules};
 use crate::group;
 use crate::handed::Handed;
 use crate::hub::Load;
-use crate::log::{Keep, Kind, Log, Note};
+use crate::log::{self, Destination, Keep, Kind, Ledger, Log, Note};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
 use crate::settings::{SettingError, Settings};
@@ -195,12 +195,10 @@ impl Relay {
             false => None,
         };
 
-        let (log, writer) = Log::new();
-        let keep = Keep {
-            age: settings.events_keep.0,
-            count: u64::try_from(settings.events_most).unwrap_or(u64::MAX),
-        };
-        let log_writer = tokio::spawn(writer.run(Arc::clone(&store), keep));
+        let (log, writer) = Log::new(settings.events_queue);
+        let destination = destination(&store, &folder, &identity.public().fingerprint());
+        let unclean = !succeeds && log::ended_unclean(store.as_ref(), &destination.relay).await?;
+        let log_writer = tokio::spawn(writer.run(destination));
         let memory = settings.route_memory.0;
         let switch = Switch::new(settings.limits(), settings.marks(), memory, log.clone());
         let rules = Rules {
@@ -216,6 +214,8 @@ impl Relay {
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
+        let forgetting = log::forget_old(Arc::clone(&store), keep(&settings));
+        let forgetting = stop.clone().run_until_cancelled_owned(forgetting);
         let desk = Arc::new(desk);
         let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
@@ -235,8 +235,10 @@ impl Relay {
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);
         reception.tasks.spawn(watching);
+        reception.tasks.spawn(forgetting);
         let running = tokio::spawn(Arc::clone(&reception).run(server));
-        log.write(Note::new(Kind::Start).with("version", env!("CARGO_PKG_VERSION")));
+        let started = Note::new(Kind::Start).with("version", env!("CARGO_PKG_VERSION"));
+        log.write(started.with("unclean", unclean));
         let fingerprint = identity.public().fingerprint();
         Ok(RelayHandle {
             urls: urls(&settings, &addresses, &fingerprint),
@@ -433,6 +435,26 @@ impl RelayHandle {
         drop((log, switch, reception));
         let _ = tokio::time::timeout(Duration::from_secs(1), log_writer).await;
         store.close().await;
+    }
+}
+
+/// Where events go, and what this relay is called in them: the beginning of its fingerprint.
+fn destination(store: &Arc<dyn Store>, folder: &DataFolder, key: &Fingerprint) -> Destination {
+    let ledger = Ledger::open(folder.path());
+    let ledger = ledger.inspect_err(|error| {
+        tracing::warn!("a gap in the events would not outlive this process: {error}");
+    });
+    Destination {
+        store: Arc::clone(store),
+        ledger: ledger.ok(),
+        relay: key.to_string().chars().take(9).collect(),
+    }
+}
+
+fn keep(settings: &Settings) -> Keep {
+    Keep {
+        age: settings.events_keep.0,
+        count: u64::try_from(settings.events_most).unwrap_or(u64::MAX),
     }
 }
 

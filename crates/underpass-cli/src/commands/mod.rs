@@ -5,6 +5,7 @@ pub mod completions;
 pub mod connect;
 pub mod doctor;
 mod errors;
+pub mod events;
 pub mod group;
 pub mod login;
 pub mod machines;

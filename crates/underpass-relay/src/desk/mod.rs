@@ -6,6 +6,7 @@
 
 mod decide;
 mod enrol;
+mod events;
 mod passwords;
 mod people;
 mod refusals;
@@ -151,10 +152,12 @@ impl Desk {
         at: UnixMillis,
         draw: &Draw,
     ) -> Vec<Control> {
-        let number = request.request().unwrap_or(0);
+        let (number, kind) = (request.request().unwrap_or(0), request.kind());
         match self.try_answer(caller, request, at, draw).await {
             Ok(messages) => messages,
-            Err(Refusal { code, text }) => {
+            Err(why) => {
+                self.note_refused_request(caller, kind, &why);
+                let Refusal { code, text } = why;
                 let (request, code) = (number, code.number());
                 vec![
                     Failed {
@@ -240,6 +243,7 @@ impl Desk {
                 Some(list) => Ok(vec![list.answer(it.request).into()]),
                 None => Err(Refusal::of(Code::NoGroup)),
             },
+            Control::Events(it) => self.list_events(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))

@@ -38,7 +38,7 @@ impl Office {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("db")).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
-        let (log, _) = Log::new();
+        let (log, _) = Log::new(16);
         let switch = Switch::new(Limits::default(), Marks::default(), 1 << 20, log.clone());
         let rules = Rules {
             relay_key: StaticKey::from_bytes([9; 32]).public(),

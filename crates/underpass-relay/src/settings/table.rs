@@ -159,6 +159,9 @@ settings! {
     events_keep: Span = Span(Duration::from_secs(90 * 24 * 3600));
     /// The most events that are kept.
     events_most: Count = 1_000_000;
+    /// The most events that wait while the database cannot take them; further ones are only counted, and the gap is
+    /// written down.
+    events_queue: Count = 4096;
 }
 
 /// `underpass/relay` in the folder for state that the XDG Base Directory Specification names.

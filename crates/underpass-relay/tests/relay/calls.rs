@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use underpass_proto::control::{
-    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Group, GroupRelay,
-    Invite, Machines, MakeToken, Prove, Publish, Register, Resolve, Revoke, Services, SetPassword,
-    SetRole, SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
+    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Events, Group,
+    GroupRelay, Invite, Machines, MakeToken, Prove, Publish, Register, Resolve, Revoke, Services,
+    SetPassword, SetRole, SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
 };
 use underpass_proto::group::RelayList;
 use underpass_proto::{Code, Speaker};
@@ -14,6 +14,7 @@ use underpass_seal::SigningKey;
 use underpass_seal::password::{Login, Registration};
 use underpass_store::{MachineKey, Name, NewMachine, PasswordFile, Role, Store as _, UnixMillis};
 
+use crate::events::everything;
 use crate::stage::{Agent, Stage};
 
 /// Who asks, in the order of the columns: nobody, one who waits for approval, bob, whose things the calls are about,
@@ -190,6 +191,9 @@ fn calls() -> Vec<Call> {
         "one who waits", |request, n| role(request, format!("w-{n}"), UserRole::Manager),
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::Waiting)];
         "the relays of the group", |request, _| Group { request }.into(), [OUT, WAITS, Done, Done, Done, Done];
+        "events", |request, _| everything(request).into(), [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "bob's events", |request, _| Events { user: "bob".into(), ..everything(request) }.into(),
+            [OUT, WAITS, Sees, DENIED, Sees, Sees];
     }
 }
 
@@ -294,6 +298,11 @@ fn outcome(answer: &Result<Vec<Control>, Code>) -> Outcome {
             Control::ServiceRows(it) => it.rows.iter().any(|row| row.owner == "bob"),
             Control::UserRows(it) => it.rows.iter().any(|row| row.name == "bob"),
             Control::MachineRows(it) => it.rows.iter().any(|row| row.user == "bob"),
+            // What bob did to alice is alice's to know.
+            Control::EventRows(it) => it
+                .rows
+                .iter()
+                .any(|row| row.actor == "bob" && row.peer.is_empty()),
             _ => continue,
         };
         sees = Some(sees.unwrap_or(false) || found);
