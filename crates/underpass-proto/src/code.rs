@@ -269,9 +269,17 @@ codes! {
         "without one nobody could set the relay up any more",
         "make another user administrator first: underpass users role NAME administrator";
     0x30 Decided DECIDED "UP-DECIDED", InvalidInput, retry false, exit 1:
-        "the user does not wait for approval",
+        "the user or service does not wait for approval",
         "somebody has decided already",
-        "look with: underpass users";
+        "look with: underpass users, or underpass services";
+    0x31 ServiceWaiting SERVICE_WAITING "UP-SERVICE-WAITING", PermissionDenied, retry false, exit 6:
+        "the service waits for a manager's approval",
+        "this relay wants one for what this user publishes, and nobody has decided yet",
+        "ask a manager for: underpass services approve SERVICE.OWNER; underpass publish goes on by itself then";
+    0x32 ServiceRefused SERVICE_REFUSED "UP-SERVICE-REFUSED", PermissionDenied, retry false, exit 3:
+        "a manager has refused the service",
+        "it is not to be published by this relay",
+        "ask the relay's manager; underpass services withdraw NAME forgets it, and publishing it again asks anew";
 }
 
 impl Code {

@@ -55,6 +55,12 @@ pub(crate) enum Kind {
     Publish,
     /// A service was withdrawn.
     Withdraw,
+    /// A manager has approved a service.
+    ServiceApprove,
+    /// A manager has refused a service.
+    ServiceRefuse,
+    /// It was said whether what a user publishes waits for approval.
+    Publishing,
     /// An entry of an access list was set.
     Access,
     /// A machine was shut out.
@@ -88,6 +94,9 @@ impl Kind {
             Kind::Invite => "invite",
             Kind::Publish => "publish",
             Kind::Withdraw => "withdraw",
+            Kind::ServiceApprove => "service-approve",
+            Kind::ServiceRefuse => "service-refuse",
+            Kind::Publishing => "publishing",
             Kind::Access => "access",
             Kind::Revoke => "revoke",
             Kind::Token => "token",

@@ -68,6 +68,15 @@ const TABLE: &[Row] = &[
         ControlType::SetRole,
         [Nothing, Nothing, Nothing, Nothing, All],
     ),
+    (ControlType::MayUse, [Nothing, Nothing, Own, Own, Own]),
+    (
+        ControlType::DecideService,
+        [Nothing, Nothing, Nothing, Lesser, All],
+    ),
+    (
+        ControlType::SetPublishing,
+        [Nothing, Nothing, Nothing, Lesser, All],
+    ),
 ];
 
 /// How far a request may reach.

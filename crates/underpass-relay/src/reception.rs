@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use underpass_carrier::{Carrier, Server};
@@ -19,7 +19,7 @@ use underpass_proto::{Code, Speaker};
 use underpass_seal::PublicKey;
 use underpass_store::{Name, ServiceId};
 
-use crate::attachment::Attached;
+use crate::attachment::{Attached, Unasked};
 use crate::authority::{Authority, AuthorityError, RENEW_EVERY};
 use crate::clock;
 use crate::desk::{Caller, Desk, Origin, hub_member};
@@ -230,7 +230,7 @@ impl Reception {
         self: Arc<Self>,
         attached: Arc<Attached>,
         channel: Channel,
-        mut unasked: mpsc::Receiver<Control>,
+        mut unasked: Unasked,
     ) {
         let caller = Caller {
             attachment: attached.id,
@@ -258,7 +258,7 @@ impl Reception {
                         // The agent needs it no more, or the session is gone.
                         Ok(None) | Err(_) => return,
                     },
-                    message = unasked.recv() => message.into_iter().collect(),
+                    messages = unasked.next() => messages,
                 },
                 Err(error) => {
                     tracing::info!(
@@ -296,19 +296,21 @@ impl Reception {
 
     /// A service of the relay's own that the user of an attachment may use at this moment.
     async fn find_target(&self, attached: &Attached, name: &str) -> Result<RelayService, Code> {
-        let user = match self.standing(attached).await {
-            Ok(Standing::Member(member)) => member.user.name,
+        let member = match self.standing(attached).await {
+            Ok(Standing::Member(member)) => member,
             Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
             Ok(Standing::Waiting(_)) => return Err(Code::Waiting),
             Err(why) => return Err(why.code),
         };
-        let found = self.desk.relay_service(&user, name);
+        let found = self.desk.relay_service(&member, name);
         let kind = if found.is_ok() {
             Kind::Connect
         } else {
             Kind::Refuse
         };
-        let note = Note::new(kind).by(user.as_str()).to(RELAY_OWNER);
+        let note = Note::new(kind)
+            .by(member.user.name.as_str())
+            .to(RELAY_OWNER);
         self.log.write(note.with("service", name));
         found.map_err(|why| why.code)
     }

@@ -353,6 +353,11 @@ impl Switch {
                     attached.notify(text);
                 }
             }
+            Command::TellRights { attachment } => {
+                if let Some(attached) = lock(&self.attached).get(&attachment) {
+                    attached.rights_changed();
+                }
+            }
             Command::Record(event) => {
                 let kind = match &event.refused {
                     None => Kind::Connect,

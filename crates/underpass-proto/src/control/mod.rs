@@ -18,12 +18,12 @@ pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
 pub use passwords::{Challenge, Evaluated, Prove, Register, SetPassword, SignIn};
 pub use services::{
-    Allow, Deny, FarEnd, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow,
-    ServiceRows, Services, Withdraw,
+    Allow, DecideService, Deny, FarEnd, MAX_ALLOWED, MayUse, Publish, Published, Resolve, Resolved,
+    RightsChanged, ServiceDecision, ServiceRow, ServiceRows, ServiceState, Services, Withdraw,
 };
 pub use users::{
-    ChangeUser, Invite, Invited, MachineRow, MachineRows, Machines, MakeToken, Revoke, SetRole,
-    Standing, UserChange, UserRole, UserRow, UserRows, Users,
+    ChangeUser, Invite, Invited, MachineRow, MachineRows, Machines, MakeToken, Publishing, Revoke,
+    SetPublishing, SetRole, Standing, UserChange, UserRole, UserRow, UserRows, Users,
 };
 
 use crate::Speaker;
@@ -79,6 +79,12 @@ messages! {
     0x13 ChangeUser in [Agent];
     /// Gives a user another role.
     0x14 SetRole in [Agent];
+    /// May a machine use a service?
+    0x15 MayUse in [Agent];
+    /// Approves or refuses a service.
+    0x16 DecideService in [Agent];
+    /// Whether what a user publishes waits for approval.
+    0x17 SetPublishing in [Agent];
 
     /// Carried out.
     0x20 Done in [Relay];
@@ -109,6 +115,8 @@ messages! {
     0x31 Notice in [Relay];
     /// A manager has ended the attachment.
     0x32 Ended in [Relay];
+    /// Who may use what may have changed.
+    0x33 RightsChanged in [Relay];
 }
 
 impl Control {
@@ -118,13 +126,16 @@ impl Control {
             ($($name:ident)*) => {
                 match self {
                     $( Control::$name(it) => Some(it.request), )*
-                    Control::Going(_) | Control::Notice(_) | Control::Ended(_) => None,
+                    Control::Going(_)
+                    | Control::Notice(_)
+                    | Control::Ended(_)
+                    | Control::RightsChanged(_) => None,
                 }
             };
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
-            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole
+            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole MayUse DecideService SetPublishing
             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
         }
     }
@@ -195,8 +206,9 @@ mod tests {
             present: true,
             mine: true,
             publisher: [n as u8; 32],
-            allowed: vec!["u".repeat(63); allowed],
+            allowed: vec!["u".repeat(64); allowed],
             plain_http: false,
+            state: ServiceState::Active,
         }
     }
 
@@ -258,6 +270,7 @@ mod tests {
             publisher: [0; 32],
             allowed: vec![String::new(); MAX_ALLOWED],
             plain_http: false,
+            state: ServiceState::Active,
         };
         let count = (MAX_CONTROL - 16) / empty.fields_len();
         let message = Control::from(ServiceRows {

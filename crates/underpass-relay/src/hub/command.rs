@@ -74,6 +74,11 @@ pub enum Command {
         /// In words.
         text: String,
     },
+    /// Tell the agent that what it knows of who may use its services is out of date.
+    TellRights {
+        /// Whose agent.
+        attachment: AttachmentId,
+    },
     /// Write down that a user is, or is not, connected to a service.
     Record(RouteEvent),
 }
