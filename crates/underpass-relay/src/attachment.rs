@@ -60,6 +60,29 @@ struct Speaking {
     told: Arc<Told>,
 }
 
+impl Speaking {
+    /// Both ends of what is said unasked on one control channel.
+    fn new() -> (Self, Unasked) {
+        let (sender, messages) = mpsc::channel(UNASKED);
+        let told = Arc::new(Told::default());
+        let speaking = Self {
+            messages: sender,
+            told: Arc::clone(&told),
+        };
+        (speaking, Unasked { messages, told })
+    }
+
+    /// Says that rights have changed: now, or once there is room again.
+    fn rights_changed(&self) {
+        let say = || self.messages.try_send(self.told.rights_changed());
+        if say().is_err() {
+            self.told.missed.store(true, Ordering::Release);
+            // Room that came between is used, so that somebody comes to see the mark.
+            let _ = say();
+        }
+    }
+}
+
 /// An attached agent.
 #[derive(Debug)]
 pub(crate) struct Attached {
@@ -122,16 +145,9 @@ impl Attached {
         if controls.len() >= MOST_CONTROLS {
             return None;
         }
-        let (sender, receiver) = mpsc::channel(UNASKED);
-        let told = Arc::new(Told::default());
-        controls.push(Speaking {
-            messages: sender,
-            told: Arc::clone(&told),
-        });
-        Some(Unasked {
-            messages: receiver,
-            told,
-        })
+        let (speaking, unasked) = Speaking::new();
+        controls.push(speaking);
+        Some(unasked)
     }
 
     fn controls(&self) -> MutexGuard<'_, Vec<Speaking>> {
@@ -151,12 +167,7 @@ impl Attached {
     /// did not hear it would go on believing.
     pub(crate) fn rights_changed(&self) {
         for control in self.controls().iter() {
-            let say = || control.messages.try_send(control.told.rights_changed());
-            if say().is_err() {
-                control.told.missed.store(true, Ordering::Release);
-                // Room that came between is used, so that somebody comes to see the mark.
-                let _ = say();
-            }
+            control.rights_changed();
         }
     }
 
@@ -189,5 +200,39 @@ impl Attached {
     /// Counts a one-time code that was not good. How many there were on this attachment.
     pub(crate) fn count_failed_code(&self) -> u32 {
         self.failed_codes.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said until nothing more waits to be said.
+    async fn said(unasked: &mut Unasked) -> Vec<Control> {
+        let mut all = Vec::new();
+        while !unasked.messages.is_empty() {
+            all.extend(unasked.next().await);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_misses_notices_but_no_change_of_rights() {
+        let is_change = |message: &Control| matches!(message, Control::RightsChanged(_));
+        let notice = || Control::from(Notice { text: "hi".into() });
+        let (speaking, mut unasked) = Speaking::new();
+        speaking.rights_changed();
+        assert!(said(&mut unasked).await.iter().all(is_change));
+        for full in [UNASKED - 1, UNASKED, 2 * UNASKED] {
+            for _ in 0..full {
+                let _ = speaking.messages.try_send(notice());
+            }
+            for _ in 0..5 {
+                speaking.rights_changed();
+            }
+            let said = said(&mut unasked).await;
+            let changes = said.iter().filter(|it| is_change(it)).count();
+            assert!((1..=2).contains(&changes), "{full}: {said:?}");
+        }
     }
 }

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use underpass_proto::Code;
@@ -19,8 +21,10 @@ use crate::standings::Standings;
 
 /// A yes this old is asked again, although no relay has said that anything has changed.
 const FRESH: Duration = Duration::from_secs(30);
-/// A relay that has not answered within this is taken to know nothing.
-const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// A relay that has not answered within this is taken to know nothing. Its path may just be made anew.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// After this it is asked again what no relay knew.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// So many services and machines are remembered before those are forgotten whom nobody asks about.
 const REMEMBERED: usize = 4096;
 
@@ -129,17 +133,35 @@ impl Access {
     /// One relay that lets the machine in is enough: it is the one by which it comes. Relays with a store of their own
     /// need not agree.
     async fn ask(&self, service: &str, machine: PublicKey) -> Verdict {
-        let mut verdict = Verdict::Unknown;
-        for (_, standing) in self.standings.all() {
+        let mut all = self.standings.all();
+        if all.is_empty() {
+            all.push(self.standings.best());
+        }
+        // All at once: one that is just dying is not to be waited for.
+        let asking = all.iter().map(|(_, standing)| async move {
             let asking = standing.may_use(service, machine);
             let answer = tokio::time::timeout(ANSWER_LIMIT, asking).await;
-            match answer.map(understand) {
-                Ok(Verdict::Yes) => return Verdict::Yes,
-                Ok(Verdict::No(code)) if verdict == Verdict::Unknown => verdict = Verdict::No(code),
-                Ok(Verdict::No(_) | Verdict::Unknown) | Err(_) => {}
+            answer.map_or(Verdict::Unknown, understand)
+        });
+        let mut answers: FuturesUnordered<_> = asking.collect();
+        let mut verdict = Verdict::Unknown;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Verdict::Yes => return Verdict::Yes,
+                Verdict::No(_) if verdict == Verdict::Unknown => verdict = answer,
+                Verdict::No(_) | Verdict::Unknown => {}
             }
         }
         verdict
+    }
+
+    /// Waits until it must be asked again whether a machine may use a service: since something has changed, or since
+    /// nobody `knew`. False once nothing changes any more.
+    pub(super) async fn ask_again(changes: &mut watch::Receiver<u64>, knew: bool) -> bool {
+        tokio::select! {
+            changed = changes.changed() => changed.is_ok(),
+            () = tokio::time::sleep(ASK_AGAIN), if !knew => true,
+        }
     }
 }
 

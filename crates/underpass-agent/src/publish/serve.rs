@@ -281,16 +281,20 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
 /// again. Channels to other services see for themselves.
 async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer: Arc<PeerInfo>) {
     let mut changes = catalogue.access.changes();
+    // Where the service is not published here at all, its channels are refused for that.
+    let Some(listing) = catalogue.find(&peer.service) else {
+        return;
+    };
+    // So that the first channel does not wait for the answer. It is refused where that is a no.
+    let mut verdict = catalogue.verdict(&listing.name, &peer).await;
     loop {
+        let knew = verdict != Verdict::Unknown;
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            goes_on = Access::ask_again(&mut changes, knew) => if !goes_on { return },
             _ = session.closed() => return,
         }
-        // Where the service is not published here at all, its channels are refused for that.
-        let Some(listing) = catalogue.find(&peer.service) else {
-            continue;
-        };
-        if let Verdict::No(code) = catalogue.verdict(&listing.name, &peer).await {
+        verdict = catalogue.verdict(&listing.name, &peer).await;
+        if let Verdict::No(code) = verdict {
             tracing::info!(user = peer.user, "{}: not allowed any more", listing.name);
             let reason = format!("{}: {}", listing.full_name, code.explain().what);
             return session.close(code, &reason);
@@ -360,10 +364,12 @@ impl Host {
     /// Returns once the peer may not use the service any more.
     async fn forbidden(&self) {
         let mut changes = self.changes.clone();
-        while changes.changed().await.is_ok() {
+        let mut knew = true;
+        while Access::ask_again(&mut changes, knew).await {
             let name = self.used().name.clone();
-            if let Verdict::No(_) = self.catalogue.verdict(&name, &self.peer).await {
-                return;
+            match self.catalogue.verdict(&name, &self.peer).await {
+                Verdict::No(_) => return,
+                verdict => knew = verdict != Verdict::Unknown,
             }
         }
         // The publisher is ending, and with it all this.

@@ -79,10 +79,10 @@ impl Publish {
             self.wait_for_approval(&context, &publisher).await?;
             tell_ready(&context, &listings)?;
             ready::signal(self.ready_fd)?;
-            Ok(std::future::pending::<()>().await)
+            std::future::pending().await
         };
         let ended = tokio::select! {
-            ended = publisher.keep() => Err(match &ended {
+            ended = publisher.keep() => return Err(match &ended {
                 PublishEnd::Attach(error) => errors::of_attach(error, &first.url),
                 PublishEnd::Publish(error) => errors::of_publish(error),
             }),
