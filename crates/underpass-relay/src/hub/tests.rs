@@ -34,6 +34,7 @@ struct Driver {
     told_rights: Vec<AttachmentId>,
     questions: Vec<Question>,
     given: Vec<(RouteEnd, Given)>,
+    absent: Vec<RouteEnd>,
     discarded: Vec<Handle>,
 }
 
@@ -94,6 +95,7 @@ impl Driver {
             told_rights: Vec::new(),
             questions: Vec::new(),
             given: Vec::new(),
+            absent: Vec::new(),
             discarded: Vec::new(),
         }
     }
@@ -238,6 +240,10 @@ impl Driver {
                 assert!(self.ends.insert(far, Some(near)).is_none(), "{far} is new");
                 assert!(self.links.contains(&near.link) && self.links.contains(&far.link));
                 self.joined.push((near, far));
+            }
+            Command::Absent { end } => {
+                assert_eq!(self.ends.get(&end), Some(&None), "{end} is not joined");
+                self.absent.push(end);
             }
             Command::Forget { end } => {
                 assert!(self.ends.remove(&end).is_some(), "{end} is known");
@@ -442,6 +448,7 @@ fn a_route_waits_for_its_publisher_and_no_longer_than_allowed() {
     driver.down(2);
     let first = driver.open(1, 2);
     driver.answer_all(Ok(grant(DB)));
+    assert_eq!(driver.absent, [first], "it is told so");
     driver.wait(WAIT / 2);
     assert!(driver.gone.is_empty() && driver.joined.is_empty());
     driver.up(2, 3);
