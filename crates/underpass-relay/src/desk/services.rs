@@ -122,7 +122,7 @@ impl Desk {
 
     /// Whom somebody means who writes this for an entry of an access list.
     async fn who(&self, text: &str) -> Result<Who, Refusal> {
-        // A fingerprint could be taken for a name, but not one for the fingerprint of a machine that there is.
+        // Nobody has a name that reads like one: 52 characters of its alphabet.
         if let Ok(fingerprint) = text.parse::<Fingerprint>() {
             let machines = self.store.machines(None).await?;
             let mut keys = machines.into_iter().map(|machine| machine.key);
