@@ -205,6 +205,7 @@ impl Relay {
             relay_key: identity.public(),
             suffix: settings.suffix.clone(),
             invitation: settings.invitation.0,
+            approval: settings.approve_services,
             services: settings.services.clone(),
         };
         let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;

@@ -363,6 +363,11 @@ impl Switch {
                     attached.notify(text);
                 }
             }
+            Command::TellRights { attachment } => {
+                if let Some(attached) = lock(&self.attached).get(&attachment) {
+                    attached.rights_changed();
+                }
+            }
             Command::Record(event) => self.note_route(event),
             Command::Returned {
                 attachment: _,

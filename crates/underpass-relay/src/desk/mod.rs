@@ -4,6 +4,7 @@
 //! a revoked machine or a disabled user is nobody from the next request on. Whatever cannot be checked
 //! is refused.
 
+mod approve;
 mod decide;
 mod enrol;
 mod events;
@@ -74,6 +75,8 @@ pub(crate) struct Rules {
     pub(crate) suffix: String,
     /// How long an invitation is good for unless its maker says otherwise.
     pub(crate) invitation: Duration,
+    /// Whether what a user publishes waits for a manager's approval.
+    pub(crate) approval: bool,
     /// Services that the relay dials.
     pub(crate) services: Vec<RelayService>,
 }
@@ -244,6 +247,9 @@ impl Desk {
                 None => Err(Refusal::of(Code::NoGroup)),
             },
             Control::Events(it) => self.list_events(asked, &me, it).await,
+            Control::MayUse(it) => self.may_use(asked, &me, it).await,
+            Control::DecideService(it) => self.decide_service(asked, &me, it).await,
+            Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))

@@ -44,6 +44,7 @@ impl Office {
             relay_key: StaticKey::from_bytes([9; 32]).public(),
             suffix: names::DEFAULT_SUFFIX.to_owned(),
             invitation: Duration::from_secs(3600),
+            approval: false,
             services: vec![],
         };
         let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();

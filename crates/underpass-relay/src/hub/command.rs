@@ -80,6 +80,11 @@ pub enum Command {
         /// In words.
         text: String,
     },
+    /// Tell the agent that what it knows of who may use its services is out of date.
+    TellRights {
+        /// Whose agent.
+        attachment: AttachmentId,
+    },
     /// Write down what became of a route. Comes before what lets go of it.
     Record(RouteEvent),
     /// Write down that an attachment that had no link any more has one again.

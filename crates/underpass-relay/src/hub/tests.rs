@@ -33,6 +33,7 @@ struct Driver {
     ended: Vec<(AttachmentId, Code)>,
     cut: Vec<LinkId>,
     notified: Vec<AttachmentId>,
+    told_rights: Vec<AttachmentId>,
     questions: Vec<Question>,
     given: Vec<(RouteEnd, Given)>,
     absent: Vec<RouteEnd>,
@@ -99,6 +100,7 @@ impl Driver {
             ended: Vec::new(),
             cut: Vec::new(),
             notified: Vec::new(),
+            told_rights: Vec::new(),
             questions: Vec::new(),
             given: Vec::new(),
             absent: Vec::new(),
@@ -285,6 +287,7 @@ impl Driver {
                 self.news.push(event.news);
             }
             Command::Returned { attachment, .. } => self.returned.push(attachment),
+            Command::TellRights { attachment } => self.told_rights.push(attachment),
         }
     }
 }
@@ -598,6 +601,9 @@ fn access_that_is_taken_back_ends_routes_that_stand() {
     driver.answer_all(Ok(grant(DB)));
     driver.hub.recheck(DB);
     driver.drain();
+    let publisher = driver.told_rights.pop();
+    assert_eq!(publisher, Some(AttachmentId(2)), "who publishes it is told");
+    assert!(driver.told_rights.is_empty(), "and nobody else");
     assert_eq!(driver.checks[0].service, Asked::Id(DB));
     let kept = driver.checks.pop().unwrap();
     driver.answer_all(Err(Code::Denied));
@@ -615,6 +621,10 @@ fn a_withdrawn_service_has_no_routes_and_no_publisher() {
     assert!(driver.hub.is_present(DB));
     driver.hub.withdraw(DB);
     driver.drain();
+    assert_eq!(driver.told_rights, [AttachmentId(2)]);
+    driver.hub.recheck_all();
+    driver.drain();
+    assert_eq!(driver.told_rights.len(), 1, "it publishes nothing any more");
     assert!(!driver.hub.is_present(DB));
     assert_eq!(driver.gone[0].1, Code::NoService);
     assert!(driver.ends.is_empty());

@@ -111,6 +111,9 @@ settings! {
     invitation: Span = Span(Duration::from_secs(24 * 3600));
     /// Whether strangers may register by name and password; they then wait for a manager's approval.
     registration: bool = true;
+    /// Whether a service of a user waits for a manager's approval before anybody may use it. `underpass users publishing`
+    /// makes exceptions; managers need no approval.
+    approve_services: bool = false;
     /// How long a shutdown may take.
     shutdown_within: Span = Span(Duration::from_secs(5));
     /// The most attachments altogether.
