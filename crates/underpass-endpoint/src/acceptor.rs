@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use underpass_carrier::{Carrier, CarrierError};
 use underpass_proto::code::Code;
 use underpass_proto::handshake::{Accepting, ConnectError};
@@ -26,6 +27,12 @@ const PROBATION_BYTES: usize = 256 * 1024;
 const PROBATION_LIMIT: Duration = Duration::from_secs(60);
 /// Handshakes at once: each costs some milliseconds of computing.
 const MAX_HANDSHAKES: usize = 256;
+/// Carriers that wait for their turn. Beyond that they are told to come again later.
+const MAX_WAITING: usize = 1024;
+/// Who waits is told so this often: it begins no further attempts meanwhile.
+const TELL_WAITING: Duration = Duration::from_secs(2);
+/// The longest wait for a turn.
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a carrier did not become a link.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +81,7 @@ pub struct Acceptor {
     router: Arc<dyn Router>,
     sessions: Arc<Mutex<HashMap<SessionId, Session>>>,
     handshakes: Semaphore,
+    waiting: Semaphore,
 }
 
 impl Acceptor {
@@ -86,7 +94,16 @@ impl Acceptor {
             router,
             sessions: Arc::default(),
             handshakes: Semaphore::new(MAX_HANDSHAKES),
+            waiting: Semaphore::new(MAX_WAITING),
         }
+    }
+
+    /// With room for so many handshakes at once, and for so many carriers that wait for their turn.
+    #[cfg(test)]
+    fn with_turns(mut self, handshakes: usize, waiting: usize) -> Acceptor {
+        self.handshakes = Semaphore::new(handshakes);
+        self.waiting = Semaphore::new(waiting);
+        self
     }
 
     /// How many hop sessions there are, attached or detached.
@@ -120,9 +137,12 @@ impl Acceptor {
         mut packets: PacketCarrier,
         hello: Packet,
     ) -> Result<Accepted, AcceptError> {
-        let Ok(_turn) = self.handshakes.try_acquire() else {
-            packets.refuse(Code::Busy.number()).await;
-            return Err(AcceptError::Resume(Code::Busy));
+        let _turn = match self.turn(&mut packets).await? {
+            Some(turn) => turn,
+            None => {
+                packets.refuse(Code::Busy.number()).await;
+                return Err(AcceptError::Resume(Code::Busy));
+            }
         };
         let begun = Accepting::start(
             self.config.clone(),
@@ -164,6 +184,35 @@ impl Acceptor {
             session,
             peer,
         })
+    }
+
+    /// Waits for the turn of a handshake, first come, first served. Nothing where it would take too long.
+    async fn turn(
+        &self,
+        packets: &mut PacketCarrier,
+    ) -> Result<Option<SemaphorePermit<'_>>, AcceptError> {
+        if let Ok(turn) = self.handshakes.try_acquire() {
+            return Ok(Some(turn));
+        }
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return Ok(None);
+        };
+        let mut turn = std::pin::pin!(self.handshakes.acquire());
+        for _ in 0..WAIT_LIMIT.as_secs() / TELL_WAITING.as_secs() {
+            let kind = PacketKind::Padding;
+            let body = Bytes::new();
+            packets.send(&Packet { kind, body }).await?;
+            tokio::select! {
+                turn = &mut turn => return Ok(turn.ok()),
+                // Whoever waits says nothing; it has given up, or is not what it claims to be.
+                said = packets.receive(WAIT_LIMIT) => {
+                    let kind = said?.kind;
+                    return Err(LinkEnd::Leg(LegError::Unexpected(format!("{kind:?}"))).into());
+                }
+                () = tokio::time::sleep(TELL_WAITING) => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps the session resumable until it ends.
@@ -257,3 +306,6 @@ async fn drop_unproven(session: Session, link: Arc<Link>) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,10 +68,8 @@ pub(crate) struct Ascent {
     goal: Goal,
     tasks: JoinSet<(AttemptId, Outcome)>,
     under_way: HashMap<AttemptId, AbortHandle>,
-    reached: (
-        mpsc::UnboundedSender<AttemptId>,
-        mpsc::UnboundedReceiver<AttemptId>,
-    ),
+    /// What attempts tell on their way.
+    signs: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Carriers that have passed, until it is decided about them.
     passed: HashMap<AttemptId, PacketCarrier>,
     /// Why the relay refused, in the round under way.
@@ -155,7 +153,7 @@ impl Ascent {
             goal: Goal::Begin(None),
             tasks: JoinSet::new(),
             under_way: HashMap::new(),
-            reached: mpsc::unbounded_channel(),
+            signs: mpsc::unbounded_channel(),
             passed: HashMap::new(),
             refusal: None,
             stale: None,
@@ -276,8 +274,8 @@ impl Ascent {
                 self.found(&found.unwrap_or_default());
                 None
             }
-            Some(attempt) = self.reached.1.recv() => {
-                self.tell(Event::Reached { attempt });
+            Some(sign) = self.signs.1.recv() => {
+                self.tell(sign);
                 None
             }
             () = timer => {
@@ -469,13 +467,16 @@ impl Ascent {
         let identity = self.identity.clone();
         let routes = self.routes.clone();
         let goal = self.goal.clone();
-        let reached = self.reached.0.clone();
+        let signs = self.signs.0.clone();
         let run = async move {
             let mut packets = attempt::make(&settings, kind).await?;
-            let _ = reached.send(attempt);
+            let _ = signs.send(Event::Reached { attempt });
             let probation = match (purpose, goal) {
                 (Purpose::Carry, Goal::Begin(pin)) => {
-                    let begun = attempt::begin(packets, &settings, &identity, pin).await?;
+                    let heard = || {
+                        let _ = signs.send(Event::Heard { attempt });
+                    };
+                    let begun = attempt::begin(packets, &settings, &identity, pin, heard).await?;
                     return Ok(Outcome::Begun(Box::new(begun)));
                 }
                 (Purpose::Carry, Goal::Resume(session)) => {

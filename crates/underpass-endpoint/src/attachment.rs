@@ -35,6 +35,8 @@ const GOOD_LIFE: Duration = Duration::from_secs(5);
 const MOST_STALE: u32 = 8;
 /// Between attempts to attach to whoever comes after a relay that is going.
 const LEAVE_AGAIN: Duration = Duration::from_millis(500);
+/// A relay that has forgotten one session has mostly forgotten all: those who come to it anew are spread over so long.
+const FORGOTTEN_SPREAD: Duration = Duration::from_secs(1);
 /// How often it is looked whether an old hop session is still in use.
 const PART_LOOK: Duration = Duration::from_millis(50);
 /// How often the round trip of the link in use is looked at, and the network it is on.
@@ -597,7 +599,7 @@ async fn remake(
         "the relay ended the attachment ({}), attaching anew",
         closed.reason
     );
-    let mut pause = wait.next();
+    let mut pause = wait.next() + FORGOTTEN_SPREAD.mul_f64(rand::rng().random());
     loop {
         tokio::time::sleep(pause).await;
         let pin = Some(inner.relay_key.fingerprint());

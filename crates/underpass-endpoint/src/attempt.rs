@@ -119,18 +119,30 @@ pub(crate) struct Begun {
     pub(crate) answered: Answered,
 }
 
-/// Begins a new session: up to the relay's answer, which proves its key.
+/// Begins a new session: up to the relay's answer, which proves its key. `heard` is called whenever the relay says that
+/// it will come, and that others are before us.
 pub(crate) async fn begin(
     mut packets: PacketCarrier,
     settings: &AttachSettings,
     identity: &StaticKey,
     pin: Option<Fingerprint>,
+    heard: impl Fn(),
 ) -> Result<Begun, Failed> {
     let config = settings.session.clone();
     let target = HelloTarget::Relay;
     let (connecting, hello) = Connecting::start(config, identity, target, &[], &mut rand::rng())?;
     send(&mut packets, &hello).await?;
-    let answer = packets.receive(ANSWER_LIMIT).await?;
+    let answer = loop {
+        // The ladder ends it where the relay says nothing else for too long.
+        let packet = packets.receive_any(ANSWER_LIMIT).await?;
+        if packet.kind != PacketKind::Padding {
+            break packet;
+        }
+        // What comes back of a probation has a body.
+        if packet.body.is_empty() {
+            heard();
+        }
+    };
     let answered = connecting.handle_answer(answer)?;
     let seen = answered.peer.fingerprint();
     if let Some(expected) = pin.filter(|pin| *pin != seen) {

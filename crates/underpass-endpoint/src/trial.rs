@@ -86,7 +86,7 @@ async fn go(settings: &AttachSettings, kind: &'static Kind) -> Result<Trial, Tri
     let info = packets.carrier.info.clone();
     let round_trip = attempt::try_out(&mut packets, Probation::brief(clock::now())).await?;
     // A key of its own: who we are is nobody's business here.
-    let begun = attempt::begin(packets, settings, &StaticKey::generate(), None).await?;
+    let begun = attempt::begin(packets, settings, &StaticKey::generate(), None, || ()).await?;
     Ok(Trial {
         made_in,
         round_trip,

@@ -188,6 +188,12 @@ impl Ladder {
                     round.reached(attempt);
                 }
             }
+            Event::Heard { attempt } => {
+                let given_up = self.round.as_mut().map(|round| round.heard(now, attempt));
+                for attempt in given_up.into_iter().flatten() {
+                    self.drop_attempt(attempt);
+                }
+            }
             Event::Failed {
                 attempt,
                 fault,

@@ -15,6 +15,15 @@ pub const STAGGER: Duration = Duration::from_millis(250);
 /// An attempt without success for so long has failed.
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
+/// Attempts that follow each other at that distance; each one after them waits twice as long as the one
+/// before. The first of each sort are among them; a relay that many agents come back to at once should
+/// not be asked nine times by each.
+const CLOSE: u32 = 3;
+/// A relay that has said that it is busy with an attempt says so again within less than this.
+const HEARD_LASTS: Duration = Duration::from_secs(5);
+/// For so long at the most an attempt is believed to be in the relay's hands.
+const HEARD_LIMIT: Duration = Duration::from_secs(60);
+
 /// An attempt under way.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -26,6 +35,15 @@ pub(super) struct Live {
     started: Time,
     /// It got as far as the relay, or a box that speaks HTTP.
     reached: bool,
+    /// When the relay last said that it has it, and that others are before it.
+    heard: Option<Time>,
+}
+
+impl Live {
+    /// When it has failed unless it has come to something.
+    fn limit(&self) -> Time {
+        (self.started + ATTEMPT_LIMIT).min(self.made + HEARD_LIMIT)
+    }
 }
 
 /// What a round does next.
@@ -40,6 +58,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Round {
     queue: VecDeque<Next>,
+    /// How many were begun, without those that followed a failure at once.
+    begun: u32,
     /// When the next one begins.
     next_at: Time,
     pub(super) live: Vec<Live>,
@@ -65,9 +85,11 @@ impl Round {
             // What waits to be gone on with has done its part in time.
             started: if it.passed { now } else { it.started },
             reached: it.passed,
+            heard: None,
         };
         Round {
             queue,
+            begun: 0,
             next_at: now,
             live: ready.into_iter().map(live).collect(),
             tried: Vec::new(),
@@ -77,11 +99,13 @@ impl Round {
 
     /// The next one to begin now, if any.
     pub(super) fn next(&mut self, now: Time, attempt: AttemptId) -> Option<Next> {
-        if self.over.is_some() || self.next_at > now {
+        if self.over.is_some() || self.next_at.max(self.quiet_until()) > now {
             return None;
         }
         let next = self.queue.pop_front()?;
-        self.next_at = now + STAGGER;
+        self.begun += 1;
+        let doublings = self.begun.saturating_sub(CLOSE).min(8);
+        self.next_at = now + STAGGER * 2u32.pow(doublings);
         match next {
             Next::Try(rung) => self.live.push(Live {
                 attempt,
@@ -89,6 +113,7 @@ impl Round {
                 made: now,
                 started: now,
                 reached: false,
+                heard: None,
             }),
             Next::Promote(attempt) => self.passed(now, attempt),
         }
@@ -113,6 +138,34 @@ impl Round {
         for live in &mut self.live {
             live.reached |= live.attempt == attempt;
         }
+    }
+
+    /// The relay has this one, and says that it will take a while: its time begins anew, and no other
+    /// would be any faster. Those that the relay has not spoken of are to be given up; their carriers come
+    /// again should this one come to nothing.
+    pub(super) fn heard(&mut self, now: Time, attempt: AttemptId) -> Vec<AttemptId> {
+        if !self.has(attempt) {
+            return Vec::new();
+        }
+        for live in &mut self.live {
+            if live.attempt == attempt {
+                (live.reached, live.started, live.heard) = (true, now, Some(now));
+            }
+        }
+        let given_up = self.live.extract_if(.., |live| live.heard.is_none());
+        let given_up: Vec<(AttemptId, usize)> =
+            given_up.map(|live| (live.attempt, live.rung)).collect();
+        for (attempt, rung) in given_up.iter().rev() {
+            self.queue.retain(|next| *next != Next::Promote(*attempt));
+            self.queue.push_front(Next::Try(*rung));
+        }
+        given_up.into_iter().map(|(attempt, _)| attempt).collect()
+    }
+
+    /// Until when the relay's word holds that it has an attempt.
+    fn quiet_until(&self) -> Time {
+        let heard = self.live.iter().filter_map(|live| live.heard);
+        heard.max().map_or(Time::ZERO, |heard| heard + HEARD_LASTS)
     }
 
     /// Takes an attempt out.
@@ -141,7 +194,7 @@ impl Round {
 
     /// The oldest attempt whose time is over.
     pub(super) fn overdue(&self, now: Time) -> Option<AttemptId> {
-        let late = |live: &&Live| live.started + ATTEMPT_LIMIT <= now;
+        let late = |live: &&Live| live.limit() <= now;
         self.live.iter().find(late).map(|live| live.attempt)
     }
 
@@ -152,8 +205,9 @@ impl Round {
     }
 
     pub(super) fn timeout(&self) -> Option<Time> {
-        let next = (!self.queue.is_empty()).then_some(self.next_at);
-        let limits = self.live.iter().map(|live| live.started + ATTEMPT_LIMIT);
+        let next_at = self.next_at.max(self.quiet_until());
+        let next = (!self.queue.is_empty()).then_some(next_at);
+        let limits = self.live.iter().map(Live::limit);
         limits.chain(next).min()
     }
 }

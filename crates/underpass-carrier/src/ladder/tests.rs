@@ -353,6 +353,71 @@ fn a_host_that_one_carrier_reached_is_not_given_up_for_another() {
     assert!(matches!(ladder.poll_action(), Some(Action::Try { .. })));
 }
 
+/// The rungs that are begun, and the attempts that are given up, at this moment.
+fn done(ladder: &mut Ladder, now: Time) -> (Vec<usize>, Vec<AttemptId>) {
+    ladder.handle_timeout(now);
+    let (mut begun, mut dropped) = (Vec::new(), Vec::new());
+    while let Some(action) = ladder.poll_action() {
+        match action {
+            Action::Try { rung, .. } => begun.push(rung),
+            Action::Drop { attempt } => dropped.push(attempt),
+            Action::RoundOver { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    (begun, dropped)
+}
+
+/// A relay that many agents come back to at once says which attempt it has; a further one would only be
+/// one more.
+#[test]
+fn what_the_relay_has_is_waited_for_instead_of_trying_others() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+    ladder.handle(at(0), Event::Wanted(Wanted::Start));
+    let (first, second) = (AttemptId(1), AttemptId(2));
+    assert_eq!(done(&mut ladder, at(0)).0.len(), 1);
+    let (begun, _) = done(&mut ladder, at(250));
+    assert_eq!(begun.len(), 1);
+    ladder.handle(at(300), Event::Heard { attempt: first });
+    assert_eq!(done(&mut ladder, at(300)), (vec![], vec![second]));
+    // For as long as the relay says so again, and no longer.
+    for ms in [2300, 4300] {
+        assert_eq!(done(&mut ladder, at(ms)), (vec![], vec![]));
+        ladder.handle(at(ms), Event::Heard { attempt: first });
+    }
+    assert_eq!(done(&mut ladder, at(9299)), (vec![], vec![]));
+    assert_eq!(ladder.poll_timeout(), Some(at(9300)));
+    assert_eq!(done(&mut ladder, at(9300)), (begun, vec![]));
+    // Its own time began anew with the relay's last word.
+    assert!(!done(&mut ladder, at(14_299)).1.contains(&first));
+    assert!(done(&mut ladder, at(14_300)).1.contains(&first));
+}
+
+#[test]
+fn the_word_of_a_relay_that_never_comes_to_an_end_has_one() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    ladder.handle(Time::ZERO, Event::Wanted(Wanted::Start));
+    let attempt = AttemptId(1);
+    for second in 0..60 {
+        let now = Time::ZERO + secs(second);
+        assert_eq!(done(&mut ladder, now).1, vec![]);
+        ladder.handle(now, Event::Heard { attempt });
+    }
+    assert_eq!(done(&mut ladder, Time::ZERO + secs(60)).1, vec![attempt]);
+}
+
+#[test]
+fn a_relay_that_does_not_answer_is_asked_less_and_less_often() {
+    let mut dead = near();
+    dead.dead = true;
+    let mut world = World::new(all(), None, dead);
+    for (until, tries) in [(700, 3), (1200, 4), (2200, 5), (4200, 6), (8200, 7)] {
+        world.run(Duration::from_millis(until).saturating_sub(world.now.since(Time::ZERO)));
+        assert_eq!(world.tries, tries, "{until} ms");
+    }
+}
+
 #[test]
 fn what_was_refused_is_told_with_the_time_of_the_next_try() {
     let mut refuses = near();

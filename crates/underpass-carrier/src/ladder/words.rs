@@ -140,6 +140,11 @@ pub enum Event {
         /// Of this attempt.
         attempt: AttemptId,
     },
+    /// The relay says of an attempt to begin a session that it has it, and that others are before it.
+    Heard {
+        /// Of this attempt.
+        attempt: AttemptId,
+    },
     /// An attempt failed, or a promotion.
     Failed {
         /// Which.

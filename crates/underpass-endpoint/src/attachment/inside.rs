@@ -49,7 +49,7 @@ impl Attachment {
         let packets = PacketCarrier::new(carrier);
         let pin = settings.relay_key;
         let made = async {
-            let begun = attempt::begin(packets, &settings, &identity, pin).await?;
+            let begun = attempt::begin(packets, &settings, &identity, pin, || ()).await?;
             attempt::finish(begun, &routes).await
         };
         let unreachable = |reason| AttachError::Unreachable {
