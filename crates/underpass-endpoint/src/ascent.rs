@@ -13,6 +13,7 @@ use underpass_carrier::ladder::{
 };
 use underpass_carrier::probe::{self, Measurements, ProbeSettings};
 use underpass_carrier::{CarrierError, PathBounds};
+use underpass_proto::code::{Code, describe};
 use underpass_seal::{Fingerprint, StaticKey};
 
 use crate::attachment::{AttachError, AttachSettings, barred_by};
@@ -75,6 +76,8 @@ pub(crate) struct Ascent {
     /// Why the relay refused, in the round under way.
     refusal: Option<AttachError>,
     stale: Option<AttachError>,
+    /// Why the last round was over that nothing came of.
+    over_by: Fault,
     /// Errors of this round that somebody has to do something about.
     barred: Vec<CarrierError>,
     recall: Recall,
@@ -157,6 +160,7 @@ impl Ascent {
             passed: HashMap::new(),
             refusal: None,
             stale: None,
+            over_by: Fault::Path,
             barred: Vec::new(),
             recall,
             measuring: Measuring::NotYet,
@@ -229,6 +233,11 @@ impl Ascent {
                 None => {}
             }
         }
+    }
+
+    /// Why the last climb failed.
+    pub(crate) fn over_by(&self) -> Fault {
+        self.over_by
     }
 
     /// What was measured on the link that carries `session`.
@@ -338,6 +347,7 @@ impl Ascent {
                 self.stale = Some(error);
                 (Fault::Path, reason)
             }
+            Failed::Busy(error) => (Fault::Busy, error.to_string()),
             Failed::Final(error) => {
                 let reason = error.to_string();
                 self.refusal = Some(error);
@@ -421,12 +431,17 @@ impl Ascent {
     }
 
     fn over(&mut self, fault: Fault, tried: &[Tried]) -> AttachError {
+        self.over_by = fault;
         // What needs UDP passes no proxy: that it failed says nothing about what bars the others.
         let by_tcp = |tried: &&Tried| !self.settings.carriers[tried.rung].abilities.needs_udp;
         let others = tried.iter().filter(by_tcp).count();
         let all_barred = others > 0 && self.barred.len() == others;
         let refused = match fault {
             Fault::Final => self.refusal.take(),
+            Fault::Busy => Some(AttachError::Refused {
+                code: Code::Busy.number(),
+                text: describe(Code::Busy.number()),
+            }),
             // What is in the way of all, or what kept the host itself away: the last one says it.
             _ if all_barred || (fault == Fault::Host && self.barred_last(tried)) => {
                 let error = self.barred.pop();
@@ -471,16 +486,16 @@ impl Ascent {
         let run = async move {
             let mut packets = attempt::make(&settings, kind).await?;
             let _ = signs.send(Event::Reached { attempt });
+            let heard = || {
+                let _ = signs.send(Event::Heard { attempt });
+            };
             let probation = match (purpose, goal) {
                 (Purpose::Carry, Goal::Begin(pin)) => {
-                    let heard = || {
-                        let _ = signs.send(Event::Heard { attempt });
-                    };
                     let begun = attempt::begin(packets, &settings, &identity, pin, heard).await?;
                     return Ok(Outcome::Begun(Box::new(begun)));
                 }
                 (Purpose::Carry, Goal::Resume(session)) => {
-                    let hop = attempt::resume(packets, &session, &routes).await?;
+                    let hop = attempt::resume(packets, &session, &routes, heard).await?;
                     return Ok(Outcome::Carries(hop));
                 }
                 (Purpose::Probation, _) => Probation::full(clock::now()),
@@ -501,8 +516,12 @@ impl Ascent {
             return;
         };
         let routes = self.routes.clone();
+        let signs = self.signs.0.clone();
         self.spawn(attempt, async move {
-            let hop = attempt::resume(packets, &session, &routes).await?;
+            let heard = || {
+                let _ = signs.send(Event::Heard { attempt });
+            };
+            let hop = attempt::resume(packets, &session, &routes, heard).await?;
             Ok(Outcome::Carries(hop))
         });
     }

@@ -50,7 +50,9 @@ impl From<Failed> for TrialError {
         match failed {
             Failed::Carrier(error) => TrialError::Carrier(error),
             Failed::Path(reason) | Failed::Cut(reason) => TrialError::Path(reason),
-            Failed::Stale(error) | Failed::Final(error) => TrialError::Relay(error),
+            Failed::Stale(error) | Failed::Busy(error) | Failed::Final(error) => {
+                TrialError::Relay(error)
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::hub::Load;
 use crate::log::{Keep, Kind, Log, Note};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
+use crate::seen::Seen;
 use crate::settings::{SettingError, Settings};
 use crate::switch::Switch;
 use crate::turn::Succession;
@@ -115,6 +116,9 @@ pub struct RelayHandle {
     store: Arc<dyn Store>,
     log: Log,
     log_writer: JoinHandle<()>,
+    seen_writer: JoinHandle<()>,
+    /// Once nobody attaches any more.
+    seen_stop: DropGuard,
     running: JoinHandle<Server>,
     stop: DropGuard,
 }
@@ -204,10 +208,20 @@ impl Relay {
         };
         let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;
         let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
-        let desk = Desk::new(to_store, to_switch, log.clone(), rules, passwords);
+        let seen = Seen::default();
+        let desk = Desk::new(
+            to_store,
+            to_switch,
+            log.clone(),
+            seen.clone(),
+            rules,
+            passwords,
+        );
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
+        let seen_stop = CancellationToken::new();
+        let seen_writer = tokio::spawn(seen.write(Arc::clone(&store), seen_stop.clone()));
         let desk = Arc::new(desk);
         let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
@@ -246,6 +260,8 @@ impl Relay {
             store,
             log,
             log_writer,
+            seen_writer,
+            seen_stop: seen_stop.drop_guard(),
             running,
             stop: stop.drop_guard(),
         })
@@ -401,6 +417,8 @@ impl RelayHandle {
             store,
             log,
             log_writer,
+            seen_writer,
+            seen_stop,
             switch,
             reception,
             ..
@@ -409,6 +427,8 @@ impl RelayHandle {
         // not waited for without end.
         drop((log, switch, reception));
         let _ = tokio::time::timeout(Duration::from_secs(1), log_writer).await;
+        drop(seen_stop);
+        let _ = tokio::time::timeout(Duration::from_secs(1), seen_writer).await;
         store.close().await;
     }
 }

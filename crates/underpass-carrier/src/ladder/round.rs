@@ -15,10 +15,30 @@ pub const STAGGER: Duration = Duration::from_millis(250);
 /// An attempt without success for so long has failed.
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Attempts that follow each other at that distance; each one after them waits twice as long as the one
-/// before. The first of each sort are among them; a relay that many agents come back to at once should
-/// not be asked nine times by each.
-const CLOSE: u32 = 3;
+/// How fast the attempts of a round follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// The distance between the first ones.
+    apart: Duration,
+    /// So many are that close; each one after them waits twice as long as the one before.
+    close: u32,
+    /// None is begun for so long after one has reached the relay.
+    after_reached: Duration,
+}
+
+/// The first of each sort are among those that follow closely; not even a relay that is alone with its
+/// agents should be asked nine times by each.
+pub(super) const USUAL: Pace = Pace {
+    apart: STAGGER,
+    close: 3,
+    after_reached: Duration::ZERO,
+};
+/// Where the relay was just away or is busy, others come back as well: what is late is late because of them.
+pub(super) const CROWDED: Pace = Pace {
+    apart: Duration::from_secs(1),
+    close: 1,
+    after_reached: Duration::from_secs(4),
+};
 /// A relay that has said that it is busy with an attempt says so again within less than this.
 const HEARD_LASTS: Duration = Duration::from_secs(5);
 /// For so long at the most an attempt is believed to be in the relay's hands.
@@ -58,6 +78,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Round {
     queue: VecDeque<Next>,
+    pace: Pace,
     /// How many were begun, without those that followed a failure at once.
     begun: u32,
     /// When the next one begins.
@@ -72,7 +93,7 @@ impl Round {
     /// A round in this order; what was made ready before goes first. All are begun anew nevertheless:
     /// what is still being made ready may have been begun in the very outage, and what is ready may
     /// have died with the leg.
-    pub(super) fn new(order: &[usize], ready: Vec<Ready>, now: Time) -> Self {
+    pub(super) fn new(order: &[usize], ready: Vec<Ready>, pace: Pace, now: Time) -> Self {
         let prepared = |rung: &usize| ready.iter().find(|it| it.rung == *rung);
         let passed = order.iter().filter_map(prepared).filter(|it| it.passed);
         let passed = passed.map(|it| Next::Promote(it.attempt));
@@ -89,6 +110,7 @@ impl Round {
         };
         Round {
             queue,
+            pace,
             begun: 0,
             next_at: now,
             live: ready.into_iter().map(live).collect(),
@@ -104,8 +126,8 @@ impl Round {
         }
         let next = self.queue.pop_front()?;
         self.begun += 1;
-        let doublings = self.begun.saturating_sub(CLOSE).min(8);
-        self.next_at = now + STAGGER * 2u32.pow(doublings);
+        let doublings = self.begun.saturating_sub(self.pace.close).min(8);
+        self.next_at = now + self.pace.apart * 2u32.pow(doublings);
         match next {
             Next::Try(rung) => self.live.push(Live {
                 attempt,
@@ -134,9 +156,12 @@ impl Round {
         }
     }
 
-    pub(super) fn reached(&mut self, attempt: AttemptId) {
+    pub(super) fn reached(&mut self, now: Time, attempt: AttemptId) {
         for live in &mut self.live {
             live.reached |= live.attempt == attempt;
+        }
+        if self.has(attempt) {
+            self.next_at = self.next_at.max(now + self.pace.after_reached);
         }
     }
 
@@ -187,7 +212,7 @@ impl Round {
         match fault {
             Fault::Final => self.over = Some(Fault::Final),
             // Every other carrier would meet the same, unless one has got there already.
-            Fault::Host if !others_got_further => self.over = Some(Fault::Host),
+            Fault::Host | Fault::Busy if !others_got_further => self.over = Some(fault),
             _ => {}
         }
     }

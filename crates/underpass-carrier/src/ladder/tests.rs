@@ -309,7 +309,7 @@ fn a_final_answer_ends_a_round_at_once() {
     let Some(Action::Try { attempt, .. }) = ladder.poll_action() else {
         panic!("nothing is tried");
     };
-    for fault in [Fault::Final, Fault::Host] {
+    for fault in [Fault::Final, Fault::Host, Fault::Busy] {
         let mut ladder = Ladder::new(all(), None, LadderSettings::default());
         ladder.handle(now, Event::Wanted(Wanted::Start));
         ladder.poll_action().unwrap();
@@ -415,6 +415,89 @@ fn a_relay_that_does_not_answer_is_asked_less_and_less_often() {
     for (until, tries) in [(700, 3), (1200, 4), (2200, 5), (4200, 6), (8200, 7)] {
         world.run(Duration::from_millis(until).saturating_sub(world.now.since(Time::ZERO)));
         assert_eq!(world.tries, tries, "{until} ms");
+    }
+}
+
+/// The attempt that is begun and the time of the next one, in a round that begins now.
+fn begin_round(ladder: &mut Ladder, now: Time) -> (AttemptId, Option<Time>) {
+    ladder.handle(now, Event::Wanted(Wanted::Start));
+    let Some(Action::Try { attempt, .. }) = ladder.poll_action() else {
+        panic!("nothing is tried");
+    };
+    assert_eq!(ladder.poll_action(), None);
+    (attempt, ladder.poll_timeout())
+}
+
+fn fail(ladder: &mut Ladder, now: Time, attempt: AttemptId, fault: Fault) {
+    let reason = "no".to_owned();
+    let failed = Event::Failed {
+        attempt,
+        fault,
+        reason,
+    };
+    ladder.handle(now, failed);
+}
+
+/// Whoever comes back to a relay that was away is one of many.
+#[test]
+fn a_relay_that_was_away_or_busy_is_asked_slowly() {
+    for fault in [Fault::Host, Fault::Busy, Fault::Final] {
+        let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+        let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+        let (attempt, next) = begin_round(&mut ladder, at(0));
+        assert_eq!(next, Some(at(250)));
+        fail(&mut ladder, at(0), attempt, fault);
+        done(&mut ladder, at(0));
+        let (attempt, next) = begin_round(&mut ladder, at(1000));
+        assert_eq!(next, Some(at(2000)), "{fault:?}");
+        assert_eq!(done(&mut ladder, at(2000)).0.len(), 1);
+        assert_eq!(ladder.poll_timeout(), Some(at(4000)));
+        // One has reached the relay, and no other would be quicker; unless it fails after all.
+        ladder.handle(at(2500), Event::Reached { attempt });
+        assert_eq!(ladder.poll_timeout(), Some(at(6500)));
+        fail(&mut ladder, at(3000), attempt, Fault::Path);
+        assert_eq!(done(&mut ladder, at(3000)).0.len(), 1);
+    }
+}
+
+#[test]
+fn the_others_have_passed_after_a_while_and_on_another_network_there_are_none() {
+    let at = |seconds: u64| Time::ZERO + secs(seconds);
+    for (network_changed, later, apart) in [(false, 14, 1000), (false, 15, 250), (true, 1, 250)] {
+        let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+        let (attempt, _) = begin_round(&mut ladder, at(0));
+        fail(&mut ladder, at(0), attempt, Fault::Host);
+        done(&mut ladder, at(0));
+        if network_changed {
+            ladder.handle(at(0), unknown_network());
+        }
+        let (_, next) = begin_round(&mut ladder, at(later));
+        let apart = Duration::from_millis(apart);
+        assert_eq!(next, Some(at(later) + apart));
+    }
+}
+
+/// What is late after a restart is late because of all the others.
+#[test]
+fn nothing_is_made_ready_beside_the_leg_of_a_relay_that_was_just_busy() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    let at = |seconds: u64| Time::ZERO + secs(seconds);
+    let (attempt, _) = begin_round(&mut ladder, at(0));
+    ladder.handle(at(0), Event::Heard { attempt });
+    ladder.handle(at(1), Event::Carries { attempt });
+    for (second, ready) in [(2, 0), (14, 0), (15, 1)] {
+        ladder.handle(at(second), Event::Late);
+        let actions: Vec<Action> = std::iter::from_fn(|| ladder.poll_action()).collect();
+        let standby = |action: &&Action| {
+            matches!(
+                action,
+                Action::Try {
+                    purpose: Purpose::Standby,
+                    ..
+                }
+            )
+        };
+        assert_eq!(actions.iter().filter(standby).count(), ready, "{second} s");
     }
 }
 

@@ -91,6 +91,8 @@ pub enum Fault {
     Refused,
     /// The host was not reached: no carrier would have got there.
     Host,
+    /// The relay was reached, and has no room at the moment, whatever the carrier.
+    Busy,
     /// The relay was reached and its answer is the same on every carrier.
     Final,
 }

@@ -57,7 +57,7 @@ impl Attachment {
             tried: vec![reason],
         };
         let NewHop { session, link, .. } = made.await.map_err(|failed| match failed {
-            Failed::Final(error) | Failed::Stale(error) => error,
+            Failed::Final(error) | Failed::Stale(error) | Failed::Busy(error) => error,
             Failed::Path(reason) | Failed::Cut(reason) => unreachable(reason),
             Failed::Carrier(error) => unreachable(error.to_string()),
         })?;

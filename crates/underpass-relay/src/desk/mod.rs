@@ -31,6 +31,7 @@ use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
 use crate::refusal::Refusal;
+use crate::seen::Seen;
 use crate::switch::Switch;
 use crate::target::{RELAY_OWNER, RelayService};
 
@@ -82,6 +83,7 @@ pub(crate) struct Desk {
     store: Arc<dyn Store>,
     switch: Arc<Switch>,
     log: Log,
+    seen: Seen,
     rules: Rules,
     passwords: Passwords,
 }
@@ -99,6 +101,7 @@ impl Desk {
         store: Arc<dyn Store>,
         switch: Arc<Switch>,
         log: Log,
+        seen: Seen,
         rules: Rules,
         passwords: Passwords,
     ) -> Self {
@@ -106,6 +109,7 @@ impl Desk {
             store,
             switch,
             log,
+            seen,
             rules,
             passwords,
         }
@@ -180,7 +184,7 @@ impl Desk {
             draw,
         };
         let member = match (standing, request) {
-            (standing, Control::Attach(it)) => return self.attach(&asked, standing, it).await,
+            (standing, Control::Attach(it)) => return self.attach(&asked, &standing, &it),
             (_, Control::Enrol(it)) => return self.enrol(&asked, it).await,
             (_, Control::SignIn(it)) => return self.sign_in(&asked, it).await,
             (_, Control::Prove(it)) => return self.prove(&asked, it).await,

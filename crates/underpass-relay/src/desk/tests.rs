@@ -47,7 +47,14 @@ impl Office {
             services: vec![],
         };
         let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
-        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords);
+        let desk = Desk::new(
+            Arc::clone(&store),
+            switch,
+            log,
+            Seen::default(),
+            rules,
+            passwords,
+        );
         let office = Self {
             desk,
             store,
