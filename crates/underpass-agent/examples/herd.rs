@@ -1,7 +1,7 @@
-//! Many agents in one process, each with a key, an enrolment and an attachment of its own, to see what a
-//! relay bears and how they come back to it.
+//! Many agents in one process, each with an attachment of its own, to see what a relay bears and how they
+//! come back to it. Five of them share a machine's key, as the programs that run on one machine do.
 //!
-//! `herd URL COUNT CODE`, CODE being the relay's setup code: its first administrator invites the others.
+//! `herd URL COUNT CODE`, COUNT being a multiple of five and CODE being the relay's setup code: its first administrator invites the others.
 //! Prints `attached COUNT`. A line on standard input begins a count; from then on it prints `back N` when
 //! N agents, each counted once, have introduced themselves in a new hop session.
 
@@ -18,7 +18,11 @@ use underpass_proto::control::CodeKind;
 use underpass_proto::session::Config;
 use underpass_seal::{Fingerprint, StaticKey};
 
-/// Agents that enrol at a time: fewer than a relay takes of strangers from one address.
+/// Agents with the same key.
+const EACH: usize = 5;
+/// A machine that a slow relay does not enrol in time tries so often.
+const TRIES: usize = 5;
+/// Machines that enrol at a time: fewer than a relay takes of strangers from one address.
 const AT_ONCE: usize = 12;
 /// How often it is told how many are back.
 const TELL: Duration = Duration::from_millis(50);
@@ -33,7 +37,11 @@ struct Way {
 }
 
 impl Way {
-    async fn attach(&self, number: usize) -> Result<Standing, StandingError> {
+    async fn attach(
+        &self,
+        number: usize,
+        identity: &Arc<StaticKey>,
+    ) -> Result<Standing, StandingError> {
         let reach = Reach {
             relay: self.relay.clone(),
             relay_key: self.relay_key,
@@ -44,8 +52,36 @@ impl Way {
             patience: Duration::from_secs(60),
             machine_name: format!("m{number}"),
         };
-        let attached = Standing::attach(&reach, Arc::new(StaticKey::generate())).await;
+        let attached = Standing::attach(&reach, Arc::clone(identity)).await;
         attached.map(|(standing, _)| standing)
+    }
+
+    /// The other agents of a machine that has one.
+    async fn attach_others(
+        &self,
+        first: Standing,
+        number: usize,
+        identity: &Arc<StaticKey>,
+    ) -> Result<Vec<Standing>, Error> {
+        let mut all = vec![first];
+        while all.len() < EACH {
+            let standing = self.attach(number, identity).await?;
+            standing.who_am_i().await?;
+            all.push(standing);
+        }
+        Ok(all)
+    }
+
+    /// Enrols a machine and attaches its agents.
+    async fn enrol(&self, root: &Standing, number: usize) -> Result<Vec<Standing>, Error> {
+        let identity = Arc::new(StaticKey::generate());
+        let invited = root.invite("herd", 0).await?;
+        let standing = self.attach(number, &identity).await?;
+        let (code, machine) = (&invited.code, format!("m{number}"));
+        standing
+            .enrol(CodeKind::Invite, code, "herd", &machine)
+            .await?;
+        self.attach_others(standing, number, &identity).await
     }
 }
 
@@ -85,28 +121,30 @@ async fn enrol_all(url: &str, count: usize, code: &str) -> Result<Vec<Standing>,
         relay: url.parse()?,
         relay_key: None,
     };
-    let first = way.attach(0).await?;
-    way.relay_key = Some(first.attachment().relay_key().fingerprint());
-    first.enrol(CodeKind::Setup, code, "root", "m0").await?;
+    let identity = Arc::new(StaticKey::generate());
+    let root = way.attach(0, &identity).await?;
+    way.relay_key = Some(root.attachment().relay_key().fingerprint());
+    root.enrol(CodeKind::Setup, code, "root", "m0").await?;
     let gate = Arc::new(Semaphore::new(AT_ONCE));
     let mut coming = tokio::task::JoinSet::new();
-    for number in 1..count {
-        let (way, first, gate) = (way.clone(), first.clone(), Arc::clone(&gate));
+    for number in 1..count / EACH {
+        let (way, root, gate) = (way.clone(), root.clone(), Arc::clone(&gate));
         coming.spawn(async move {
             let _turn = gate.acquire().await;
-            let invited = first.invite("herd", 0).await?;
-            let standing = way.attach(number).await?;
-            let machine = format!("m{number}");
-            let code = &invited.code;
-            standing
-                .enrol(CodeKind::Invite, code, "herd", &machine)
-                .await?;
-            Ok::<_, Error>(standing)
+            let mut tried = 1;
+            loop {
+                // A name that an earlier try may have taken is not used again.
+                match way.enrol(&root, number + tried * count).await {
+                    Err(error) if tried < TRIES => eprintln!("trying again: {error}"),
+                    outcome => return outcome,
+                }
+                tried += 1;
+            }
         });
     }
-    let mut all = vec![first];
-    while let Some(one) = coming.join_next().await {
-        all.push(one??);
+    let mut all = way.attach_others(root, 0, &identity).await?;
+    while let Some(some) = coming.join_next().await {
+        all.extend(some??);
     }
     Ok(all)
 }

@@ -8,7 +8,7 @@
 //! - *Come down*: what was lost, does not answer or answers much later than before is replaced. While
 //!   an answer is late, others are made ready beside the leg, so that little is left to do should it be dead.
 //! - *Let others pass*: where the relay itself was away or is busy, many agents come back to it at once. For a
-//!   while attempts follow each other slowly then, none beside one that has reached the relay.
+//!   while attempts follow each other slowly then, none beside one that has reached the relay, and nothing is improved.
 //!
 //! The driving contract: after each call of [`Ladder::handle`] and [`Ladder::handle_timeout`] the
 //! driver takes all of [`Ladder::poll_action`], and calls again at [`Ladder::poll_timeout`]. Time is
@@ -47,7 +47,7 @@ pub use words::{
 
 use idle::IdleCuts;
 use mark::Mark;
-use round::{CROWDED, Next, Round, USUAL};
+use round::{CROWDED, CUT, Next, Round, USUAL};
 use standby::{PREPARE_AFTER, Standby};
 use watch::Watch;
 
@@ -259,7 +259,7 @@ impl Ladder {
         let active = self.active.as_ref()?;
         let free = |rung: usize| self.marks[rung].retry_at().unwrap_or(Time::ZERO);
         let better = (0..active.rung).map(free).min();
-        let better = better.map(|at| at.max(active.since + IMPROVE_AFTER));
+        let better = better.map(|at| at.max(active.since + IMPROVE_AFTER).max(self.crowded_until));
         better.into_iter().chain(self.idle_cuts.timeout()).min()
     }
 
@@ -283,9 +283,10 @@ impl Ladder {
             None => order::start_order(&self.rungs, self.best, shunned),
         };
         let ready = self.standby.take().map(|standby| standby.ready);
-        let pace = match self.crowded_until > now {
-            true => CROWDED,
-            false => USUAL,
+        let pace = match ready {
+            _ if self.crowded_until > now => CROWDED,
+            None if wanted == Wanted::Lost => CUT,
+            _ => USUAL,
         };
         let round = Round::new(&order, ready.unwrap_or_default(), pace, now);
         self.round = Some(round);
@@ -605,7 +606,7 @@ impl Ladder {
         let Some(active) = &self.active else {
             return;
         };
-        if active.since + IMPROVE_AFTER > now {
+        if (active.since + IMPROVE_AFTER).max(self.crowded_until) > now {
             return;
         }
         let next = (0..active.rung).find(|rung| !self.marks[*rung].shunned(now));

@@ -33,9 +33,16 @@ pub(super) const USUAL: Pace = Pace {
     close: 3,
     after_reached: Duration::ZERO,
 };
+/// What was cut while nothing was wrong with it mostly works again at once, or the relay was started anew and
+/// has all its agents come back.
+pub(super) const CUT: Pace = Pace {
+    apart: Duration::from_millis(1500),
+    close: 1,
+    after_reached: Duration::from_secs(1),
+};
 /// Where the relay was just away or is busy, others come back as well: what is late is late because of them.
 pub(super) const CROWDED: Pace = Pace {
-    apart: Duration::from_secs(1),
+    apart: Duration::from_secs(2),
     close: 1,
     after_reached: Duration::from_secs(4),
 };

@@ -449,21 +449,21 @@ fn a_relay_that_was_away_or_busy_is_asked_slowly() {
         fail(&mut ladder, at(0), attempt, fault);
         done(&mut ladder, at(0));
         let (attempt, next) = begin_round(&mut ladder, at(1000));
-        assert_eq!(next, Some(at(2000)), "{fault:?}");
-        assert_eq!(done(&mut ladder, at(2000)).0.len(), 1);
-        assert_eq!(ladder.poll_timeout(), Some(at(4000)));
-        // One has reached the relay, and no other would be quicker; unless it fails after all.
-        ladder.handle(at(2500), Event::Reached { attempt });
-        assert_eq!(ladder.poll_timeout(), Some(at(6500)));
-        fail(&mut ladder, at(3000), attempt, Fault::Path);
+        assert_eq!(next, Some(at(3000)), "{fault:?}");
         assert_eq!(done(&mut ladder, at(3000)).0.len(), 1);
+        assert_eq!(ladder.poll_timeout(), Some(at(7000)));
+        // One has reached the relay, and no other would be quicker; unless it fails after all.
+        ladder.handle(at(3500), Event::Reached { attempt });
+        assert_eq!(ladder.poll_timeout(), Some(at(7500)));
+        fail(&mut ladder, at(4000), attempt, Fault::Path);
+        assert_eq!(done(&mut ladder, at(4000)).0.len(), 1);
     }
 }
 
 #[test]
 fn the_others_have_passed_after_a_while_and_on_another_network_there_are_none() {
     let at = |seconds: u64| Time::ZERO + secs(seconds);
-    for (network_changed, later, apart) in [(false, 14, 1000), (false, 15, 250), (true, 1, 250)] {
+    for (network_changed, later, apart) in [(false, 14, 2000), (false, 15, 250), (true, 1, 250)] {
         let mut ladder = Ladder::new(all(), None, LadderSettings::default());
         let (attempt, _) = begin_round(&mut ladder, at(0));
         fail(&mut ladder, at(0), attempt, Fault::Host);
