@@ -271,6 +271,7 @@ impl Ladder {
             self.drop_attempt(trial.attempt);
         }
         let previous = self.active.take();
+        let had_leg = previous.is_some();
         if let Some(active) = &previous
             && wanted != Wanted::Start
         {
@@ -285,7 +286,7 @@ impl Ladder {
         let ready = self.standby.take().map(|standby| standby.ready);
         let pace = match ready {
             _ if self.crowded_until > now => CROWDED,
-            None if wanted == Wanted::Lost => CUT,
+            None if wanted == Wanted::Lost && had_leg => CUT,
             _ => USUAL,
         };
         let round = Round::new(&order, ready.unwrap_or_default(), pace, now);

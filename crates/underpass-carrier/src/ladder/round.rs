@@ -18,9 +18,11 @@ pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 /// How fast the attempts of a round follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
-    /// The distance between the first ones.
+    /// Between the first two.
+    first: Duration,
+    /// Between the next ones.
     apart: Duration,
-    /// So many are that close; each one after them waits twice as long as the one before.
+    /// After so many each one waits twice as long as the one before.
     close: u32,
     /// None is begun for so long after one has reached the relay.
     after_reached: Duration,
@@ -29,22 +31,24 @@ pub(super) struct Pace {
 /// The first of each sort are among those that follow closely; not even a relay that is alone with its
 /// agents should be asked nine times by each.
 pub(super) const USUAL: Pace = Pace {
+    first: STAGGER,
     apart: STAGGER,
     close: 3,
     after_reached: Duration::ZERO,
 };
 /// What was cut while nothing was wrong with it mostly works again at once, or the relay was started anew and
-/// has all its agents come back.
+/// has all its agents come back. The hardiest still has its turn within 3 s.
 pub(super) const CUT: Pace = Pace {
-    apart: Duration::from_millis(1500),
-    close: 1,
-    after_reached: Duration::from_secs(1),
+    first: Duration::from_millis(1500),
+    apart: Duration::from_millis(500),
+    close: 2,
+    after_reached: Duration::ZERO,
 };
 /// Where the relay was just away or is busy, others come back as well: what is late is late because of them.
 pub(super) const CROWDED: Pace = Pace {
-    apart: Duration::from_secs(2),
-    close: 1,
-    after_reached: Duration::from_secs(4),
+    first: Duration::from_secs(2),
+    after_reached: Duration::from_secs(1),
+    ..CUT
 };
 /// A relay that has said that it is busy with an attempt says so again within less than this.
 const HEARD_LASTS: Duration = Duration::from_secs(5);
@@ -134,7 +138,11 @@ impl Round {
         let next = self.queue.pop_front()?;
         self.begun += 1;
         let doublings = self.begun.saturating_sub(self.pace.close).min(8);
-        self.next_at = now + self.pace.apart * 2u32.pow(doublings);
+        let apart = match self.begun {
+            1 => self.pace.first,
+            _ => self.pace.apart * 2u32.pow(doublings),
+        };
+        self.next_at = now + apart;
         match next {
             Next::Try(rung) => self.live.push(Live {
                 attempt,

@@ -451,12 +451,12 @@ fn a_relay_that_was_away_or_busy_is_asked_slowly() {
         let (attempt, next) = begin_round(&mut ladder, at(1000));
         assert_eq!(next, Some(at(3000)), "{fault:?}");
         assert_eq!(done(&mut ladder, at(3000)).0.len(), 1);
-        assert_eq!(ladder.poll_timeout(), Some(at(7000)));
+        assert_eq!(ladder.poll_timeout(), Some(at(3500)));
         // One has reached the relay, and no other would be quicker; unless it fails after all.
-        ladder.handle(at(3500), Event::Reached { attempt });
-        assert_eq!(ladder.poll_timeout(), Some(at(7500)));
-        fail(&mut ladder, at(4000), attempt, Fault::Path);
-        assert_eq!(done(&mut ladder, at(4000)).0.len(), 1);
+        ladder.handle(at(3200), Event::Reached { attempt });
+        assert_eq!(ladder.poll_timeout(), Some(at(4200)));
+        fail(&mut ladder, at(3300), attempt, Fault::Path);
+        assert_eq!(done(&mut ladder, at(3300)).0.len(), 1);
     }
 }
 
@@ -475,6 +475,22 @@ fn the_others_have_passed_after_a_while_and_on_another_network_there_are_none() 
         let apart = Duration::from_millis(apart);
         assert_eq!(next, Some(at(later) + apart));
     }
+}
+
+/// Nothing was wrong with it, and whoever cut it may have cut a thousand others.
+#[test]
+fn what_was_cut_has_time_to_come_back() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+    let (attempt, _) = begin_round(&mut ladder, at(0));
+    ladder.handle(at(100), Event::Carries { attempt });
+    ladder.handle(at(500), Event::Wanted(Wanted::Lost));
+    let mut begun = Vec::new();
+    for ms in (500..4000).step_by(100) {
+        let (rungs, _) = done(&mut ladder, at(ms));
+        begun.extend(rungs.iter().map(|_| ms));
+    }
+    assert_eq!(begun, [500, 2000, 2500, 3500]);
 }
 
 /// What is late after a restart is late because of all the others.
