@@ -8,7 +8,7 @@ use underpass_proto::session::LegId;
 use crate::attachment::Backoff;
 use crate::clock;
 use crate::connect::ask_meanwhile;
-use crate::plan::{Carrying, Offered, Plan, plan};
+use crate::plan::{Carrying, Offered, Plan, plan, wanted};
 use crate::routes::{RouteLeg, Tickets};
 use crate::session::{Joining, Session};
 use crate::story::WaitsFor;
@@ -198,9 +198,10 @@ impl Kept {
             free: !detours.is_on(way, now),
         });
         let offered: Vec<Offered> = offered.collect();
+        let session = &self.session;
         // The peer knows the session once it has answered.
-        let want = match self.session.is_established() {
-            true => self.ways.legs().min(self.session.max_legs()),
+        let want = match session.is_established() {
+            true => wanted(self.ways.legs(), session.splits_ways(), session.max_legs()),
             false => 1,
         };
         plan(carrying, &offered, want)

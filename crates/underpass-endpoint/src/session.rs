@@ -187,6 +187,8 @@ impl State {
         Some(LegStatus {
             by: leg.carried_by(),
             leads: info.leads,
+            sends: info.sends,
+            takes: info.takes,
             suspect: info.suspect,
             rtt: info.rtt,
             rate: info.rate,
@@ -473,6 +475,11 @@ impl Session {
     /// How many legs may carry it at once, as both ends have it.
     pub(crate) fn max_legs(&self) -> usize {
         self.with_core(core::Session::max_legs)
+    }
+
+    /// Whether each direction is to have legs of its own.
+    pub(crate) fn splits_ways(&self) -> bool {
+        self.with_core(core::Session::splits_ways)
     }
 
     /// Waits until something about its legs, credit or end has changed, from the time at which this is polled first or

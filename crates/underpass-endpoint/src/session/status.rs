@@ -41,6 +41,10 @@ pub struct LegStatus {
     pub by: String,
     /// What must not wait goes on it.
     pub leads: bool,
+    /// This side sends on it, as far as there is something for it.
+    pub sends: bool,
+    /// The peer may send on it.
+    pub takes: bool,
     /// It does not answer.
     pub suspect: bool,
     /// Its smoothed round trip, once measured.

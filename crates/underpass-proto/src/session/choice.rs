@@ -34,6 +34,10 @@ pub struct LegInfo {
     pub leg: LegId,
     /// What must not wait goes on it.
     pub leads: bool,
+    /// This side sends on it, as far as there is something for it.
+    pub sends: bool,
+    /// The peer may send on it.
+    pub takes: bool,
     /// It does not answer.
     pub suspect: bool,
     /// Its smoothed round trip, once measured.
@@ -81,9 +85,12 @@ impl Session {
     pub fn active_legs(&self) -> impl Iterator<Item = LegInfo> + '_ {
         let lead = self.lead();
         let active = self.legs.iter().filter(|(_, leg)| leg.is_active());
+        let split = self.several && self.splits_ways();
         active.map(move |(id, leg)| LegInfo {
             leg: *id,
             leads: lead == Some(*id),
+            sends: !(self.several && leg.spare) || lead == Some(*id),
+            takes: !split || leg.spare,
             suspect: leg.is_suspect(),
             rtt: leg.path.measured_rtt(),
             rate: leg.path.rate(),
@@ -94,6 +101,7 @@ impl Session {
     /// Looks anew at which leg leads, after anything about them has changed. What is under way on one
     /// that is in doubt goes out again where another is fit: doubles are harmless, waiting is not.
     pub(super) fn review_legs(&mut self, now: Time) {
+        self.split_legs();
         let mut best = None;
         let mut active = 0;
         for (id, leg) in self.legs.iter().filter(|(_, leg)| leg.is_active()) {

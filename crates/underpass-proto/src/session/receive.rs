@@ -194,7 +194,9 @@ impl Session {
     /// Acts on the frames of a record. A peer that breaks the rules is told so by CLOSE: that the
     /// session ended is an event, and no fault of the leg.
     fn handle_frames(&mut self, now: Time, leg: LegId, place: Place, plain: &mut Bytes) {
+        let mut of_leg = false;
         for frame in frame::decode_all(place, plain) {
+            of_leg |= matches!(frame, Ok(Frame::Ping(_) | Frame::Pong(_)));
             let outcome = match frame {
                 Ok(frame) => self.handle_frame(now, leg, frame),
                 Err(_) => Err(Broken(
@@ -209,6 +211,9 @@ impl Session {
             if self.state == State::Closed {
                 return;
             }
+        }
+        if !of_leg {
+            self.came_in(now, leg);
         }
     }
 
