@@ -522,7 +522,10 @@ mod tests {
         };
         assert_eq!(state(false, true, true), "takes its share of what is much");
         assert_eq!(state(true, true, false), "leads what goes out");
-        assert_eq!(state(false, true, false), "takes its share of what goes out");
+        assert_eq!(
+            state(false, true, false),
+            "takes its share of what goes out"
+        );
         assert_eq!(state(false, false, true), "carries what comes in");
     }
 }

@@ -83,7 +83,9 @@ impl Targets {
         let after = passed(hosts)?;
         let uploaded = [out, back].map(|relay| between[relay] - before[relay]);
         let downloaded = [back, out].map(|relay| after[relay] - between[relay]);
-        println!("bytes through the relay of that direction, and the other: {uploaded:?} up, {downloaded:?} down");
+        println!(
+            "bytes through the relay of that direction, and the other: {uploaded:?} up, {downloaded:?} down"
+        );
         for [own, other] in [uploaded, downloaded] {
             ensure!(own >= LENGTH && other <= ASIDE, "{own} and {other} bytes");
         }
@@ -105,8 +107,7 @@ impl Targets {
                     let stream = traffic::connect(b, there, STALL)?;
                     traffic::upload_exactly(&stream, 1, LENGTH)
                 });
-                let download =
-                    scope.spawn(|| traffic::download(&stream, 2, None)?.exact(LENGTH));
+                let download = scope.spawn(|| traffic::download(&stream, 2, None)?.exact(LENGTH));
                 goes_apart(group, &entrances.process)?;
                 wait_until("half of it is under way", STALL, || {
                     Ok((self.source.tally().sent() - sent >= LENGTH / 2).then_some(()))

@@ -122,6 +122,8 @@ pub(crate) struct Leg {
     pub(crate) hungry: bool,
     /// When its round trip was measured last.
     measured: Time,
+    /// Its acknowledgements come by another leg, and its round trip is there and back by that one.
+    detour: bool,
 }
 
 impl Leg {
@@ -144,6 +146,7 @@ impl Leg {
             spare: false,
             hungry: true,
             measured: now,
+            detour: false,
         }
     }
 
@@ -189,6 +192,16 @@ impl Leg {
     pub(crate) fn took(&mut self, rtt: Duration, now: Time) {
         self.measured = now;
         self.path.on_rtt(rtt);
+    }
+
+    /// An acknowledgement tells the round trip, which came by another leg (`detour`) or by this one. Where that
+    /// is not as before what was measured tells nothing.
+    pub(crate) fn acknowledged_after(&mut self, rtt: Duration, detour: bool, now: Time) {
+        if self.detour != detour {
+            self.detour = detour;
+            self.path = Path::new(now);
+        }
+        self.took(rtt, now);
     }
 
     /// Asks for the round trip of a leg at work, once in each: acknowledgements take the way of the
@@ -262,7 +275,11 @@ impl Leg {
     pub(crate) fn ponged(&mut self, token: u64, now: Time) -> Option<u64> {
         let position = self.asked.iter().position(|a| a.token == token)?;
         let asked = self.asked.drain(..=position).next_back()?;
-        self.took(now.since(asked.at), now);
+        // The answer came by this leg.
+        match self.detour {
+            true => self.measured = now,
+            false => self.took(now.since(asked.at), now),
+        }
         self.answered(now);
         Some(asked.index)
     }
@@ -436,6 +453,21 @@ mod tests {
         assert_eq!(leg.ponged(7, at(3100)), Some(0));
         assert!(leg.ping_owed.take().is_some(), "it was asked again");
         assert_eq!(leg.timeout(None, IDLE, 0), Some(at(15_000)));
+    }
+
+    #[test]
+    fn acknowledgements_by_another_leg_tell_another_round_trip() {
+        let mut leg = leg();
+        let trip = |leg: &Leg| leg.path.rtt().as_millis();
+        leg.acknowledged_after(Duration::from_millis(10), false, at(1));
+        assert_eq!(trip(&leg), 10);
+        leg.acknowledged_after(Duration::from_millis(60), true, at(2));
+        assert_eq!(trip(&leg), 60, "not smoothed with what it was by itself");
+        leg.pinged(7, at(3));
+        assert_eq!(leg.ponged(7, at(4)), Some(0));
+        assert_eq!(trip(&leg), 60);
+        leg.acknowledged_after(Duration::from_millis(10), false, at(5));
+        assert_eq!(trip(&leg), 10);
     }
 
     #[test]

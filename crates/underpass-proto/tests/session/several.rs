@@ -335,14 +335,17 @@ fn directions_take_different_legs_where_one_end_asks() {
             }
             world.add(ChannelPlan::exchange(A, 1 << 40, 1 << 40));
             world.run(Duration::from_secs(20));
-            let sent = |side: usize, leg: usize| {
-                world.pair.sent(side, legs[leg]) - before[side][leg]
-            };
+            let sent =
+                |side: usize, leg: usize| world.pair.sent(side, legs[leg]) - before[side][leg];
             for (side, own, other) in [(A, 0, 1), (B, 1, 0)] {
                 let (own, other) = (sent(side, own), sent(side, other));
                 println!("{side}: {own} and {other} bytes");
-                assert!(own > 20 * RATE * 7 / 10, "{own} bytes");
-                assert!(other < own / 100, "{other} of {own} bytes on the other one's leg");
+                // As much as on one leg alone, where there is as much to send both ways.
+                assert!(own > 20 * RATE * 11 / 20, "{own} bytes");
+                assert!(
+                    other < own / 100,
+                    "{other} of {own} bytes on the other one's leg"
+                );
             }
         }
     }
@@ -354,7 +357,8 @@ fn directions_that_take_different_legs_outlive_the_loss_of_any() {
         for (legs, which) in [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)] {
             let (pair, ids) = split(which % 2, &vec![link(10); legs]);
             let mut world = World::new(pair);
-            world.add(ChannelPlan::exchange(A, 10_000_000, 10_000_000));
+            // So much that both sides still send when it is looked who sends where: that is how they learn.
+            world.add(ChannelPlan::exchange(A, 40_000_000, 40_000_000));
             world.run(Duration::from_secs(1));
             world.pair.cut(ids[which], how);
             world.run(Duration::from_secs(3));
