@@ -44,6 +44,12 @@ pub struct LegInfo {
     pub rtt: Option<Duration>,
     /// Bytes per second that it was seen to deliver; zero before that was measured.
     pub rate: u64,
+    /// There is more to send than it takes: so many are what it carries.
+    pub full: bool,
+    /// Packets sent on it.
+    pub packets: u64,
+    /// Those of them that a relay said it dropped.
+    pub dropped: u64,
     /// Bytes sent on it and not acknowledged.
     pub under_way: u64,
 }
@@ -94,6 +100,9 @@ impl Session {
             suspect: leg.is_suspect(),
             rtt: leg.path.measured_rtt(),
             rate: leg.path.rate(),
+            full: leg.path.is_limited(),
+            packets: leg.packets,
+            dropped: leg.dropped,
             under_way: self.replay.under_way(*id),
         })
     }

@@ -101,6 +101,8 @@ pub(crate) struct Leg {
     opening: Option<(u64, Bytes)>,
     /// Packets handed out for this leg so far: the index of the next one.
     pub(crate) packets: u64,
+    /// Those of them that a relay said it dropped.
+    pub(crate) dropped: u64,
     last_sent: Time,
     /// The peer acknowledged or answered something that was sent on this leg.
     last_answer: Time,
@@ -134,6 +136,7 @@ impl Leg {
             first: VecDeque::new(),
             opening: None,
             packets,
+            dropped: 0,
             last_sent: now,
             last_answer: now,
             asked: VecDeque::new(),
@@ -287,6 +290,7 @@ impl Leg {
     /// A relay dropped some packets: what of them was neither record nor datagram goes out again.
     pub(crate) fn dropped(&mut self, first: u64, count: u64, now: Time) {
         let hit = first..first.saturating_add(count);
+        self.dropped += hit.end.min(self.packets).saturating_sub(first);
         if let Some((_, packet)) = self.opening.take_if(|(index, _)| hit.contains(index)) {
             self.first.push_back(packet);
         }
@@ -527,9 +531,11 @@ mod tests {
         leg.pong_sent(9, at(0));
         leg.sent(at(0));
         leg.dropped(1, 2, at(0));
+        assert_eq!(leg.dropped, 2);
         assert!(leg.owes_ping() && leg.first.is_empty());
         assert_eq!(leg.pong_owed, Some(9));
         leg.dropped(0, u64::MAX, at(0));
+        assert_eq!(leg.dropped, 5, "no more than there were");
         assert_eq!(leg.next_opening().unwrap(), "confirm");
     }
 }

@@ -347,13 +347,6 @@ impl Session {
         self.active_leg().and_then(|(_, leg)| leg.path.last_rtt())
     }
 
-    /// Bytes per second that the leg that leads delivers, where there is more to send than it takes.
-    #[must_use]
-    pub fn full_rate(&self) -> Option<u64> {
-        let (_, leg) = self.active_leg()?;
-        leg.path.is_limited().then(|| leg.path.rate())
-    }
-
     /// Bytes per second that the active legs were seen to deliver together; zero before that was
     /// measured.
     #[must_use]
