@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use underpass_proto::Speaker;
 use underpass_proto::code::{self, Code};
 use underpass_proto::control::{CONTROL_SERVICE, Control as Message, ControlDecoder};
@@ -88,6 +88,8 @@ struct Shared {
     open: Mutex<Option<Open>>,
     unasked: mpsc::Sender<Message>,
     unasked_reader: Mutex<mpsc::Receiver<Message>>,
+    /// Counts how often the relay said that its group has changed.
+    group: watch::Sender<u64>,
 }
 
 type Waiting = Arc<std::sync::Mutex<HashMap<u64, mpsc::Sender<Message>>>>;
@@ -109,6 +111,7 @@ impl Control {
                 open: Mutex::new(None),
                 unasked,
                 unasked_reader: Mutex::new(unasked_reader),
+                group: watch::Sender::new(0),
             }),
         };
         tokio::spawn(control.clone().stay_open());
@@ -259,9 +262,15 @@ impl Control {
             loop {
                 match decoder.next() {
                     Ok(Some(message)) => {
-                        if let Message::Going(going) = &message {
-                            let after = Duration::from_millis(going.retry_after_ms);
-                            self.attachment.relay_is_going(session, after);
+                        match &message {
+                            Message::Going(going) => {
+                                let after = Duration::from_millis(going.retry_after_ms);
+                                self.attachment.relay_is_going(session, after);
+                            }
+                            Message::GroupChanged(_) => {
+                                self.shared.group.send_modify(|changes| *changes += 1);
+                            }
+                            _ => {}
                         }
                         deliver(message, waiting, &self.shared.unasked).await;
                     }
@@ -275,6 +284,12 @@ impl Control {
                 Err(error) => return error.to_string(),
             }
         }
+    }
+
+    /// Tells whenever the relay said that the relays of its group are others now.
+    #[must_use]
+    pub fn group_changes(&self) -> watch::Receiver<u64> {
+        self.shared.group.subscribe()
     }
 
     /// The next thing that the relay says unasked: that it is going, a notice, or the end.

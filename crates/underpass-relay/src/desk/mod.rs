@@ -6,6 +6,7 @@
 
 mod decide;
 mod enrol;
+mod events;
 mod passwords;
 mod people;
 mod refusals;
@@ -27,6 +28,7 @@ use underpass_store::{
 
 pub(crate) use passwords::Passwords;
 
+use crate::announced::Announced;
 use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
@@ -84,6 +86,7 @@ pub(crate) struct Desk {
     log: Log,
     rules: Rules,
     passwords: Passwords,
+    announced: Arc<Announced>,
 }
 
 /// One request and what is known about it.
@@ -101,6 +104,7 @@ impl Desk {
         log: Log,
         rules: Rules,
         passwords: Passwords,
+        announced: Arc<Announced>,
     ) -> Self {
         Self {
             store,
@@ -108,6 +112,7 @@ impl Desk {
             log,
             rules,
             passwords,
+            announced,
         }
     }
 
@@ -147,10 +152,12 @@ impl Desk {
         at: UnixMillis,
         draw: &Draw,
     ) -> Vec<Control> {
-        let number = request.request().unwrap_or(0);
+        let (number, kind) = (request.request().unwrap_or(0), request.kind());
         match self.try_answer(caller, request, at, draw).await {
             Ok(messages) => messages,
-            Err(Refusal { code, text }) => {
+            Err(why) => {
+                self.note_refused_request(caller, kind, &why);
+                let Refusal { code, text } = why;
                 let (request, code) = (number, code.number());
                 vec![
                     Failed {
@@ -232,6 +239,11 @@ impl Desk {
             Control::MakeToken(it) => self.make_token(asked, &me, it).await,
             Control::ChangeUser(it) => self.change_user(asked, &me, it).await,
             Control::SetRole(it) => self.set_role(asked, &me, it).await,
+            Control::Group(it) => match self.announced.list() {
+                Some(list) => Ok(vec![list.answer(it.request).into()]),
+                None => Err(Refusal::of(Code::NoGroup)),
+            },
+            Control::Events(it) => self.list_events(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))

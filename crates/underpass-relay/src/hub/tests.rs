@@ -1,5 +1,7 @@
 //! The hub against stories, and against a plain model of its driver.
 
+mod news;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -33,7 +35,13 @@ struct Driver {
     notified: Vec<AttachmentId>,
     questions: Vec<Question>,
     given: Vec<(RouteEnd, Given)>,
+    absent: Vec<RouteEnd>,
     discarded: Vec<Handle>,
+    /// What was to be written down, without who and where.
+    news: Vec<RouteNews>,
+    /// Near ends of routes of which it was written that they are there.
+    told: HashSet<RouteEnd>,
+    returned: Vec<AttachmentId>,
 }
 
 /// A wish of a machine whose first packet is of no session.
@@ -46,6 +54,7 @@ fn opening(route: u32, service: &str) -> Opening {
             keep: WAIT,
         },
         session: None,
+        resumes: false,
         key: [9; 32],
     }
 }
@@ -92,7 +101,11 @@ impl Driver {
             notified: Vec::new(),
             questions: Vec::new(),
             given: Vec::new(),
+            absent: Vec::new(),
             discarded: Vec::new(),
+            news: Vec::new(),
+            told: HashSet::new(),
+            returned: Vec::new(),
         }
     }
 
@@ -161,8 +174,13 @@ impl Driver {
         end
     }
 
-    /// Opens a route with a first packet of a session.
+    /// Opens a route with a first packet that begins a session.
     fn open_for_session(&mut self, link: u64, route: u32, path: Path) -> RouteEnd {
+        self.open_with(link, route, path, false)
+    }
+
+    /// Opens a route with a first packet of a session, which begins it or resumes it.
+    fn open_with(&mut self, link: u64, route: u32, path: Path, resumes: bool) -> RouteEnd {
         let end = RouteEnd {
             link: LinkId(link),
             route,
@@ -171,6 +189,7 @@ impl Driver {
         let opening = Opening {
             path,
             session: Some(SessionId([3; 16])),
+            resumes,
             ..opening(route, "")
         };
         self.hub.open(end.link, opening);
@@ -235,7 +254,14 @@ impl Driver {
                 assert_eq!(self.ends.insert(near, Some(far)), Some(None), "joined once");
                 assert!(self.ends.insert(far, Some(near)).is_none(), "{far} is new");
                 assert!(self.links.contains(&near.link) && self.links.contains(&far.link));
+                assert!(self.told.insert(near), "written down once");
+                let opened = self.news.last();
+                assert!(matches!(opened, Some(RouteNews::Opened(_))), "{opened:?}");
                 self.joined.push((near, far));
+            }
+            Command::Absent { end } => {
+                assert_eq!(self.ends.get(&end), Some(&None), "{end} is not joined");
+                self.absent.push(end);
             }
             Command::Forget { end } => {
                 assert!(self.ends.remove(&end).is_some(), "{end} is known");
@@ -252,7 +278,13 @@ impl Driver {
             }
             Command::End { attachment, why } => self.ended.push((attachment, why.code)),
             Command::Notify { attachment, .. } => self.notified.push(attachment),
-            Command::Record(_) => {}
+            Command::Record(event) => {
+                if let RouteNews::Ended(ended) = &event.news {
+                    assert!(self.told.remove(&ended.near), "an end of what was there");
+                }
+                self.news.push(event.news);
+            }
+            Command::Returned { attachment, .. } => self.returned.push(attachment),
         }
     }
 }
@@ -439,6 +471,7 @@ fn a_route_waits_for_its_publisher_and_no_longer_than_allowed() {
     driver.down(2);
     let first = driver.open(1, 2);
     driver.answer_all(Ok(grant(DB)));
+    assert_eq!(driver.absent, [first], "it is told so");
     driver.wait(WAIT / 2);
     assert!(driver.gone.is_empty() && driver.joined.is_empty());
     driver.up(2, 3);

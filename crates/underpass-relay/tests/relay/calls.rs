@@ -1,16 +1,20 @@
 //! Every call of the control protocol by everybody, on a real relay: one table.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use underpass_proto::control::{
-    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Invite, Machines,
-    MakeToken, Prove, Publish, Register, Resolve, Revoke, Services, SetPassword, SetRole, SignIn,
-    UserChange, UserRole, Users, WhoAmI, Withdraw,
+    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Events, Group,
+    GroupRelay, Invite, Machines, MakeToken, Prove, Publish, Register, Resolve, Revoke, Services,
+    SetPassword, SetRole, SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
 };
+use underpass_proto::group::RelayList;
 use underpass_proto::{Code, Speaker};
+use underpass_seal::SigningKey;
 use underpass_seal::password::{Login, Registration};
 use underpass_store::{MachineKey, Name, NewMachine, PasswordFile, Role, Store as _, UnixMillis};
 
+use crate::events::everything;
 use crate::stage::{Agent, Stage};
 
 /// Who asks, in the order of the columns: nobody, one who waits for approval, bob, whose things the calls are about,
@@ -186,7 +190,24 @@ fn calls() -> Vec<Call> {
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::LastAdministrator)];
         "one who waits", |request, n| role(request, format!("w-{n}"), UserRole::Manager),
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::Waiting)];
+        "the relays of the group", |request, _| Group { request }.into(), [OUT, WAITS, Done, Done, Done, Done];
+        "events", |request, _| everything(request).into(), [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "bob's events", |request, _| Events { user: "bob".into(), ..everything(request) }.into(),
+            [OUT, WAITS, Sees, DENIED, Sees, Sees];
     }
+}
+
+/// A file with a list of relays, beside the data folder.
+fn announced(data: &Path) -> PathBuf {
+    let relay = GroupRelay {
+        url: "http://relay.example".into(),
+        key: [1; 32],
+        certificate: vec![],
+    };
+    let list = RelayList::sign(&SigningKey::generate(), 1, vec![relay]).unwrap();
+    let path = data.with_file_name("relays.list");
+    std::fs::write(&path, list.to_string()).unwrap();
+    path
 }
 
 const AT: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -202,6 +223,7 @@ impl Ground {
     async fn new() -> Self {
         let stage = Stage::with(|settings| {
             settings.services_per_attachment = 1000;
+            settings.announce = Some(announced(&settings.data));
         })
         .await;
         let store = stage.store().await;
@@ -276,6 +298,11 @@ fn outcome(answer: &Result<Vec<Control>, Code>) -> Outcome {
             Control::ServiceRows(it) => it.rows.iter().any(|row| row.owner == "bob"),
             Control::UserRows(it) => it.rows.iter().any(|row| row.name == "bob"),
             Control::MachineRows(it) => it.rows.iter().any(|row| row.user == "bob"),
+            // What bob did to alice is alice's to know.
+            Control::EventRows(it) => it
+                .rows
+                .iter()
+                .any(|row| row.actor == "bob" && row.peer.is_empty()),
             _ => continue,
         };
         sees = Some(sees.unwrap_or(false) || found);
