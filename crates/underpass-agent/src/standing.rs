@@ -158,6 +158,12 @@ impl Standing {
         self.inner.control.group_changes()
     }
 
+    /// Changes whenever what this relay has said about who may use what is published here may not be true any more.
+    #[must_use]
+    pub fn rights(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.control.rights()
+    }
+
     /// Says who we are, and learns whom the relay takes us for.
     async fn introduce(&self) -> Result<Identity, RequestError> {
         let mut introduced = self.inner.introduced.lock().await;
@@ -216,6 +222,7 @@ fn may_pass(error: &AttachError) -> bool {
     match error {
         AttachError::Unreachable { .. } => true,
         AttachError::Barred { code, .. } => code.retry_helps(),
+        AttachError::Refused { .. } => error.code() == Code::Busy,
         _ => false,
     }
 }

@@ -90,6 +90,8 @@ struct Shared {
     unasked_reader: Mutex<mpsc::Receiver<Message>>,
     /// Counts how often the relay said that its group has changed.
     group: watch::Sender<u64>,
+    /// Counts how often what the relay said about rights went out of date.
+    rights: watch::Sender<u64>,
 }
 
 type Waiting = Arc<std::sync::Mutex<HashMap<u64, mpsc::Sender<Message>>>>;
@@ -112,6 +114,7 @@ impl Control {
                 unasked,
                 unasked_reader: Mutex::new(unasked_reader),
                 group: watch::Sender::new(0),
+                rights: watch::Sender::new(0),
             }),
         };
         tokio::spawn(control.clone().stay_open());
@@ -132,6 +135,9 @@ impl Control {
                 // A session that ends meanwhile is followed by another.
                 *open = self.open(&session).await.ok();
             }
+            drop(open);
+            // What was said to the session before may not have been heard.
+            self.rights_changed();
         }
     }
 
@@ -272,7 +278,10 @@ impl Control {
                             }
                             _ => {}
                         }
-                        deliver(message, waiting, &self.shared.unasked).await;
+                        match message {
+                            Message::RightsChanged(_) => self.rights_changed(),
+                            message => deliver(message, waiting, &self.shared.unasked).await,
+                        }
                     }
                     Ok(None) => break,
                     Err(error) => return error.to_string(),
@@ -290,6 +299,17 @@ impl Control {
     #[must_use]
     pub fn group_changes(&self) -> watch::Receiver<u64> {
         self.shared.group.subscribe()
+    }
+
+    /// Changes whenever what the relay has said about who may use this agent's services may not be true any more: it
+    /// says so, or it may have said so to a session that is over.
+    #[must_use]
+    pub fn rights(&self) -> watch::Receiver<u64> {
+        self.shared.rights.subscribe()
+    }
+
+    fn rights_changed(&self) {
+        self.shared.rights.send_modify(|changes| *changes += 1);
     }
 
     /// The next thing that the relay says unasked: that it is going, a notice, or the end.

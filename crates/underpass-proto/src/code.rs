@@ -269,9 +269,9 @@ codes! {
         "without one nobody could set the relay up any more",
         "make another user administrator first: underpass users role NAME administrator";
     0x30 Decided DECIDED "UP-DECIDED", InvalidInput, retry false, exit 1:
-        "the user does not wait for approval",
+        "the user or service does not wait for approval",
         "somebody has decided already",
-        "look with: underpass users";
+        "look with: underpass users, or underpass services";
     0x31 NoGroup NO_GROUP "UP-NO-GROUP", NotFound, retry false, exit 4:
         "the relay announces no other relays",
         "it stands alone, or is run without --announce",
@@ -292,6 +292,14 @@ codes! {
         "the list of relays is older than the one that is known, or another one with the same serial",
         "a relay was not given the newest list yet, or somebody brings an old one back",
         "give the newest list to all relays of the group, and have them read it: kill -HUP";
+    0x36 ServiceWaiting SERVICE_WAITING "UP-SERVICE-WAITING", PermissionDenied, retry false, exit 6:
+        "the service waits for a manager's approval",
+        "this relay wants one for what this user publishes, and nobody has decided yet",
+        "ask a manager for: underpass services approve SERVICE.OWNER; underpass publish goes on by itself then";
+    0x37 ServiceRefused SERVICE_REFUSED "UP-SERVICE-REFUSED", PermissionDenied, retry false, exit 3:
+        "a manager has refused the service",
+        "it is not to be published by this relay",
+        "ask the relay's manager; underpass services withdraw NAME forgets it, and publishing it again asks anew";
 }
 
 impl Code {

@@ -26,6 +26,7 @@ pub mod authority;
 pub mod code;
 pub mod compress;
 pub mod control;
+pub mod event;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod connect;
 pub mod doctor;
 mod errors;
+pub mod events;
 pub mod group;
 pub mod login;
 pub mod machines;
@@ -192,6 +193,7 @@ impl Context {
         client.roots = path.roots.clone();
         let mut session = Config::default();
         session.params.keep_s = settings.keep.0.as_secs();
+        session.params.split_ways = settings.split_ways.0;
         let mut ascent = AscentSettings {
             memory: Some(self.home.networks_file()),
             ..AscentSettings::default()

@@ -4,8 +4,10 @@
 //! a revoked machine or a disabled user is nobody from the next request on. Whatever cannot be checked
 //! is refused.
 
+mod approve;
 mod decide;
 mod enrol;
+mod events;
 mod passwords;
 mod people;
 mod refusals;
@@ -32,6 +34,7 @@ use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
 use crate::refusal::Refusal;
+use crate::seen::Seen;
 use crate::switch::Switch;
 use crate::target::{RELAY_OWNER, RelayService};
 
@@ -73,6 +76,8 @@ pub(crate) struct Rules {
     pub(crate) suffix: String,
     /// How long an invitation is good for unless its maker says otherwise.
     pub(crate) invitation: Duration,
+    /// Whether what a user publishes waits for a manager's approval.
+    pub(crate) approval: bool,
     /// Services that the relay dials.
     pub(crate) services: Vec<RelayService>,
 }
@@ -83,6 +88,7 @@ pub(crate) struct Desk {
     store: Arc<dyn Store>,
     switch: Arc<Switch>,
     log: Log,
+    seen: Seen,
     rules: Rules,
     passwords: Passwords,
     announced: Arc<Announced>,
@@ -101,6 +107,7 @@ impl Desk {
         store: Arc<dyn Store>,
         switch: Arc<Switch>,
         log: Log,
+        seen: Seen,
         rules: Rules,
         passwords: Passwords,
         announced: Arc<Announced>,
@@ -109,6 +116,7 @@ impl Desk {
             store,
             switch,
             log,
+            seen,
             rules,
             passwords,
             announced,
@@ -151,10 +159,12 @@ impl Desk {
         at: UnixMillis,
         draw: &Draw,
     ) -> Vec<Control> {
-        let number = request.request().unwrap_or(0);
+        let (number, kind) = (request.request().unwrap_or(0), request.kind());
         match self.try_answer(caller, request, at, draw).await {
             Ok(messages) => messages,
-            Err(Refusal { code, text }) => {
+            Err(why) => {
+                self.note_refused_request(caller, kind, &why);
+                let Refusal { code, text } = why;
                 let (request, code) = (number, code.number());
                 vec![
                     Failed {
@@ -184,7 +194,7 @@ impl Desk {
             draw,
         };
         let member = match (standing, request) {
-            (standing, Control::Attach(it)) => return self.attach(&asked, standing, it).await,
+            (standing, Control::Attach(it)) => return self.attach(&asked, &standing, &it),
             (_, Control::Enrol(it)) => return self.enrol(&asked, it).await,
             (_, Control::SignIn(it)) => return self.sign_in(&asked, it).await,
             (_, Control::Prove(it)) => return self.prove(&asked, it).await,
@@ -240,6 +250,10 @@ impl Desk {
                 Some(list) => Ok(vec![list.answer(it.request).into()]),
                 None => Err(Refusal::of(Code::NoGroup)),
             },
+            Control::Events(it) => self.list_events(asked, &me, it).await,
+            Control::MayUse(it) => self.may_use(asked, &me, it).await,
+            Control::DecideService(it) => self.decide_service(asked, &me, it).await,
+            Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))

@@ -43,6 +43,8 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::KeyMismatch
         | Code::Ended
         | Code::Waiting
+        | Code::ServiceWaiting
+        | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
         | Code::NoRedial => StatusCode::FORBIDDEN,

@@ -111,6 +111,9 @@ settings! {
     invitation: Span = Span(Duration::from_secs(24 * 3600));
     /// Whether strangers may register by name and password; they then wait for a manager's approval.
     registration: bool = true;
+    /// Whether a service of a user waits for a manager's approval before anybody may use it. `underpass users publishing`
+    /// makes exceptions; managers need no approval.
+    approve_services: bool = false;
     /// How long a shutdown may take.
     shutdown_within: Span = Span(Duration::from_secs(5));
     /// The most attachments altogether.
@@ -159,6 +162,9 @@ settings! {
     events_keep: Span = Span(Duration::from_secs(90 * 24 * 3600));
     /// The most events that are kept.
     events_most: Count = 1_000_000;
+    /// The most events that wait while the database cannot take them; further ones are only counted, and the gap is
+    /// written down.
+    events_queue: Count = 4096;
 }
 
 /// `underpass/relay` in the folder for state that the XDG Base Directory Specification names.
