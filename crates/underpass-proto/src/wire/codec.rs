@@ -339,7 +339,7 @@ impl<T: fmt::Debug + 'static, C: Codec<T>, const N: usize> Codec<Vec<T>> for Lis
     }
     #[cfg(test)]
     fn any() -> BoxedStrategy<Vec<T>> {
-        proptest::collection::vec(C::any(), 0..4).boxed()
+        proptest::collection::vec(C::any(), 0..=N.min(3)).boxed()
     }
 }
 
