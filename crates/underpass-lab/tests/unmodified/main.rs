@@ -3,6 +3,7 @@
 //! Topology of each: servers and publisher on `a` behind firewall A, programs on `b` behind firewall B, the relay in public
 //! between them. On `b` the same names also stand in `/etc/hosts`, for decoys on `b` itself.
 
+mod cost;
 mod fetch;
 mod matrix;
 mod rows;
@@ -12,6 +13,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use cost::what_it_costs_to_connect;
 use matrix::programs_reach_services_by_name_by_every_way;
 use underpass_lab::server::Nginx;
 use underpass_lab::traffic::Service;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         errors_and_ends_are_those_of_a_network,
         what_was_not_announced_is_reset,
         an_ordinary_user_is_served_too,
+        what_it_costs_to_connect,
         many_at_once_and_nobody_else_once_it_is_gone
     )
 }
@@ -311,7 +314,8 @@ fn errors_and_ends_are_those_of_a_network() -> Result<()> {
             "the program may open {limits} files"
         );
         // It has no child that it does not know, and is in the session that it was started in.
-        let about = "ps -o args= --ppid $$ | grep supervise; ps -o sid= -p $$; ps -o sid= -p $PPID";
+        let about =
+            "ps -o args= --ppid $$ | grep '[s]upervise'; ps -o sid= -p $$; ps -o sid= -p $PPID";
         let sessions = run(&scene, way, &["bash", "-c", about])?.text();
         let sessions: Vec<&str> = sessions.split_whitespace().collect();
         ensure!(

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use underpass_lab::exec;
 use underpass_lab::server::{Nginx, Postgres, Redis, SshServer};
+use underpass_lab::{Finished, Scene, exec};
 
-use crate::rows::{self, FAR, NEAR, Row};
+use crate::rows::{self, FAR, NEAR, Row, Seen};
 use crate::{LIMIT, scene};
 
 /// What stands before and after the table in the page.
@@ -54,11 +54,8 @@ pub(crate) fn programs_reach_services_by_name_by_every_way() -> Result<()> {
             continue;
         }
         let mut line = format!("{:46}", row.name);
-        for ((way, flags), expected) in COLUMNS.iter().zip(row.expected) {
-            let mut words = vec!["run"];
-            words.extend(*flags);
-            words.extend(row.words.iter().map(String::as_str));
-            let done = exec::output(&mut scene.client.command(&words)?, LIMIT)?;
+        for ((way, expected), done) in ways(row).zip(by_every_way(&scene, row)?) {
+            let done = done?;
             let said = done.text() + &done.errors();
             let seen = row.seen(&said);
             line += &match seen {
@@ -83,6 +80,34 @@ pub(crate) fn programs_reach_services_by_name_by_every_way() -> Result<()> {
     );
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     compare(&rows)
+}
+
+/// The ways of a row, and where it is to come out by each.
+fn ways(row: &Row) -> impl Iterator<Item = (&'static str, Seen)> {
+    let names = COLUMNS.iter().map(|(name, _)| *name);
+    names.zip(row.expected)
+}
+
+/// Runs a program by every way at once.
+fn by_every_way(scene: &Scene, row: &Row) -> Result<Vec<Result<Finished>>> {
+    let command = |(_, flags): &(&str, &[&str])| {
+        let mut words = vec!["run"];
+        words.extend(*flags);
+        words.extend(row.words.iter().map(String::as_str));
+        scene.client.command(&words)
+    };
+    let commands = COLUMNS.iter().map(command).collect::<Result<Vec<_>>>()?;
+    Ok(std::thread::scope(|scope| {
+        let running = commands
+            .into_iter()
+            .map(|mut command| scope.spawn(move || exec::output(&mut command, LIMIT)));
+        let running: Vec<_> = running.collect();
+        let joined = running.into_iter().map(|thread| {
+            let panicked = |_| Err(anyhow::anyhow!("its thread panicked"));
+            thread.join().unwrap_or_else(panicked)
+        });
+        joined.collect()
+    }))
 }
 
 /// A page, and a repository of git.

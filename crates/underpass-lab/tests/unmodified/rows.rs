@@ -139,7 +139,12 @@ fn web() -> Vec<Row> {
             &["curl", "--tcp-fastopen", "-fsS", URL],
         ),
         row("wget", "wget", &["wget", "-qO-", "--tries=1", URL]),
-        row("busybox wget", "busybox", &["busybox", "wget", "-qO-", URL]),
+        row(
+            "busybox wget, static",
+            "busybox",
+            &["busybox", "wget", "-qO-", URL],
+        )
+        .seeing(BY_SUPERVISOR),
         row("git over HTTP", "git", &["git", "ls-remote", &repository])
             .saying("refs/heads/far", "refs/heads/near"),
         row("bash /dev/tcp", "bash", &["bash", "-c", &by_bash]),
@@ -294,12 +299,9 @@ fn families() -> Result<Vec<Row>> {
             "sudo",
             &["sudo", "-n", "curl", "-fsS", URL],
         ),
-        row("curl as another user", "setpriv", &words).seeing([
-            Seen::Nobody,
-            Seen::Nobody,
-            Seen::Nobody,
-            Seen::Decoy,
-        ]),
+        row("curl as another user", "setpriv", &words)
+            // The library lies in the home, where another user cannot read it.
+            .seeing([Seen::Decoy, Seen::Nobody, Seen::Decoy, Seen::Decoy]),
         // To say so once more is to mean it.
         row(
             "nested run",
