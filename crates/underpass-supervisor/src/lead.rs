@@ -29,6 +29,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(130);
 const IMPATIENCE: Duration = Duration::from_secs(5);
 /// The most that is sent with a connection's first packet on behalf of a program, which sends the rest itself.
 const MOST_SENT: usize = 1 << 20;
+/// The length of a `sockaddr_in`, in bytes.
+const SHORTEST: u32 = 16;
 /// `TCP_CLOSE` (tcp(7)): neither connected nor about to be.
 const CLOSED: u8 = 7;
 /// `PIDFD_THREAD` (pidfd_open(2), since Linux 6.9).
@@ -134,12 +136,11 @@ impl Leader {
     /// Where a program wants to go, if that is a pseudo address.
     fn wish(&self, held: &Held, address: u64, length: u32) -> Option<Wish> {
         let mut bytes = [0; LONGEST];
-        // The kernel takes no address that is shorter than its family's.
-        let bytes = match length {
-            0..16 => return None,
-            16..28 => &mut bytes[..16],
-            _ => &mut bytes[..],
-        };
+        // The kernel takes none that is shorter, of either family.
+        if length < SHORTEST {
+            return None;
+        }
+        let bytes = &mut bytes[..LONGEST.min(length as usize)];
         self.read(held, address, bytes)?;
         Some(Wish {
             target: Target::read(bytes)?,

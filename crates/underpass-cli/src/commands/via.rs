@@ -120,7 +120,7 @@ fn of_launch(error: &LaunchError) -> Failure {
             .with_cause("user namespaces are not allowed here, and kernel.yama.ptrace_scope is not 0")
             .with_next(INSTEAD),
         LaunchError::Filter(_) => failure
-            .with_cause("the kernel is older than 5.6, or a sandbox such as a container forbids it")
+            .with_cause("the kernel is older than 5.9, or a sandbox such as a container forbids it")
             .with_next(INSTEAD),
         _ => failure
             .with_cause("a sandbox such as a container forbids it, or there are too many processes")

@@ -364,6 +364,30 @@ for line in open("/proc/net/tcp"):
         print(address, int(words[1].split(":")[1], 16))
 "#;
 
+/// Connects a socket that another user made, and says how far it came.
+const FOREIGN: &str = r#"
+import errno, os, select, socket
+ours, theirs = socket.socketpair()
+if os.fork() == 0:
+    os.setuid(65534)
+    made = socket.socket()
+    socket.send_fds(theirs, [b"x"], [made.fileno()])
+    os._exit(0)
+s = socket.socket(fileno=socket.recv_fds(ours, 1, 1)[1][0])
+s.setblocking(False)
+begun = s.connect_ex(("echo.underpass.internal", 7))
+if begun not in (0, errno.EINPROGRESS):
+    print(errno.errorcode[begun])
+else:
+    poll = select.poll()
+    poll.register(s, select.POLLIN)
+    poll.poll(60000)
+    try:
+        print(s.recv(1))
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"#;
+
 fn what_was_not_announced_is_reset() -> Result<()> {
     let scene = scene()?;
     let echo = Service::echo(&scene.net.a, 0)?;
@@ -381,6 +405,19 @@ fn what_was_not_announced_is_reset() -> Result<()> {
         ensure!(
             done.errors().contains("reset by peer"),
             "user {user}: {done:?}"
+        );
+    }
+    // What was announced, but is another user's.
+    for (way, expected) in [
+        (Way::Preload, "ECONNRESET\n"),
+        (Way::Seccomp, "ECONNREFUSED\n"),
+    ] {
+        let done = python(&scene, way, FOREIGN, &[])?;
+        ensure!(
+            done.text() == expected,
+            "{way:?}: {}{}",
+            done.text(),
+            done.errors()
         );
     }
     // Nor is another user heard at the socket where programs announce.
