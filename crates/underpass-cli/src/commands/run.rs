@@ -38,7 +38,7 @@ pub struct Run {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENT"])]
     program: Vec<OsString>,
-    /// How the program is led to services
+    /// How the program is led to services: by a preloaded library (preload), by a supervisor (seccomp), or as it needs (auto, the default)
     #[arg(long, value_enum, value_name = "WAY", default_value_t = Via::Auto)]
     via: Via,
     /// The library to preload; if not given, libunderpass_hook.so beside the underpass binary, else the one inside it
