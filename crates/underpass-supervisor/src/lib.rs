@@ -6,7 +6,7 @@
 //! by the supervisor, on the program's own socket; every other call goes on as it came. Names are in a file that stands in
 //! the place of `/etc/hosts`, for these programs only.
 //!
-//! `underpass run` becomes [`launch`], which starts the supervisor, sets the filter, and becomes the program: so the
+//! `underpass run` becomes [`launch()`], which starts the supervisor, sets the filter, and becomes the program: so the
 //! program's process, terminal and exit code are those of the command.
 //!
 //! | file | subject |
@@ -41,7 +41,7 @@ pub use serve::{SuperviseError, supervise};
 /// The variable that tells programs that they are supervised, and leads to the redirector's socket.
 pub const VARIABLE: &str = "UNDERPASS_SUPERVISED";
 
-/// As what the binary is called that becomes a program ([`launch`]).
+/// As what the binary is called that becomes a program ([`launch()`]).
 pub const LAUNCH: &str = "underpass-launch";
 
 /// As what the binary is called that supervises ([`supervise`]).

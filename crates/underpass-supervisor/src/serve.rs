@@ -32,7 +32,7 @@ const MOST: usize = 512;
 /// Why nothing is supervised.
 #[derive(Debug, Error)]
 pub enum SuperviseError {
-    /// The arguments are not those that [`crate::launch`] gives.
+    /// The arguments are not those that [`crate::launch()`] gives.
     #[error("this command is started by underpass run, and by nothing else")]
     Arguments,
     /// The system refuses.
