@@ -272,6 +272,10 @@ codes! {
         "the user does not wait for approval",
         "somebody has decided already",
         "look with: underpass users";
+    0x31 OtherTransport OTHER_TRANSPORT "UP-TRANSPORT", ConnectionRefused, retry false, exit 1:
+        "the service takes datagrams and not connections, or connections and not datagrams",
+        "it was published with udp: before its host, or without, and is used the other way",
+        "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
 }
 
 impl Code {
