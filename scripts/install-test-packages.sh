@@ -10,6 +10,7 @@ packages=(
   openssh-server nginx-light redis-server redis-tools postgresql postgresql-client postgresql-contrib
   squid-openssl tinyproxy haproxy microsocks      # boxes on the way; squid's plain package cannot intercept TLS
   musl-tools wget python3                         # programs that are led to services by name
+  dnsmasq-base bind9-dnsutils iperf3              # services of UDP
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
   libfaketime                                     # clocks of processes that are set
 )

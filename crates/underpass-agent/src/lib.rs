@@ -12,6 +12,7 @@ pub mod connect;
 pub mod doctor;
 pub mod home;
 mod passwords;
+pub mod proxy;
 pub mod publish;
 pub mod redirector;
 mod requests;

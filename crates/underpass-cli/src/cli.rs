@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, completions, connect, doctor, login, machines, names, nc, publish,
+    Context, authority, completions, connect, doctor, login, machines, names, nc, proxy, publish,
     redirector, relay, run, services, status, users,
 };
 use crate::failure::Failure;
@@ -52,6 +52,7 @@ pub enum Command {
     Connect(connect::Connect),
     Nc(nc::Nc),
     Run(run::Run),
+    Proxy(proxy::Proxy),
     Redirector(redirector::Redirector),
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -81,6 +82,7 @@ impl Command {
             Self::Connect(it) => it.flags.given.clone(),
             Self::Nc(it) => it.flags.given.clone(),
             Self::Run(it) => it.flags.given.clone(),
+            Self::Proxy(it) => it.flags.given.clone(),
             Self::Redirector(it) => it.flags.given.clone(),
             Self::Status(it) => it.flags.given.clone(),
             Self::Doctor(it) => it.flags.given.clone(),
@@ -104,6 +106,7 @@ impl Command {
             | Self::Authority(_)
             | Self::Publish(_)
             | Self::Connect(_)
+            | Self::Proxy(_)
             | Self::Redirector(_) => logging::LONG,
             _ => logging::SHORT,
         }
@@ -129,6 +132,7 @@ impl Command {
             Self::Connect(it) => it.run(context).await,
             Self::Nc(it) => it.run(context).await,
             Self::Run(it) => it.run(context).await,
+            Self::Proxy(it) => it.run(context).await,
             Self::Redirector(it) => it.run(context).await,
             Self::Status(it) => it.run(context).await,
             Self::Doctor(it) => it.run(context).await,

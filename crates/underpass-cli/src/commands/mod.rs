@@ -11,6 +11,7 @@ pub mod names;
 pub mod nc;
 pub mod password;
 pub mod path;
+pub mod proxy;
 pub mod publish;
 pub mod redirector;
 pub mod relay;
@@ -20,6 +21,7 @@ pub mod services;
 mod signals;
 pub mod status;
 pub mod users;
+mod using;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;

@@ -37,10 +37,12 @@ groups! {
     OnPath: Path; false
     /// Flags of `login`.
     OnLogin: Path, OnLogin; false
-    /// Flags of `connect` and `nc`.
+    /// Flags of `nc` and of commands that serve programs by name.
     OnSession: ToRelay, Path, OnSession; false
+    /// Flags of `connect` and `proxy`.
+    OnListen: ToRelay, Path, OnSession, Datagrams, Listening; false
     /// Flags of `publish`.
-    OnPublish: ToRelay, Path, OnPublish; false
+    OnPublish: ToRelay, Path, OnPublish, Datagrams; false
 }
 
 /// The flags that were given.
