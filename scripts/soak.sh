@@ -1,5 +1,5 @@
 #!/bin/bash
-# The tests that take long, at full length: 10,000 cuts on every carrier (2,000 on QUIC), 10 GiB past each slow reader, every
+# The tests that take long, at full length: 10,000 cuts over all carriers (and 250 on QUIC), 10 GiB past each slow reader, every
 # kind of proxy, 50 kills of relays beside an scp of 1 GiB. Takes hours.
 # Arguments go to the test programs, such as a part of a test's name.
 set -euo pipefail

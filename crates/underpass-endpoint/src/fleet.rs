@@ -49,6 +49,14 @@ struct Member {
     ended: Option<AttachError>,
 }
 
+impl Member {
+    /// Whether this is its attachment now.
+    fn is_by(&self, attachment: &Attachment) -> bool {
+        let now = self.attachment.as_ref();
+        now.is_some_and(|now| now.is(attachment))
+    }
+}
+
 struct State {
     members: Vec<Member>,
     /// What is best without regard to any peer.

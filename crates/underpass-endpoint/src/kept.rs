@@ -7,7 +7,7 @@ use underpass_proto::session::LegId;
 
 use crate::attachment::Backoff;
 use crate::clock;
-use crate::connect::ask_meanwhile;
+use crate::connect::{ABSENT, ask_meanwhile};
 use crate::plan::{Carrying, Offered, Plan, plan};
 use crate::routes::{RouteLeg, Tickets};
 use crate::session::{Joining, Session};
@@ -251,6 +251,10 @@ impl Kept {
                 session.leg_lost(leg);
                 return Attempt::Again;
             }
+            () = self.absent(&port, way, &course.detours) => {
+                session.leg_lost(leg);
+                return Attempt::Failed(Some((Code::ServiceAway.number(), ABSENT.to_owned())));
+            }
             never = ask_meanwhile(link) => match never {},
         };
         if active {
@@ -261,6 +265,24 @@ impl Kept {
             return Attempt::Again;
         }
         self.gone(&port, alone, &mut course.unknown)
+    }
+
+    /// Waits until the relay has said that the far end is not attached there, and another one may be asked at once.
+    async fn absent(&self, port: &RouteLeg, way: &Way, detours: &Detours) {
+        let mut changes = self.ways.changes();
+        loop {
+            changes.mark_seen();
+            let changed = self.session.next_change();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if port.is_absent() && self.ways.free_elsewhere(way, detours) {
+                return;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = changes.next() => {}
+            }
+        }
     }
 
     /// Waits until no leg is left that answers.

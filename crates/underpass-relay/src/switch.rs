@@ -272,6 +272,7 @@ impl Switch {
             | RouteHeader::Ticket(_)
             | RouteHeader::Wait(_)
             | RouteHeader::GoOn(_)
+            | RouteHeader::Absent(_)
             | RouteHeader::Dropped(_) => {}
         }
     }
@@ -335,6 +336,11 @@ impl Switch {
                 far,
                 incoming,
             } => self.join(near, far, incoming),
+            Command::Absent { end } => {
+                if let Some((_, link)) = self.end_of(end) {
+                    link.send_header(route::Absent { route: end.route }.into());
+                }
+            }
             Command::Forget { end } => self.forget(end),
             Command::Finish { end, gone } => self.finish(end, gone),
             Command::CloseLink { link, why } => {

@@ -74,7 +74,7 @@ pub(super) async fn member(fleet: Fleet, relay: usize, attachment: Attachment) {
     loop {
         let is = presence(&attachment);
         if was.replace(is) != Some(is) {
-            fleet.set_presence(relay, is);
+            fleet.is_present(relay, &attachment, is);
         }
         tokio::select! {
             biased;
@@ -87,15 +87,21 @@ pub(super) async fn member(fleet: Fleet, relay: usize, attachment: Attachment) {
 }
 
 impl Fleet {
+    /// How an attachment is, which may have been let rest, or have been replaced, meanwhile: then what it was like is
+    /// nobody's concern.
+    fn is_present(&self, relay: usize, attachment: &Attachment, presence: Presence) {
+        self.decide(|state, now| {
+            if state.members[relay].is_by(attachment) {
+                state.for_each_choice(|choice| choice.set_presence(now, relay, presence));
+            }
+        });
+        self.changed();
+    }
+
     fn has_ended(&self, relay: usize, attachment: &Attachment, why: crate::AttachError) {
         let mut state = self.lock();
         let member = &mut state.members[relay];
-        // One that was ended to let it rest is not there any more.
-        if !member
-            .attachment
-            .as_ref()
-            .is_some_and(|it| it.is(attachment))
-        {
+        if !member.is_by(attachment) {
             return;
         }
         member.ended = Some(why);

@@ -107,9 +107,11 @@ impl Services {
             shares.take_in(group, &keys.process, typing)
         };
         let mut shares = Shares::default();
-        // While nothing else passes the same leg leads all the time.
-        type_some(&mut shares)?;
-        type_some(&mut shares)?;
+        // Which leg leads may still change while the round trips of both are being learnt.
+        wait_until("the same leg leads for some time", STALL, || {
+            type_some(&mut shares)?;
+            Ok(shares.enough().then_some(()))
+        })?;
         let stream = traffic::connect(b, long.addresses[0], STALL)?;
         std::thread::scope(|scope| {
             let download = scope.spawn(move || traffic::download(&stream, 2, None)?.exact(LONG));
@@ -181,14 +183,15 @@ impl Shares {
         Ok(())
     }
 
+    /// More than is typed at once, though it is compressed.
+    fn enough(&self) -> bool {
+        self.lead >= (KEYS.0 * KEYS.1) as u64
+    }
+
     /// Whoever spread what is typed over both would send about as much on one as on the other. What goes on the other
     /// leg are answers to the peer, who chooses a leg of its own.
     fn check(&self) -> Result<()> {
-        let least = (KEYS.0 * KEYS.1) as u64;
-        ensure!(
-            self.lead >= least && self.other * 2 <= self.lead,
-            "{self:?}"
-        );
+        ensure!(self.enough() && self.other * 2 <= self.lead, "{self:?}");
         Ok(())
     }
 }

@@ -40,6 +40,11 @@ pub enum Command {
         /// The header of the first packet to `far`.
         incoming: Incoming,
     },
+    /// Tell the agent at this end that its route waits for a publisher that is not there.
+    Absent {
+        /// The end of the agent that opened the route.
+        end: RouteEnd,
+    },
     /// The agent at this end has ended the route: let go of what waits to be sent from and to it.
     Forget {
         /// The end.

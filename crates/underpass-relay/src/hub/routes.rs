@@ -301,6 +301,10 @@ impl Hub {
         self.waiting.entry(service).or_default().push_back(id);
         self.waiting_count += 1;
         self.set_stage(id, Stage::Waiting, Some(until));
+        if let Some(route) = self.routes.get(&id) {
+            let end = route.near;
+            self.commands.push_back(Command::Absent { end });
+        }
     }
 
     /// Joins the routes that have waited for a service, if its publisher is there now.

@@ -33,6 +33,7 @@ struct Driver {
     notified: Vec<AttachmentId>,
     questions: Vec<Question>,
     given: Vec<(RouteEnd, Given)>,
+    absent: Vec<RouteEnd>,
     discarded: Vec<Handle>,
 }
 
@@ -92,6 +93,7 @@ impl Driver {
             notified: Vec::new(),
             questions: Vec::new(),
             given: Vec::new(),
+            absent: Vec::new(),
             discarded: Vec::new(),
         }
     }
@@ -236,6 +238,10 @@ impl Driver {
                 assert!(self.ends.insert(far, Some(near)).is_none(), "{far} is new");
                 assert!(self.links.contains(&near.link) && self.links.contains(&far.link));
                 self.joined.push((near, far));
+            }
+            Command::Absent { end } => {
+                assert_eq!(self.ends.get(&end), Some(&None), "{end} is not joined");
+                self.absent.push(end);
             }
             Command::Forget { end } => {
                 assert!(self.ends.remove(&end).is_some(), "{end} is known");
@@ -439,6 +445,7 @@ fn a_route_waits_for_its_publisher_and_no_longer_than_allowed() {
     driver.down(2);
     let first = driver.open(1, 2);
     driver.answer_all(Ok(grant(DB)));
+    assert_eq!(driver.absent, [first], "it is told so");
     driver.wait(WAIT / 2);
     assert!(driver.gone.is_empty() && driver.joined.is_empty());
     driver.up(2, 3);
