@@ -42,7 +42,7 @@ pub(super) async fn pass_on(shared: &Shared, request: Request<Incoming>) -> Answ
         );
     };
     let answer = match shared.reach(&asked).await {
-        Ok(Reached::Service(channel)) => exchange(channel, request).await,
+        Ok(Reached::Service(channel)) => exchange(*channel, request).await,
         Ok(Reached::Outside(tcp)) => exchange(tcp, request).await,
         Err(why) => return refused(&asked, &why),
     };

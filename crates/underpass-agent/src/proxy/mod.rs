@@ -88,7 +88,7 @@ struct Refused {
 
 /// The way to where a program wants to go.
 enum Reached {
-    Service(Channel),
+    Service(Box<Channel>),
     Outside(TcpStream),
 }
 
@@ -194,7 +194,8 @@ impl Shared {
         let reached = match asked.leads() {
             Leads::Service(service) => {
                 let opened = self.connector.open(&service).await;
-                opened.map(Reached::Service).map_err(|error| Refused {
+                let reached = opened.map(|channel| Reached::Service(Box::new(channel)));
+                reached.map_err(|error| Refused {
                     code: error.code(),
                     text: error.to_string(),
                 })
@@ -232,7 +233,7 @@ impl Reached {
                     tracing::info!("{asked}: broken off: {error}");
                     return;
                 }
-                let report = splice(channel, tcp).await;
+                let report = splice(*channel, tcp).await;
                 let (sent, received) = (report.sent, report.received);
                 match report.error {
                     None => tracing::debug!(sent, received, "{asked}: done"),
