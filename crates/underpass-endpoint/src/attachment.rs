@@ -224,6 +224,12 @@ impl Attachment {
         self.inner.relay_key
     }
 
+    /// The key of this machine.
+    #[must_use]
+    pub fn machine_key(&self) -> PublicKey {
+        self.inner.identity.public()
+    }
+
     /// The hop's session. It changes when the relay had forgotten the old one.
     #[must_use]
     pub fn session(&self) -> Session {

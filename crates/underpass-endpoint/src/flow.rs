@@ -109,10 +109,30 @@ fn take_error(socket: &UdpSocket) -> io::Result<()> {
 pub struct FlowReport {
     /// Datagrams handed to the channel.
     pub sent: u64,
+    /// Bytes in them.
+    pub sent_bytes: u64,
     /// Datagrams that came by the channel and were passed on.
     pub received: u64,
+    /// Bytes in them.
+    pub received_bytes: u64,
     /// Those that were dropped here: too late, too large, or refused by the system.
     pub dropped: u64,
+}
+
+impl std::fmt::Display for FlowReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            sent,
+            sent_bytes,
+            received,
+            received_bytes,
+            dropped,
+        } = self;
+        write!(
+            f,
+            "{sent} sent ({sent_bytes} bytes), {received} received ({received_bytes} bytes), {dropped} dropped"
+        )
+    }
 }
 
 /// How a flow came to an end.
@@ -124,6 +144,18 @@ pub enum FlowEnd {
     Unreachable(io::Error),
     /// The channel ended, and why.
     Channel(ChannelError),
+}
+
+impl FlowEnd {
+    /// The reason from the table of codes.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            FlowEnd::Over => Code::NoError,
+            FlowEnd::Unreachable(error) => Code::of_io(error.kind()),
+            FlowEnd::Channel(error) => error.code(),
+        }
+    }
 }
 
 /// One flow, at either side of the channel.
@@ -201,9 +233,11 @@ impl Flow {
             self.report.dropped += 1;
             return Ok(());
         }
+        let length = data.len() as u64;
         match self.writer.send_datagram(data, deadline) {
             Ok(()) => {
                 self.report.sent += 1;
+                self.report.sent_bytes += length;
                 self.faults = 0;
                 Ok(())
             }
@@ -215,9 +249,11 @@ impl Flow {
 
     async fn pass_on(&mut self, outside: &mut impl Outside, data: Bytes) -> Result<(), FlowEnd> {
         self.last = Instant::now();
+        let length = data.len() as u64;
         match outside.give(data).await {
             Ok(()) => {
                 self.report.received += 1;
+                self.report.received_bytes += length;
                 self.faults = 0;
                 Ok(())
             }
@@ -245,11 +281,7 @@ impl Flow {
 
     /// Ends it, and tells the peer how.
     pub fn end(mut self, end: &FlowEnd) -> FlowReport {
-        let code = match end {
-            FlowEnd::Over => Code::NoError,
-            FlowEnd::Unreachable(error) => Code::of_io(error.kind()),
-            FlowEnd::Channel(error) => error.code(),
-        };
+        let code = end.code();
         // There are no bytes that an orderly end could come after.
         self.writer.reset(code);
         self.reader.stop(code);

@@ -315,7 +315,8 @@ impl Kept {
             Some((code, text)) if is_unknown(*code) => {
                 *unknown += 1;
                 if *unknown >= MAX_UNKNOWN {
-                    self.session.close(Code::UnknownSession, text);
+                    let code = Code::from_number(*code).unwrap_or(Code::UnknownSession);
+                    self.session.close(code, text);
                     return Attempt::Over;
                 }
             }
@@ -330,8 +331,10 @@ impl Kept {
     }
 }
 
+/// The session is not known any more, or its service: it was withdrawn.
 fn is_unknown(code: u64) -> bool {
-    matches!(Code::from_number(code), Some(Code::UnknownSession))
+    let code = Code::from_number(code);
+    matches!(code, Some(Code::UnknownSession | Code::NoService))
 }
 
 fn is_no_ticket(code: u64) -> bool {

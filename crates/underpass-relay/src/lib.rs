@@ -21,6 +21,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod announced;
 mod attachment;
 mod attempts;
 pub mod authority;
@@ -44,5 +45,6 @@ mod switch;
 pub mod target;
 mod turn;
 
+pub use announced::AnnounceError;
 pub use refusal::Refusal;
 pub use relay::{Relay, RelayHandle, StartError};

@@ -9,7 +9,7 @@ use underpass_endpoint::flow::{Flow, FlowSettings};
 use underpass_endpoint::{Incoming, dial, splice};
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
-use underpass_store::{Name, NameError, Who};
+use underpass_store::{Enrolled, Name, NameError, Who};
 
 /// The owner's label in the names of the relay's own services. No user can have this name.
 pub const RELAY_OWNER: &str = "relay";
@@ -30,12 +30,14 @@ pub struct RelayService {
 }
 
 impl RelayService {
-    /// Whether a user may use it.
+    /// Whether somebody may use it.
     #[must_use]
-    pub fn allows(&self, user: &Name) -> bool {
+    pub fn allows(&self, caller: &Enrolled) -> bool {
         self.allow.iter().any(|who| match who {
             Who::Everyone => true,
-            Who::User(name) => name == user,
+            Who::Role(role) => *role == caller.user.role,
+            Who::User(name) => *name == caller.user.name,
+            Who::Machine(key) => *key == caller.machine.key,
         })
     }
 }
@@ -81,6 +83,27 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// What became of a channel to a service of the relay's own, seen from its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Served {
+    /// Bytes to the service.
+    pub(crate) sent: u64,
+    /// Bytes from the service.
+    pub(crate) received: u64,
+    /// How it ended.
+    pub(crate) code: Code,
+}
+
+impl Served {
+    fn refused(code: Code) -> Self {
+        Self {
+            sent: 0,
+            received: 0,
+            code,
+        }
+    }
+}
+
 /// What a name means among the relay's own services.
 ///
 /// # Errors
@@ -100,46 +123,67 @@ pub(crate) fn find<'a>(
 
 /// Dials the target of `service` and moves bytes until both sides are done; a target that does not
 /// answer is refused with the reason that the dial gave. Where the client wants the channel to go on
-/// with another service, `find` says whether it may.
+/// with another service, `find` says whether it may. What passed, and how it ended.
 pub(crate) async fn serve<F>(
     incoming: Incoming,
     service: RelayService,
     find: impl Fn(String) -> F + Clone + Send + Sync + 'static,
-) where
+) -> Served
+where
     F: Future<Output = Result<RelayService, Code>> + Send,
 {
     let (kind, _) = dial::transport(&service.target.0);
-    if incoming.kind() != kind {
-        return incoming.refuse(Code::OtherTransport);
-    }
-    if kind == ChannelKind::Datagram {
-        return serve_datagrams(incoming, &service).await;
-    }
-    let tcp = match connect(&service).await {
+    let connected = match incoming.kind() {
+        wanted if wanted != kind => Err(Code::OtherTransport),
+        ChannelKind::Stream => connect(&service).await,
+        ChannelKind::Datagram => return serve_datagrams(incoming, &service).await,
+    };
+    let tcp = match connected {
         Ok(tcp) => tcp,
-        Err(code) => return incoming.refuse(code),
+        Err(code) => {
+            incoming.refuse(code);
+            return Served::refused(code);
+        }
     };
     let redial = move |name: String| {
         let find = find.clone();
         async move { connect(&find(name).await?).await }
     };
     let report = splice::splice_far(incoming.accept(), tcp, redial).await;
-    if let Some(error) = report.error {
+    if let Some(error) = &report.error {
         tracing::debug!(service = %service.name, "connection broke: {error}");
+    }
+    Served {
+        sent: report.received,
+        received: report.sent,
+        code: match report.error {
+            None => Code::NoError,
+            Some(_) => Code::Aborted,
+        },
     }
 }
 
 /// One flow, until nothing has passed for a while.
-async fn serve_datagrams(incoming: Incoming, service: &RelayService) {
+async fn serve_datagrams(incoming: Incoming, service: &RelayService) -> Served {
     let (_, at) = dial::transport(&service.target.0);
     let mut socket = match dial::dial_udp(at, DIAL_LIMIT).await {
         Ok(socket) => socket,
-        Err(error) => return incoming.refuse(not_reached(service, &error)),
+        Err(error) => {
+            let code = not_reached(service, &error);
+            incoming.refuse(code);
+            return Served::refused(code);
+        }
     };
     let mut flow = Flow::new(incoming.accept(), FlowSettings::default());
     let end = flow.carry(&mut socket).await;
+    let code = end.code();
     let report = flow.end(&end);
-    tracing::debug!(service = %service.name, ?report, "a flow ended: {end:?}");
+    tracing::debug!(service = %service.name, %report, "a flow ended");
+    Served {
+        sent: report.received_bytes,
+        received: report.sent_bytes,
+        code,
+    }
 }
 
 async fn connect(service: &RelayService) -> Result<TcpStream, Code> {
@@ -158,6 +202,8 @@ fn not_reached(service: &RelayService, error: &dial::DialError) -> Code {
 
 #[cfg(test)]
 mod tests {
+    use underpass_store::Role;
+
     use super::*;
 
     #[test]
@@ -198,10 +244,18 @@ mod tests {
             allow,
             compression: true,
         };
-        assert!(!service(vec![]).allows(&name("alice")));
-        assert!(service(vec![Who::Everyone]).allows(&name("alice")));
+        let member = |user| {
+            let mut member = crate::policy::tests::member(Role::User);
+            member.user.name = name(user);
+            member
+        };
+        assert!(!service(vec![]).allows(&member("alice")));
+        assert!(service(vec![Who::Everyone]).allows(&member("alice")));
+        let managers = service(vec![Who::Role(Role::Manager)]);
+        assert!(!managers.allows(&member("alice")));
+        assert!(managers.allows(&crate::policy::tests::member(Role::Manager)));
         let some = service(vec![Who::User(name("bob"))]);
-        assert!(some.allows(&name("bob")) && !some.allows(&name("alice")));
+        assert!(some.allows(&member("bob")) && !some.allows(&member("alice")));
         let services = [some];
         let found = |text| find(&services, text).unwrap().is_some();
         assert!(found("web") && found("web.relay"));

@@ -1,28 +1,23 @@
 //! The host side of services that take datagrams: each channel has a socket of its own.
 
-use std::sync::Arc;
+use std::io;
 
-use tokio::net::UdpSocket;
+use underpass_endpoint::Incoming;
 use underpass_endpoint::flow::{Flow, FlowEnd};
-use underpass_endpoint::{Incoming, PeerInfo};
+use underpass_endpoint::splice::HostSide as _;
 use underpass_proto::Code;
 
-use super::serve::{Catalogue, Used};
+use super::serve::Host;
 
-/// Carries the datagrams of one channel until nothing has passed for a while.
-pub(super) async fn channel(
-    catalogue: Arc<Catalogue>,
-    incoming: Incoming,
-    peer: Arc<PeerInfo>,
-    mut used: Used,
-) {
+/// Carries the datagrams of one channel until nothing has passed for a while, or its peer may not any more.
+pub(super) async fn channel(incoming: Incoming, host: &Host) {
     let service = incoming.service().to_owned();
-    let user = &peer.user;
+    let (catalogue, user) = (&host.catalogue, &host.peer.user);
     let Some(_place) = catalogue.flow_place() else {
         tracing::warn!(user, "{service}: too many flows of datagrams at once");
         return incoming.refuse(Code::Busy);
     };
-    let mut socket = match catalogue.reach_udp(&service, &peer).await {
+    let mut socket = match host.dial_udp(false).await {
         Ok(socket) => socket,
         Err(code) => return incoming.refuse(code),
     };
@@ -30,40 +25,23 @@ pub(super) async fn channel(
     let end = loop {
         tokio::select! {
             end = flow.carry(&mut socket) => break end,
-            () = used.cut() => {}
+            () = host.cut() => {}
         }
-        match again(&catalogue, &service, &peer, &used).await {
+        // The service leads elsewhere by now, and the flow goes on there; or the peer is refused.
+        match host.dial_udp(true).await {
             Ok(new) => socket = new,
-            Err(end) => break end,
+            Err(code) => {
+                let error = io::Error::new(code.io_kind(), code.up());
+                break FlowEnd::Unreachable(error);
+            }
         }
     };
     let report = flow.end(&end);
-    let (sent, received, dropped) = (report.sent, report.received, report.dropped);
     match end {
-        FlowEnd::Over => tracing::debug!(user, sent, received, dropped, "{service}: done"),
+        FlowEnd::Over => tracing::debug!(user, %report, "{service}: done"),
         FlowEnd::Unreachable(error) => {
-            tracing::info!(
-                user,
-                sent,
-                received,
-                dropped,
-                "{service}: its host: {error}"
-            );
+            tracing::info!(user, %report, "{service}: its host: {error}")
         }
-        FlowEnd::Channel(error) => {
-            tracing::debug!(user, sent, received, dropped, "{service}: {error}");
-        }
+        FlowEnd::Channel(error) => tracing::debug!(user, %report, "{service}: {error}"),
     }
-}
-
-/// The service leads elsewhere by now, and the flow goes on there.
-async fn again(
-    catalogue: &Catalogue,
-    service: &str,
-    peer: &PeerInfo,
-    used: &Used,
-) -> Result<UdpSocket, FlowEnd> {
-    let reached = catalogue.reach_udp(service, peer).await;
-    used.redialled();
-    reached.map_err(|code| FlowEnd::Unreachable(std::io::Error::new(code.io_kind(), code.up())))
 }

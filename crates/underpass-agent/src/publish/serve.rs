@@ -15,7 +15,7 @@ use underpass_proto::frame::ChannelKind;
 use underpass_proto::steer::STEER_SERVICE;
 use underpass_seal::Fingerprint;
 
-use super::access::Access;
+use super::access::{Access, Verdict};
 use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, steered};
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
@@ -33,6 +33,8 @@ struct Served {
     redial: bool,
     /// The keys of machines that may lead it elsewhere.
     retarget_by: Vec<Fingerprint>,
+    /// The keys of the only machines that may use it, whatever a relay says; empty for whom the relay lets in.
+    only: Vec<Fingerprint>,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -47,32 +49,17 @@ impl Served {
 }
 
 /// The service that a connection, or a flow of datagrams, uses.
-pub(super) struct Used {
+struct Used {
     name: String,
     cuts: watch::Receiver<u64>,
     redials: Arc<AtomicU64>,
-}
-
-impl Used {
-    /// Waits until it is to be cut on the host side. Cancel safe.
-    pub(super) async fn cut(&mut self) {
-        if self.cuts.changed().await.is_err() {
-            // The publisher is ending, and with it all this.
-            std::future::pending().await
-        }
-    }
-
-    /// It was dialled anew.
-    pub(super) fn redialled(&self) {
-        self.redials.fetch_add(1, Ordering::AcqRel);
-    }
 }
 
 /// What is published here, and how it is reached.
 #[derive(Debug)]
 pub(super) struct Catalogue {
     services: Mutex<Vec<Served>>,
-    access: Access,
+    pub(super) access: Access,
     limits: Limits,
     /// Places for flows of datagrams.
     flows: Arc<Semaphore>,
@@ -94,6 +81,7 @@ impl Catalogue {
             },
             redial: offer.redial,
             retarget_by: offer.retarget_by.clone(),
+            only: offer.only.clone(),
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -228,8 +216,7 @@ impl Catalogue {
         reached.map_err(|error| failed(error.code(), error.to_string()))
     }
 
-    /// Where `service` leads, for somebody whom the relay let through to `peer.service`; it must be of this
-    /// kind.
+    /// Where `service` leads, for a machine that may use it at this moment; it must be of this kind.
     async fn permitted(
         &self,
         service: &str,
@@ -237,10 +224,7 @@ impl Catalogue {
         kind: ChannelKind,
     ) -> Result<Listing, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
-        let let_through = self.find(&peer.service);
-        if let_through.is_none_or(|known| known.name != listing.name) {
-            self.check(&listing, peer).await?;
-        }
+        self.check(&listing, peer).await?;
         if transport(&listing.target).0 != kind {
             tracing::warn!(
                 user = peer.user,
@@ -260,11 +244,7 @@ impl Catalogue {
     }
 
     /// A socket for the host of `service`.
-    pub(super) async fn reach_udp(
-        &self,
-        service: &str,
-        peer: &PeerInfo,
-    ) -> Result<UdpSocket, Code> {
+    async fn reach_udp(&self, service: &str, peer: &PeerInfo) -> Result<UdpSocket, Code> {
         let listing = self.permitted(service, peer, ChannelKind::Datagram).await?;
         let (_, at) = transport(&listing.target);
         let dialled = dial_udp(at, self.limits.dial).await;
@@ -281,17 +261,33 @@ impl Catalogue {
     }
 
     async fn check(&self, listing: &Listing, peer: &PeerInfo) -> Result<(), Code> {
-        match self.access.allows(&peer.user, &listing.full_name).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
+        match self.verdict(&listing.name, peer).await {
+            Verdict::Yes => Ok(()),
+            Verdict::No(code) => {
                 tracing::warn!(user = peer.user, "{}: not allowed", listing.name);
-                Err(Code::Denied)
+                Err(code)
             }
-            Err(error) => {
-                tracing::warn!("{}: cannot ask who is allowed: {error}", listing.name);
+            // What cannot be checked is refused.
+            Verdict::Unknown => {
+                tracing::warn!("{}: no relay says who is allowed", listing.name);
                 Err(Code::Denied)
             }
         }
+    }
+
+    /// Whether a peer may use the service of this name: by the list that was given here, which no relay can change, and
+    /// by the relays' word.
+    async fn verdict(&self, name: &str, peer: &PeerInfo) -> Verdict {
+        if !self.is_named(name, &peer.machine.fingerprint()) {
+            return Verdict::No(Code::Denied);
+        }
+        self.access.verdict(name, peer.machine).await
+    }
+
+    fn is_named(&self, name: &str, machine: &Fingerprint) -> bool {
+        let services = self.services();
+        let mut of_name = services.iter().filter(|it| it.listing.name == name);
+        of_name.all(|it| it.only.is_empty() || it.only.contains(machine))
     }
 }
 
@@ -325,6 +321,8 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
     let entry = SessionEntry::inbound(&peer, session.clone());
     let _shown = catalogue.board.show_session(entry);
     let peer = Arc::new(peer);
+    let watching = end_when_not_allowed(Arc::clone(&catalogue), session.clone(), Arc::clone(&peer));
+    tokio::spawn(watching);
     while let Some(incoming) = session.accept().await {
         tokio::spawn(channel(Arc::clone(&catalogue), incoming, Arc::clone(&peer)));
     }
@@ -337,24 +335,51 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
     );
 }
 
+/// Ends a session once its peer may not use the service any more that it was let through to: no relay would lead it here
+/// again. Channels to other services see for themselves.
+async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer: Arc<PeerInfo>) {
+    let mut changes = catalogue.access.changes();
+    // Where the service is not published here at all, its channels are refused for that.
+    let Some(listing) = catalogue.find(&peer.service) else {
+        return;
+    };
+    // So that the first channel does not wait for the answer. It is refused where that is a no.
+    let mut verdict = catalogue.verdict(&listing.name, &peer).await;
+    loop {
+        let knew = verdict != Verdict::Unknown;
+        tokio::select! {
+            goes_on = Access::ask_again(&mut changes, knew) => if !goes_on { return },
+            _ = session.closed() => return,
+        }
+        verdict = catalogue.verdict(&listing.name, &peer).await;
+        if let Verdict::No(code) = verdict {
+            tracing::info!(user = peer.user, "{}: not allowed any more", listing.name);
+            let reason = format!("{}: {}", listing.full_name, code.explain().what);
+            return session.close(code, &reason);
+        }
+    }
+}
+
 async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerInfo>) {
-    if incoming.service() == STEER_SERVICE {
+    if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
         return steered::take(&catalogue, incoming, &peer).await;
     }
     let service = incoming.service().to_owned();
     let user = peer.user.clone();
-    // Listened to from before the first dial, so that no cut falls between.
+    // Listened to from before the first dial, so that nothing falls between.
+    let changes = catalogue.access.changes();
     let Some(used) = catalogue.used(&service) else {
         return incoming.refuse(Code::NoService);
     };
-    if incoming.kind() == ChannelKind::Datagram {
-        return flows::channel(catalogue, incoming, peer, used).await;
-    }
     let host = Host {
         used: Mutex::new(used),
+        changes,
         catalogue,
         peer,
     };
+    if incoming.kind() == ChannelKind::Datagram {
+        return flows::channel(incoming, &host).await;
+    }
     let tcp = match host.catalogue.reach(&service, &host.peer).await {
         Ok(tcp) => tcp,
         Err(code) => return incoming.refuse(code),
@@ -367,10 +392,12 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
 }
 
 /// The host side of one channel.
-struct Host {
-    catalogue: Arc<Catalogue>,
-    peer: Arc<PeerInfo>,
+pub(super) struct Host {
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) peer: Arc<PeerInfo>,
     used: Mutex<Used>,
+    /// Of rights, since before the first dial.
+    changes: watch::Receiver<u64>,
 }
 
 impl Host {
@@ -384,6 +411,34 @@ impl Host {
         let used = self.catalogue.used(service).ok_or(Code::NoService)?;
         *self.used() = used;
         self.catalogue.reach(service, &self.peer).await
+    }
+
+    /// A socket for the host of the service in use, wherever that is by now; `again` where there was one before.
+    pub(super) async fn dial_udp(&self, again: bool) -> Result<UdpSocket, Code> {
+        let (name, redials) = {
+            let used = self.used();
+            (used.name.clone(), Arc::clone(&used.redials))
+        };
+        let reached = self.catalogue.reach_udp(&name, &self.peer).await;
+        if again {
+            redials.fetch_add(1, Ordering::AcqRel);
+        }
+        reached
+    }
+
+    /// Returns once the peer may not use the service any more.
+    async fn forbidden(&self) {
+        let mut changes = self.changes.clone();
+        let mut knew = true;
+        while Access::ask_again(&mut changes, knew).await {
+            let name = self.used().name.clone();
+            match self.catalogue.verdict(&name, &self.peer).await {
+                Verdict::No(_) => return,
+                verdict => knew = verdict != Verdict::Unknown,
+            }
+        }
+        // The publisher is ending, and with it all this.
+        std::future::pending().await
     }
 }
 
@@ -403,10 +458,14 @@ impl HostSide for Host {
 
     async fn cut(&self) {
         let mut cuts = self.used().cuts.clone();
-        match cuts.changed().await {
-            Ok(()) => self.used().cuts.mark_unchanged(),
-            // The publisher is ending, and with it all this.
-            Err(_) => std::future::pending().await,
+        tokio::select! {
+            changed = cuts.changed() => match changed {
+                Ok(()) => self.used().cuts.mark_unchanged(),
+                // The publisher is ending, and with it all this.
+                Err(_) => std::future::pending().await,
+            },
+            // The dial that follows is refused, and with it the connection.
+            () = self.forbidden() => {}
         }
     }
 }

@@ -57,15 +57,19 @@ pub struct RankReport {
     pub why: String,
     /// The carrier in use.
     pub carrier: Option<String>,
+    /// The relay whose signed list it was learnt from; none where it was logged in to, or named.
+    #[serde(default)]
+    pub announced_by: Option<String>,
 }
 
-impl From<&MemberStatus> for RankReport {
-    fn from(member: &MemberStatus) -> Self {
+impl RankReport {
+    pub(crate) fn new(member: &MemberStatus, announced_by: Option<String>) -> Self {
         let MemberStatus {
             name,
             ranked,
             attachment,
             ended,
+            retired,
         } = member;
         let carrier = attachment.as_ref().and_then(|it| it.carrier.as_ref());
         Self {
@@ -74,9 +78,11 @@ impl From<&MemberStatus> for RankReport {
             reached: ranked.presence == Presence::Alive,
             why: match ended {
                 Some(ended) => format!("given up: {ended}"),
+                None if *retired => "being left: its group does not name it any more".to_owned(),
                 None => ranked.words.clone(),
             },
             carrier: carrier.map(|info| info.carrier.to_owned()),
+            announced_by,
         }
     }
 }

@@ -92,6 +92,8 @@ settings! {
     log: String = "", Everywhere "RULES";
     #[doc = "The relays to use, all of one group: each one that `underpass login` was run for, or, where there are several, given with its key as URL#FINGERPRINT; if not given, the first that was logged in to"]
     relay: RelayChoice = "", ToRelay "URL,...";
+    #[doc = "Where no relay is named: use the relays that the one that was logged in to announces, as the key of its group has signed them: true or false"]
+    follow_announced: Switch = "true", ToRelay "BOOL";
     #[doc = "The carriers that may be used, the first choice first; auto: all, the best that works is found by trying"]
     carrier: Carriers = "auto", Path "NAME,...";
     #[doc = "How long a carrier that failed is left alone before it is tried again, the first time; then twice as long each time, up to an hour"]

@@ -92,7 +92,8 @@ impl Fleet {
     fn is_present(&self, relay: usize, attachment: &Attachment, presence: Presence) {
         self.decide(|state, now| {
             if state.members[relay].is_by(attachment) {
-                state.for_each_choice(|choice| choice.set_presence(now, relay, presence));
+                state.members[relay].presence = presence;
+                state.show_presence(now);
             }
         });
         self.changed();

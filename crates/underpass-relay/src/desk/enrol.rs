@@ -59,13 +59,17 @@ impl Desk {
         enrol: Enrol,
     ) -> Result<Vec<Control>, Refusal> {
         let request = enrol.request;
+        let by = match enrol.kind {
+            CodeKind::Setup => "setup code",
+            CodeKind::Invite => "invitation",
+        };
         match self.redeem(asked, enrol).await {
             Ok(enrolled) => {
-                self.note_enrolled(asked, &enrolled)?;
+                self.note_enrolled(asked, &enrolled, by)?;
                 Ok(vec![self.identity(request, Some(&enrolled))])
             }
             Err(why) => {
-                self.note_refused(asked, &why);
+                self.note_refused(asked, &why, by, None);
                 if why.code == Code::InvalidCode {
                     self.count_failed(asked.caller.attachment, why.code)?;
                 }
@@ -98,11 +102,21 @@ impl Desk {
         Ok(redeemed?)
     }
 
-    /// Notes that a machine was not enrolled.
-    pub(super) fn note_refused(&self, asked: &Asked<'_>, why: &Refusal) {
+    /// Writes down that a machine was not enrolled, and as whom, where that is known.
+    pub(super) fn note_refused(
+        &self,
+        asked: &Asked<'_>,
+        why: &Refusal,
+        by: &str,
+        user: Option<&str>,
+    ) {
+        let mut note = Note::new(Kind::LoginRefused);
+        if let Some(user) = user {
+            note = note.to(user);
+        }
         self.log.write(
-            Note::new(Kind::EnrolRefused)
-                .from(asked.caller.address.as_deref())
+            note.from(asked.caller.address.as_deref())
+                .with("by", by)
                 .with("code", why.code.up()),
         );
     }

@@ -4,8 +4,10 @@
 //! a revoked machine or a disabled user is nobody from the next request on. Whatever cannot be checked
 //! is refused.
 
+mod approve;
 mod decide;
 mod enrol;
+mod events;
 mod passwords;
 mod people;
 mod refusals;
@@ -27,6 +29,7 @@ use underpass_store::{
 
 pub(crate) use passwords::Passwords;
 
+use crate::announced::Announced;
 use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
@@ -72,6 +75,8 @@ pub(crate) struct Rules {
     pub(crate) suffix: String,
     /// How long an invitation is good for unless its maker says otherwise.
     pub(crate) invitation: Duration,
+    /// Whether what a user publishes waits for a manager's approval.
+    pub(crate) approval: bool,
     /// Services that the relay dials.
     pub(crate) services: Vec<RelayService>,
 }
@@ -84,6 +89,7 @@ pub(crate) struct Desk {
     log: Log,
     rules: Rules,
     passwords: Passwords,
+    announced: Arc<Announced>,
 }
 
 /// One request and what is known about it.
@@ -101,6 +107,7 @@ impl Desk {
         log: Log,
         rules: Rules,
         passwords: Passwords,
+        announced: Arc<Announced>,
     ) -> Self {
         Self {
             store,
@@ -108,6 +115,7 @@ impl Desk {
             log,
             rules,
             passwords,
+            announced,
         }
     }
 
@@ -147,10 +155,12 @@ impl Desk {
         at: UnixMillis,
         draw: &Draw,
     ) -> Vec<Control> {
-        let number = request.request().unwrap_or(0);
+        let (number, kind) = (request.request().unwrap_or(0), request.kind());
         match self.try_answer(caller, request, at, draw).await {
             Ok(messages) => messages,
-            Err(Refusal { code, text }) => {
+            Err(why) => {
+                self.note_refused_request(caller, kind, &why);
+                let Refusal { code, text } = why;
                 let (request, code) = (number, code.number());
                 vec![
                     Failed {
@@ -232,6 +242,14 @@ impl Desk {
             Control::MakeToken(it) => self.make_token(asked, &me, it).await,
             Control::ChangeUser(it) => self.change_user(asked, &me, it).await,
             Control::SetRole(it) => self.set_role(asked, &me, it).await,
+            Control::Group(it) => match self.announced.list() {
+                Some(list) => Ok(vec![list.answer(it.request).into()]),
+                None => Err(Refusal::of(Code::NoGroup)),
+            },
+            Control::Events(it) => self.list_events(asked, &me, it).await,
+            Control::MayUse(it) => self.may_use(asked, &me, it).await,
+            Control::DecideService(it) => self.decide_service(asked, &me, it).await,
+            Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))

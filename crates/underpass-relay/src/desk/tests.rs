@@ -38,16 +38,19 @@ impl Office {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("db")).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
-        let (log, _) = Log::new();
+        let (log, _) = Log::new(16);
         let switch = Switch::new(Limits::default(), Marks::default(), 1 << 20, log.clone());
         let rules = Rules {
             relay_key: StaticKey::from_bytes([9; 32]).public(),
             suffix: names::DEFAULT_SUFFIX.to_owned(),
             invitation: Duration::from_secs(3600),
+            approval: false,
             services: vec![],
         };
         let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
-        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords);
+        let announced = Announced::read(None, rules.relay_key.fingerprint()).unwrap();
+        let announced = Arc::new(announced);
+        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords, announced);
         let office = Self {
             desk,
             store,

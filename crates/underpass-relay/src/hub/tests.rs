@@ -1,5 +1,7 @@
 //! The hub against stories, and against a plain model of its driver.
 
+mod news;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -31,10 +33,16 @@ struct Driver {
     ended: Vec<(AttachmentId, Code)>,
     cut: Vec<LinkId>,
     notified: Vec<AttachmentId>,
+    told_rights: Vec<AttachmentId>,
     questions: Vec<Question>,
     given: Vec<(RouteEnd, Given)>,
     absent: Vec<RouteEnd>,
     discarded: Vec<Handle>,
+    /// What was to be written down, without who and where.
+    news: Vec<RouteNews>,
+    /// Near ends of routes of which it was written that they are there.
+    told: HashSet<RouteEnd>,
+    returned: Vec<AttachmentId>,
 }
 
 /// A wish of a machine whose first packet is of no session.
@@ -47,6 +55,7 @@ fn opening(route: u32, service: &str) -> Opening {
             keep: WAIT,
         },
         session: None,
+        resumes: false,
         key: [9; 32],
     }
 }
@@ -91,10 +100,14 @@ impl Driver {
             ended: Vec::new(),
             cut: Vec::new(),
             notified: Vec::new(),
+            told_rights: Vec::new(),
             questions: Vec::new(),
             given: Vec::new(),
             absent: Vec::new(),
             discarded: Vec::new(),
+            news: Vec::new(),
+            told: HashSet::new(),
+            returned: Vec::new(),
         }
     }
 
@@ -163,8 +176,13 @@ impl Driver {
         end
     }
 
-    /// Opens a route with a first packet of a session.
+    /// Opens a route with a first packet that begins a session.
     fn open_for_session(&mut self, link: u64, route: u32, path: Path) -> RouteEnd {
+        self.open_with(link, route, path, false)
+    }
+
+    /// Opens a route with a first packet of a session, which begins it or resumes it.
+    fn open_with(&mut self, link: u64, route: u32, path: Path, resumes: bool) -> RouteEnd {
         let end = RouteEnd {
             link: LinkId(link),
             route,
@@ -173,6 +191,7 @@ impl Driver {
         let opening = Opening {
             path,
             session: Some(SessionId([3; 16])),
+            resumes,
             ..opening(route, "")
         };
         self.hub.open(end.link, opening);
@@ -237,6 +256,9 @@ impl Driver {
                 assert_eq!(self.ends.insert(near, Some(far)), Some(None), "joined once");
                 assert!(self.ends.insert(far, Some(near)).is_none(), "{far} is new");
                 assert!(self.links.contains(&near.link) && self.links.contains(&far.link));
+                assert!(self.told.insert(near), "written down once");
+                let opened = self.news.last();
+                assert!(matches!(opened, Some(RouteNews::Opened(_))), "{opened:?}");
                 self.joined.push((near, far));
             }
             Command::Absent { end } => {
@@ -258,7 +280,14 @@ impl Driver {
             }
             Command::End { attachment, why } => self.ended.push((attachment, why.code)),
             Command::Notify { attachment, .. } => self.notified.push(attachment),
-            Command::Record(_) => {}
+            Command::Record(event) => {
+                if let RouteNews::Ended(ended) = &event.news {
+                    assert!(self.told.remove(&ended.near), "an end of what was there");
+                }
+                self.news.push(event.news);
+            }
+            Command::Returned { attachment, .. } => self.returned.push(attachment),
+            Command::TellRights { attachment } => self.told_rights.push(attachment),
         }
     }
 }
@@ -572,6 +601,9 @@ fn access_that_is_taken_back_ends_routes_that_stand() {
     driver.answer_all(Ok(grant(DB)));
     driver.hub.recheck(DB);
     driver.drain();
+    let publisher = driver.told_rights.pop();
+    assert_eq!(publisher, Some(AttachmentId(2)), "who publishes it is told");
+    assert!(driver.told_rights.is_empty(), "and nobody else");
     assert_eq!(driver.checks[0].service, Asked::Id(DB));
     let kept = driver.checks.pop().unwrap();
     driver.answer_all(Err(Code::Denied));
@@ -589,6 +621,10 @@ fn a_withdrawn_service_has_no_routes_and_no_publisher() {
     assert!(driver.hub.is_present(DB));
     driver.hub.withdraw(DB);
     driver.drain();
+    assert_eq!(driver.told_rights, [AttachmentId(2)]);
+    driver.hub.recheck_all();
+    driver.drain();
+    assert_eq!(driver.told_rights.len(), 1, "it publishes nothing any more");
     assert!(!driver.hub.is_present(DB));
     assert_eq!(driver.gone[0].1, Code::NoService);
     assert!(driver.ends.is_empty());

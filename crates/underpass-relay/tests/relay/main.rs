@@ -5,6 +5,7 @@
 mod authority;
 mod calls;
 mod enrolment;
+mod events;
 mod far_end;
 mod group;
 mod hostile;
@@ -12,7 +13,9 @@ mod passwords;
 mod raw;
 mod routes;
 mod rules;
+mod services;
 mod several;
 mod shutdown;
 mod stage;
 mod tickets;
+mod trouble;

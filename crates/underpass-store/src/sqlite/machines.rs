@@ -43,12 +43,9 @@ type EnrolledRow = (
 impl Database {
     fn read_machine(&self, row: MachineRow) -> Result<Machine, Fault> {
         let (id, key, name, user, state, enrolled, last_seen, kind, expires) = row;
-        let key = key
-            .try_into()
-            .map_err(|_| self.unreadable("a machine key is not 32 bytes long"))?;
         Ok(Machine {
             id: MachineId(id),
-            key: MachineKey(key),
+            key: self.read_key(&key)?,
             name: self.read_name(&name)?,
             user: UserId(user),
             state: state.parse().map_err(|error| self.unreadable(error))?,
@@ -57,6 +54,12 @@ impl Database {
             kind: kind.parse().map_err(|error| self.unreadable(error))?,
             expires: expires.map(UnixMillis),
         })
+    }
+
+    pub(super) fn read_key(&self, key: &[u8]) -> Result<MachineKey, Fault> {
+        let key = key.try_into();
+        key.map(MachineKey)
+            .map_err(|_| self.unreadable("a machine key is not 32 bytes long"))
     }
 
     pub(super) async fn machine(&self, id: MachineId) -> Result<Option<Machine>, Fault> {

@@ -165,15 +165,14 @@ pub(crate) async fn carry(
     let mut flow = Flow::new(channel, settings);
     let end = flow.carry(outside).await;
     let report = flow.end(&end);
-    let (sent, received, dropped) = (report.sent, report.received, report.dropped);
     match end {
-        FlowEnd::Over => tracing::debug!(%who, sent, received, dropped, "{service}: done"),
+        FlowEnd::Over => tracing::debug!(%who, %report, "{service}: done"),
         FlowEnd::Unreachable(error) => {
-            tracing::info!(%who, sent, received, dropped, "{service}: the client is gone: {error}");
+            tracing::info!(%who, %report, "{service}: the client is gone: {error}");
         }
         FlowEnd::Channel(error) => {
             connector.forget(service);
-            tracing::info!(%who, sent, received, dropped, "{service}: {error} [{}]", error.code().up());
+            tracing::info!(%who, %report, "{service}: {error} [{}]", error.code().up());
             tokio::time::sleep(REFUSED_PAUSE).await;
         }
     }
