@@ -222,6 +222,7 @@ fn may_pass(error: &AttachError) -> bool {
     match error {
         AttachError::Unreachable { .. } => true,
         AttachError::Barred { code, .. } => code.retry_helps(),
+        AttachError::Refused { .. } => error.code() == Code::Busy,
         _ => false,
     }
 }

@@ -404,6 +404,15 @@ impl Fleet {
         });
     }
 
+    /// A leg of a session that passed through a relay died, or does not answer.
+    pub(crate) fn leg_failed(&self, session: SessionId, relay: usize) {
+        self.decide(|state, now| {
+            if let Some(followed) = state.followed.get_mut(&session) {
+                followed.choice.leg_failed(now, relay);
+            }
+        });
+    }
+
     /// Why there will be no way any more, if so: no relay is left that may be attached to.
     pub(crate) fn end(&self) -> Option<AttachError> {
         let members = &self.lock().members;

@@ -11,6 +11,7 @@
 //! | `desk` | answers to control requests, on the store |
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
 //! | `group` | what other relays have changed in a store that several share |
+//! | `seen` | when machines were last seen, written in few commits |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`authority`] | the ticket authority: who gives out and checks first tickets |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
@@ -40,6 +41,7 @@ pub mod queue;
 mod reception;
 mod refusal;
 mod relay;
+mod seen;
 pub mod settings;
 mod switch;
 pub mod target;

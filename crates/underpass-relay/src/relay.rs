@@ -37,6 +37,7 @@ use crate::hub::Load;
 use crate::log::{self, Destination, Keep, Kind, Ledger, Log, Note};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
+use crate::seen::Seen;
 use crate::settings::{SettingError, Settings};
 use crate::switch::Switch;
 use crate::turn::Succession;
@@ -120,6 +121,9 @@ pub struct RelayHandle {
     store: Arc<dyn Store>,
     log: Log,
     log_writer: JoinHandle<()>,
+    seen_writer: JoinHandle<()>,
+    /// Once nobody attaches any more.
+    seen_stop: DropGuard,
     running: JoinHandle<Server>,
     stop: DropGuard,
 }
@@ -211,12 +215,23 @@ impl Relay {
         let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;
         let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
         let to_desk = Arc::clone(&announced);
-        let desk = Desk::new(to_store, to_switch, log.clone(), rules, passwords, to_desk);
+        let seen = Seen::default();
+        let desk = Desk::new(
+            to_store,
+            to_switch,
+            log.clone(),
+            seen.clone(),
+            rules,
+            passwords,
+            to_desk,
+        );
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
         let forgetting = log::forget_old(Arc::clone(&store), keep(&settings));
         let forgetting = stop.clone().run_until_cancelled_owned(forgetting);
+        let seen_stop = CancellationToken::new();
+        let seen_writer = tokio::spawn(seen.write(Arc::clone(&store), seen_stop.clone()));
         let desk = Arc::new(desk);
         let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
@@ -258,6 +273,8 @@ impl Relay {
             store,
             log,
             log_writer,
+            seen_writer,
+            seen_stop: seen_stop.drop_guard(),
             running,
             stop: stop.drop_guard(),
         })
@@ -427,6 +444,8 @@ impl RelayHandle {
             store,
             log,
             log_writer,
+            seen_writer,
+            seen_stop,
             switch,
             reception,
             ..
@@ -435,6 +454,8 @@ impl RelayHandle {
         // not waited for without end.
         drop((log, switch, reception));
         let _ = tokio::time::timeout(Duration::from_secs(1), log_writer).await;
+        drop(seen_stop);
+        let _ = tokio::time::timeout(Duration::from_secs(1), seen_writer).await;
         store.close().await;
     }
 }

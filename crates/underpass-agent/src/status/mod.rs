@@ -264,6 +264,12 @@ pub struct LegReport {
     pub carried_by: String,
     /// What must not wait goes on it.
     pub leads: bool,
+    /// This side sends on it, as far as there is something for it.
+    #[serde(default)]
+    pub sends: bool,
+    /// The peer may send on it.
+    #[serde(default)]
+    pub takes: bool,
     /// Whether it answers.
     pub answers: bool,
     /// Its round trip, in milliseconds.
@@ -281,6 +287,8 @@ impl From<&LegStatus> for LegReport {
         let LegStatus {
             by,
             leads,
+            sends,
+            takes,
             suspect,
             rtt,
             rate,
@@ -290,6 +298,8 @@ impl From<&LegStatus> for LegReport {
         Self {
             carried_by: by.clone(),
             leads: *leads,
+            sends: *sends,
+            takes: *takes,
             answers: !suspect,
             rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             bytes_per_s: *rate,

@@ -195,6 +195,7 @@ impl Context {
         client.roots = path.roots.clone();
         let mut session = Config::default();
         session.params.keep_s = settings.keep.0.as_secs();
+        session.params.split_ways = settings.split_ways.0;
         let mut ascent = AscentSettings {
             memory: Some(self.home.networks_file()),
             ..AscentSettings::default()

@@ -326,10 +326,14 @@ fn legs(legs: &[LegReport]) -> Vec<String> {
 }
 
 fn leg_state(leg: &LegReport) -> &'static str {
-    match (leg.answers, leg.leads) {
-        (false, _) => "does not answer",
-        (true, true) => "leads",
-        (true, false) => "takes its share of what is much",
+    // Where each direction has legs of its own, one that sends takes nothing.
+    match (leg.answers, leg.leads, leg.sends, leg.takes) {
+        (false, ..) => "does not answer",
+        (true, _, false, _) => "carries what comes in",
+        (true, true, true, false) => "leads what goes out",
+        (true, true, true, true) => "leads",
+        (true, false, true, false) => "takes its share of what goes out",
+        (true, false, true, true) => "takes its share of what is much",
     }
 }
 
@@ -522,6 +526,8 @@ mod tests {
         let leg = |carried_by: &str, leads, answers| LegReport {
             carried_by: carried_by.into(),
             leads,
+            sends: true,
+            takes: true,
             answers,
             rtt_ms: leads.then_some(3.0),
             bytes_per_s: 7,
@@ -538,5 +544,20 @@ mod tests {
                 "    h2 through b: does not answer, 7 bytes/s, 8 bytes sent, 9 received",
             ]
         );
+        let state = |leads, sends, takes| {
+            let leg = LegReport {
+                sends,
+                takes,
+                ..leg("h2 through b", leads, true)
+            };
+            leg_state(&leg)
+        };
+        assert_eq!(state(false, true, true), "takes its share of what is much");
+        assert_eq!(state(true, true, false), "leads what goes out");
+        assert_eq!(
+            state(false, true, false),
+            "takes its share of what goes out"
+        );
+        assert_eq!(state(false, false, true), "carries what comes in");
     }
 }

@@ -38,11 +38,11 @@ groups! {
     /// Flags of `login`.
     OnLogin: Path, OnLogin; false
     /// Flags of `nc` and of commands that serve programs by name.
-    OnSession: ToRelay, Path, OnSession; false
+    OnSession: ToRelay, Path, OnSession, AtEnds; false
     /// Flags of `connect` and `proxy`.
-    OnListen: ToRelay, Path, OnSession, Datagrams, Listening; false
+    OnListen: ToRelay, Path, OnSession, AtEnds, Datagrams, Listening; false
     /// Flags of `publish`.
-    OnPublish: ToRelay, Path, OnPublish, Datagrams; false
+    OnPublish: ToRelay, Path, OnPublish, AtEnds, Datagrams; false
 }
 
 /// The flags that were given.

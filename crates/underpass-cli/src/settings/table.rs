@@ -23,6 +23,8 @@ pub enum Group {
     OnLogin,
     /// Those that use services.
     OnSession,
+    /// `connect`, `nc` and `publish`: whoever is one end of sessions.
+    AtEnds,
     /// `publish`.
     OnPublish,
     /// Those that carry datagrams.
@@ -126,6 +128,8 @@ settings! {
     vary_path: Span = "0s", OnSession "TIME";
     #[doc = "Where there are several relays: so many of them carry a session at once (1 to 4), so that it gets more than the path through one of them carries; what must not wait goes by the quickest"]
     legs: Legs = "1", OnSession "N";
+    #[doc = "Where there are several relays: what goes out in a session and what comes in go through different ones; one end that asks for it is enough"]
+    split_ways: Switch = "false", AtEnds "";
     #[doc = "The priority of connections: interactive, normal or bulk"]
     class: Priority = "normal", OnSession "CLASS";
     #[doc = "How long to try to connect to a published service's host"]

@@ -6,6 +6,7 @@ mod announced;
 mod group;
 mod legs;
 mod load;
+mod split;
 
 use std::process::ExitCode;
 use std::sync::atomic::AtomicU64;
@@ -19,13 +20,15 @@ use announced::a_group_announces_its_relays;
 use group::Group;
 use legs::two_legs_carry_more_than_one;
 use load::{STALL, Work, come_further, longest_silence};
+use split::each_direction_goes_through_a_relay_of_its_own;
 
 fn main() -> ExitCode {
     tests!(
         the_relay_in_use_dies_again_and_again,
         the_better_relay_is_taken_and_left_when_it_becomes_worse,
         two_legs_carry_more_than_one,
-        a_group_announces_its_relays
+        a_group_announces_its_relays,
+        each_direction_goes_through_a_relay_of_its_own
     )
 }
 

@@ -34,6 +34,7 @@ use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
 use crate::refusal::Refusal;
+use crate::seen::Seen;
 use crate::switch::Switch;
 use crate::target::{RELAY_OWNER, RelayService};
 
@@ -87,6 +88,7 @@ pub(crate) struct Desk {
     store: Arc<dyn Store>,
     switch: Arc<Switch>,
     log: Log,
+    seen: Seen,
     rules: Rules,
     passwords: Passwords,
     announced: Arc<Announced>,
@@ -105,6 +107,7 @@ impl Desk {
         store: Arc<dyn Store>,
         switch: Arc<Switch>,
         log: Log,
+        seen: Seen,
         rules: Rules,
         passwords: Passwords,
         announced: Arc<Announced>,
@@ -113,6 +116,7 @@ impl Desk {
             store,
             switch,
             log,
+            seen,
             rules,
             passwords,
             announced,
@@ -190,7 +194,7 @@ impl Desk {
             draw,
         };
         let member = match (standing, request) {
-            (standing, Control::Attach(it)) => return self.attach(&asked, standing, it).await,
+            (standing, Control::Attach(it)) => return self.attach(&asked, &standing, &it),
             (_, Control::Enrol(it)) => return self.enrol(&asked, it).await,
             (_, Control::SignIn(it)) => return self.sign_in(&asked, it).await,
             (_, Control::Prove(it)) => return self.prove(&asked, it).await,

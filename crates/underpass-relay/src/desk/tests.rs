@@ -50,7 +50,15 @@ impl Office {
         let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
         let announced = Announced::read(None, rules.relay_key.fingerprint()).unwrap();
         let announced = Arc::new(announced);
-        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords, announced);
+        let desk = Desk::new(
+            Arc::clone(&store),
+            switch,
+            log,
+            Seen::default(),
+            rules,
+            passwords,
+            announced,
+        );
         let office = Self {
             desk,
             store,
