@@ -11,6 +11,7 @@ packages=(
   squid-openssl tinyproxy haproxy microsocks      # boxes on the way; squid's plain package cannot intercept TLS
   musl-tools wget python3 busybox-static sudo     # programs that are led to services by name; of Go, Node and Java too,
                                                   # where they are there: they are too large to be installed for it
+  dnsmasq-base bind9-dnsutils iperf3              # services of UDP
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
   libfaketime                                     # clocks of processes that are set
 )
