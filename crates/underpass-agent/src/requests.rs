@@ -1,11 +1,13 @@
 //! What can be asked of a relay, with answers of the right type.
 
 use underpass_proto::control::{
-    Allow, ChangeUser, CodeKind, Control as Message, Deny, Enrol, EventRow, Events, Identity,
-    Invite, Invited, MachineRow, Machines, MakeToken, Publish, Published, Resolve, Resolved,
-    Revoke, ServiceRow, Services, SetRole, UserChange, UserRole, UserRow, Users, WhoAmI, Withdraw,
+    Allow, ChangeUser, CodeKind, Control as Message, DecideService, Deny, Enrol, EventRow, Events,
+    Group, GroupList, Identity, Invite, Invited, MachineRow, Machines, MakeToken, MayUse, Publish,
+    Published, Publishing, Resolve, Resolved, Revoke, ServiceDecision, ServiceRow, Services,
+    SetPublishing, SetRole, UserChange, UserRole, UserRow, Users, WhoAmI, Withdraw,
 };
 
+use underpass_proto::Code;
 use underpass_seal::PublicKey;
 
 use crate::standing::{RequestError, Standing};
@@ -37,6 +39,16 @@ macro_rules! rows {
 /// All of these fail with the relay's refusal, or when it cannot be asked.
 #[allow(clippy::missing_errors_doc, reason = "said once above")]
 impl Standing {
+    /// The relays of the relay's group; none where it announces none. Nothing of it has been checked.
+    pub async fn group(&self) -> Result<Option<GroupList>, RequestError> {
+        let asked = self.request(|request| Group { request }.into()).await;
+        let mut answer = match asked {
+            Err(error) if error.code() == Code::NoGroup => return Ok(None),
+            asked => asked?,
+        };
+        one!(answer, GroupList).map(Some)
+    }
+
     /// Enrols this machine by a one-time code.
     pub async fn enrol(
         &self,
@@ -111,7 +123,57 @@ impl Standing {
         one!(self.request(make).await?, Done).map(drop)
     }
 
-    /// Allows a user, or everybody with `*`, to use a service.
+    /// Whether a machine may use a service of this user's own at this moment.
+    pub async fn may_use(&self, service: &str, machine: PublicKey) -> Result<(), RequestError> {
+        let (service, machine) = (service.to_owned(), machine.0);
+        let make = |request| {
+            MayUse {
+                request,
+                service,
+                machine,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// Approves or refuses a service.
+    pub async fn decide_service(
+        &self,
+        service: &str,
+        decision: ServiceDecision,
+    ) -> Result<(), RequestError> {
+        let service = service.to_owned();
+        let make = |request| {
+            DecideService {
+                request,
+                service,
+                decision,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// Says whether what a user publishes waits for approval.
+    pub async fn set_publishing(
+        &self,
+        user: &str,
+        publishing: Publishing,
+    ) -> Result<(), RequestError> {
+        let user = user.to_owned();
+        let make = |request| {
+            SetPublishing {
+                request,
+                user,
+                publishing,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// Allows somebody to use a service: a user, the machine with a fingerprint, `@` and a role, or `*`.
     pub async fn allow(&self, who: &str, service: &str) -> Result<(), RequestError> {
         let (who, service) = (who.to_owned(), service.to_owned());
         let make = |request| {

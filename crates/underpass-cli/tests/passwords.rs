@@ -58,7 +58,9 @@ fn a_new_user_waits_is_approved_and_comes_back_by_password() {
     }
     let users = alice.ok(&["users"]);
     assert!(
-        users.lines().any(|line| line == "bob\tuser\twaiting\t1"),
+        users
+            .lines()
+            .any(|line| line == "bob\tuser\twaiting\t1\tusual"),
         "{users}"
     );
     // One waits for the decision, at the same time as it is made.

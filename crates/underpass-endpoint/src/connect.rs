@@ -28,6 +28,9 @@ const ASK_AFTER: Duration = Duration::from_secs(1);
 /// a relay waits for a publisher that is away, so that its answer is the last word.
 const PASSING_LIMIT: Duration = Duration::from_secs(15);
 
+/// Why a relay is left whose publisher is not there.
+pub(crate) const ABSENT: &str = "the far end is not attached to this relay";
+
 /// Why there is no session with the peer.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -150,7 +153,8 @@ pub(crate) async fn connect(
             true => patience.next(),
             false => ANSWER_LIMIT,
         };
-        let outcome = connect_by(&way, ways, service, trust, limit).await;
+        let elsewhere = || ways.free_elsewhere(&way, &detours);
+        let outcome = connect_by(&way, ways, service, trust, limit, &elsewhere).await;
         let passing = match &outcome {
             Err(ConnectError::TimedOut(_)) => limit < ANSWER_LIMIT,
             Err(error) => error.is_passing(),
@@ -179,6 +183,7 @@ async fn connect_by(
     service: &str,
     trust: &dyn PeerTrust,
     limit: Duration,
+    elsewhere: &(dyn Fn() -> bool + Sync),
 ) -> Result<Session, ConnectError> {
     let Way {
         attachment, link, ..
@@ -196,7 +201,7 @@ async fn connect_by(
     let mut route = inner.routes.open(link, service, keep_s, &hello);
     let answer = tokio::select! {
         biased;
-        answer = next_packet(&mut route, limit) => answer?,
+        answer = next_packet(&mut route, limit, elsewhere) => answer?,
         _ = link.ended() => return Err(broken()),
         // The answer may never come: mostly the link was replaced because none did.
         () = attachment.link_replaced(link.serial()) => return Err(broken()),
@@ -264,7 +269,7 @@ async fn accept(
         }
     };
     route.send(&answer);
-    let finish = next_packet(&mut route, ANSWER_LIMIT).await?;
+    let finish = next_packet(&mut route, ANSWER_LIMIT, &|| false).await?;
     let leg = LegId(0);
     let (core, key) = match accepting.handle_finish(finish, leg, clock::now()) {
         Ok(finished) => finished,
@@ -309,10 +314,30 @@ pub(crate) async fn ask_meanwhile(link: &Link) -> Infallible {
     }
 }
 
-async fn next_packet(route: &mut NewRoute, limit: Duration) -> Result<Packet, ConnectError> {
-    match tokio::time::timeout(limit, route.events.recv()).await {
+/// The next packet of the handshake. Where the publisher is not at this relay, it is waited for unless it may be
+/// `elsewhere`.
+async fn next_packet(
+    route: &mut NewRoute,
+    limit: Duration,
+    elsewhere: &(dyn Fn() -> bool + Sync),
+) -> Result<Packet, ConnectError> {
+    let event = async {
+        loop {
+            match route.events.recv().await {
+                Some(RouteEvent::Absent) if !elsewhere() => {}
+                event => return event,
+            }
+        }
+    };
+    match tokio::time::timeout(limit, event).await {
         Ok(Some(RouteEvent::Packet(packet))) => Ok(packet),
         Ok(Some(RouteEvent::Gone { code, text })) => Err(ConnectError::Refused { code, text }),
+        Ok(Some(RouteEvent::Absent)) => {
+            let code = Code::ServiceAway.number();
+            route.refuse(code);
+            let text = ABSENT.to_owned();
+            Err(ConnectError::Refused { code, text })
+        }
         Ok(None) => Err(broken()),
         Err(_) => {
             route.refuse(Code::TimedOut.number());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use underpass_proto::Speaker;
 use underpass_proto::code::{self, Code};
 use underpass_proto::control::{CONTROL_SERVICE, Control as Message, ControlDecoder};
@@ -88,6 +88,10 @@ struct Shared {
     open: Mutex<Option<Open>>,
     unasked: mpsc::Sender<Message>,
     unasked_reader: Mutex<mpsc::Receiver<Message>>,
+    /// Counts how often the relay said that its group has changed.
+    group: watch::Sender<u64>,
+    /// Counts how often what the relay said about rights went out of date.
+    rights: watch::Sender<u64>,
 }
 
 type Waiting = Arc<std::sync::Mutex<HashMap<u64, mpsc::Sender<Message>>>>;
@@ -109,6 +113,8 @@ impl Control {
                 open: Mutex::new(None),
                 unasked,
                 unasked_reader: Mutex::new(unasked_reader),
+                group: watch::Sender::new(0),
+                rights: watch::Sender::new(0),
             }),
         };
         tokio::spawn(control.clone().stay_open());
@@ -129,6 +135,9 @@ impl Control {
                 // A session that ends meanwhile is followed by another.
                 *open = self.open(&session).await.ok();
             }
+            drop(open);
+            // What was said to the session before may not have been heard.
+            self.rights_changed();
         }
     }
 
@@ -259,11 +268,20 @@ impl Control {
             loop {
                 match decoder.next() {
                     Ok(Some(message)) => {
-                        if let Message::Going(going) = &message {
-                            let after = Duration::from_millis(going.retry_after_ms);
-                            self.attachment.relay_is_going(session, after);
+                        match &message {
+                            Message::Going(going) => {
+                                let after = Duration::from_millis(going.retry_after_ms);
+                                self.attachment.relay_is_going(session, after);
+                            }
+                            Message::GroupChanged(_) => {
+                                self.shared.group.send_modify(|changes| *changes += 1);
+                            }
+                            _ => {}
                         }
-                        deliver(message, waiting, &self.shared.unasked).await;
+                        match message {
+                            Message::RightsChanged(_) => self.rights_changed(),
+                            message => deliver(message, waiting, &self.shared.unasked).await,
+                        }
                     }
                     Ok(None) => break,
                     Err(error) => return error.to_string(),
@@ -275,6 +293,23 @@ impl Control {
                 Err(error) => return error.to_string(),
             }
         }
+    }
+
+    /// Tells whenever the relay said that the relays of its group are others now.
+    #[must_use]
+    pub fn group_changes(&self) -> watch::Receiver<u64> {
+        self.shared.group.subscribe()
+    }
+
+    /// Changes whenever what the relay has said about who may use this agent's services may not be true any more: it
+    /// says so, or it may have said so to a session that is over.
+    #[must_use]
+    pub fn rights(&self) -> watch::Receiver<u64> {
+        self.shared.rights.subscribe()
+    }
+
+    fn rights_changed(&self) {
+        self.shared.rights.send_modify(|changes| *changes += 1);
     }
 
     /// The next thing that the relay says unasked: that it is going, a notice, or the end.

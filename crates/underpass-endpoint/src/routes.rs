@@ -40,7 +40,12 @@ pub struct PeerInfo {
 #[derive(Debug)]
 pub(crate) enum RouteEvent {
     Packet(Packet),
-    Gone { code: u64, text: String },
+    /// The publisher is not attached to this relay now.
+    Absent,
+    Gone {
+        code: u64,
+        text: String,
+    },
 }
 
 enum Entry {
@@ -407,6 +412,18 @@ impl Routes {
         tickets.take_in(link, given);
     }
 
+    fn absent(&self, link: &Link, route: u32) {
+        let leg = match self.lock().routes.get(&(link.serial(), route)) {
+            Some(Entry::Leg(leg)) => leg.clone(),
+            Some(Entry::Handshake(sender, _)) => {
+                let _ = sender.try_send(RouteEvent::Absent);
+                return;
+            }
+            None => return,
+        };
+        leg.absent();
+    }
+
     fn gone(&self, link: &Link, gone: route::Gone) {
         let entry = self.lock().routes.remove(&(link.serial(), gone.route));
         match entry {
@@ -446,6 +463,7 @@ impl Router for AgentRouter {
                     leg.dropped(dropped.first, dropped.count);
                 }
             }
+            RouteHeader::Absent(absent) => routes.absent(link, absent.route),
             RouteHeader::Gone(gone) => routes.gone(link, gone),
             RouteHeader::Ticket(given) => routes.given(link, given),
             // Only agents say these, and the link reads only what relays say.
@@ -490,6 +508,8 @@ pub(crate) struct RouteLeg {
     bound: OnceLock<Bound>,
     paused: AtomicBool,
     finished: AtomicBool,
+    /// It waits at the relay for the far end to come there.
+    absent: AtomicBool,
     gone: Mutex<Option<(u64, String)>>,
 }
 
@@ -523,6 +543,7 @@ impl RouteLeg {
             bound: OnceLock::new(),
             paused: AtomicBool::new(false),
             finished: AtomicBool::new(false),
+            absent: AtomicBool::new(false),
             gone: Mutex::new(None),
         })
     }
@@ -553,6 +574,18 @@ impl RouteLeg {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether the relay has said that the far end is not attached there.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.absent.load(Ordering::Acquire)
+    }
+
+    fn absent(&self) {
+        self.absent.store(true, Ordering::Release);
+        if let Some(bound) = self.bound.get() {
+            bound.session.note_change();
+        }
     }
 
     fn receive(&self, packet: Packet) {

@@ -150,16 +150,25 @@ impl Ways {
             .await
     }
 
-    /// Waits until the best relay can be taken at once, and is another one than that of `tried`. Cancel safe.
+    /// Waits until another relay than that of `tried` would be taken: a better one is there again, or `tried` was taken
+    /// because there was no other. Cancel safe.
     pub(crate) async fn better_than(&self, tried: &Way, detours: &Detours) {
         let better = |ways: &[Way]| {
-            let best = ways.first().filter(|best| best.relay != tried.relay)?;
-            (!detours.is_on(best, Instant::now())).then_some(())
+            let now = Instant::now();
+            let picked = detours.pick(ways, now)?;
+            (picked.relay != tried.relay && !detours.is_on(picked, now)).then_some(())
         };
         if self.wait(better).await.is_err() {
             // What is tried may work all the same.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Whether a way by another relay than that of `tried` may be taken at once.
+    pub(crate) fn free_elsewhere(&self, tried: &Way, detours: &Detours) -> bool {
+        let ways = self.usable().into_iter();
+        let others: Vec<Way> = ways.filter(|way| way.relay != tried.relay).collect();
+        detours.any_free(&others, Instant::now())
     }
 
     /// How many legs are to carry a session at once, each by another relay.
@@ -174,6 +183,13 @@ impl Ways {
     pub(crate) fn outcome(&self, way: &Way, worked: bool) {
         if let Ways::Fleet(fleet, _) = self {
             fleet.outcome(way.relay, worked);
+        }
+    }
+
+    /// A leg that took a way died, or does not answer.
+    pub(crate) fn leg_failed(&self, way: &Way) {
+        if let Ways::Fleet(fleet, Some(session)) = self {
+            fleet.leg_failed(*session, way.relay);
         }
     }
 

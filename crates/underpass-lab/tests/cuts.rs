@@ -49,11 +49,12 @@ fn size(carrier: &str) -> Size {
     if soak() {
         // Every cut of a flow of UDP is nothing but silence, which takes seconds to be noticed.
         let share = if carrier == QUIC { 5 } else { 1 };
+        // About 2 MiB more pass at each cut, before it is felt and while it heals.
         return Size {
-            length: (5 << 29) / share,
+            length: (5 << 30) / share,
             cuts: 1_250 / share as usize,
-            step: MEBIBYTE / 4..3 * MEBIBYTE / 2,
-            outage: ms(20)..ms(2500),
+            step: MEBIBYTE / 16..MEBIBYTE / 2,
+            outage: ms(20)..ms(1500),
         };
     }
     Size {

@@ -112,6 +112,12 @@ kinds! {
         "somebody asked the relay for what they may not do", "request, code, times";
     0x1c Limit "limit", repeats true:
         "a limit was hit", "by, request, service, machine, session, code, limit, times";
+    0x1d ServiceApprove "service-approve", repeats false:
+        "a manager has approved a service", "service";
+    0x1e ServiceRefuse "service-refuse", repeats false:
+        "a manager has refused a service", "service";
+    0x1f Publishing "publishing", repeats false:
+        "it was said whether what a user publishes waits for approval", "publishing";
 }
 
 impl EventKind {

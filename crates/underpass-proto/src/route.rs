@@ -118,6 +118,15 @@ body! {
 }
 
 body! {
+    /// Whoever publishes the service is not attached to this relay now; the route waits for them. An agent
+    /// that knows other relays may look there meanwhile. No payload.
+    pub struct Absent {
+        /// The route.
+        pub route: u32,
+    }
+}
+
+body! {
     /// The route is no more; its number may be used again. No payload.
     pub struct Gone {
         /// The route.
@@ -156,6 +165,8 @@ messages! {
     0x09 Ticket in [Relay];
     /// A ticket is not needed any more.
     0x0a Discard in [Agent];
+    /// The route waits for the publisher.
+    0x0b Absent in [Relay];
 }
 
 impl RouteHeader {
@@ -181,6 +192,7 @@ impl RouteHeader {
             RouteHeader::Gone(it) => it.route,
             RouteHeader::Reopen(it) => it.route,
             RouteHeader::Ticket(it) => it.route,
+            RouteHeader::Absent(it) => it.route,
             RouteHeader::Discard(_) => return None,
         })
     }
@@ -318,6 +330,12 @@ mod samples_of_headers {
     impl Sampled for GoOn {
         fn samples() -> Vec<(Self, &'static str)> {
             vec![(GoOn { route: 2 }, "05 02")]
+        }
+    }
+
+    impl Sampled for Absent {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(Absent { route: 2 }, "0b 02")]
         }
     }
 

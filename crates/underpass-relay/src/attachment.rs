@@ -1,15 +1,15 @@
 //! One attachment as its tasks use it: what can be told to its agent, and how it is ended.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use underpass_endpoint::Session;
 use underpass_proto::Time;
-use underpass_proto::control::{Control, Going, Notice};
+use underpass_proto::control::{Control, Going, GroupChanged, Notice, RightsChanged};
 
 use crate::clock;
 use crate::desk::Origin;
@@ -20,6 +20,70 @@ use crate::refusal::Refusal;
 pub(crate) const MOST_CONTROLS: usize = 4;
 /// Messages said unasked that may wait for an agent to read them; more are left out.
 pub(crate) const UNASKED: usize = 16;
+
+/// What is said unasked on one control channel.
+#[derive(Debug)]
+pub(crate) struct Unasked {
+    messages: mpsc::Receiver<Control>,
+    told: Arc<Told>,
+}
+
+/// What an agent must not miss however slowly it reads: that rights have changed.
+#[derive(Debug, Default)]
+struct Told {
+    /// It was left out for want of room, and is to be said once there is room again.
+    missed: AtomicBool,
+    changes: AtomicU64,
+}
+
+impl Told {
+    fn rights_changed(&self) -> Control {
+        let change = self.changes.fetch_add(1, Ordering::Relaxed) + 1;
+        RightsChanged { change }.into()
+    }
+}
+
+impl Unasked {
+    /// The next thing to say: one message, or with it what was left out. None once nobody says anything any more.
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Vec<Control> {
+        let mut said: Vec<Control> = self.messages.recv().await.into_iter().collect();
+        if self.told.missed.swap(false, Ordering::AcqRel) {
+            said.push(self.told.rights_changed());
+        }
+        said
+    }
+}
+
+/// One control channel, as those see it who have something to say there.
+#[derive(Debug, Clone)]
+struct Speaking {
+    messages: mpsc::Sender<Control>,
+    told: Arc<Told>,
+}
+
+impl Speaking {
+    /// Both ends of what is said unasked on one control channel.
+    fn new() -> (Self, Unasked) {
+        let (sender, messages) = mpsc::channel(UNASKED);
+        let told = Arc::new(Told::default());
+        let speaking = Self {
+            messages: sender,
+            told: Arc::clone(&told),
+        };
+        (speaking, Unasked { messages, told })
+    }
+
+    /// Says that rights have changed: now, or once there is room again.
+    fn rights_changed(&self) {
+        let say = || self.messages.try_send(self.told.rights_changed());
+        if say().is_err() {
+            self.told.missed.store(true, Ordering::Release);
+            // Room that came between is used, so that somebody comes to see the mark.
+            let _ = say();
+        }
+    }
+}
 
 /// An attached agent.
 #[derive(Debug)]
@@ -37,7 +101,7 @@ pub(crate) struct Attached {
     /// When it attached.
     pub(crate) since: Time,
     /// Open control channels: what is said unasked goes to each.
-    controls: Mutex<Vec<mpsc::Sender<Control>>>,
+    controls: Mutex<Vec<Speaking>>,
     /// Whether the hub knows it, so that its links can be reported.
     ready: watch::Sender<bool>,
     failed_codes: AtomicU32,
@@ -80,18 +144,18 @@ impl Attached {
     }
 
     /// A place for one more control channel, if there may be one.
-    pub(crate) fn add_control(&self) -> Option<mpsc::Receiver<Control>> {
+    pub(crate) fn add_control(&self) -> Option<Unasked> {
         let mut controls = self.controls();
-        controls.retain(|control| !control.is_closed());
+        controls.retain(|control| !control.messages.is_closed());
         if controls.len() >= MOST_CONTROLS {
             return None;
         }
-        let (sender, receiver) = mpsc::channel(UNASKED);
-        controls.push(sender);
-        Some(receiver)
+        let (speaking, unasked) = Speaking::new();
+        controls.push(speaking);
+        Some(unasked)
     }
 
-    fn controls(&self) -> MutexGuard<'_, Vec<mpsc::Sender<Control>>> {
+    fn controls(&self) -> MutexGuard<'_, Vec<Speaking>> {
         self.controls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -100,8 +164,16 @@ impl Attached {
         let controls = self.controls();
         let said = controls
             .iter()
-            .filter(|control| control.try_send(message.clone()).is_ok());
+            .filter(|control| control.messages.try_send(message.clone()).is_ok());
         said.count() > 0
+    }
+
+    /// Tells the agent that who may use its services may have changed. It hears of it, if late: what it
+    /// did not hear it would go on believing.
+    pub(crate) fn rights_changed(&self) {
+        for control in self.controls().iter() {
+            control.rights_changed();
+        }
     }
 
     /// Asks the agent to attach to whoever listens in this relay's place. Whether it was there to be asked.
@@ -114,13 +186,18 @@ impl Attached {
         self.say(&Notice { text }.into());
     }
 
+    /// Tells the agent that the relays of the group are others now.
+    pub(crate) fn tell_group(&self, changed: GroupChanged) {
+        self.say(&changed.into());
+    }
+
     /// Tells the agent that the relay is shutting down, and waits until it has read that. An agent
     /// that is slow to do so misses it, and learns the same by the end of its session.
     pub(crate) async fn tell_going(&self, going: Going) {
         const LIMIT: Duration = Duration::from_secs(2);
         self.say(&going.into());
         let controls = self.controls().clone();
-        let read = join_all(controls.iter().map(mpsc::Sender::closed));
+        let read = join_all(controls.iter().map(|control| control.messages.closed()));
         let _ = tokio::time::timeout(LIMIT, read).await;
     }
 
@@ -133,5 +210,39 @@ impl Attached {
     /// Counts a one-time code that was not good. How many there were on this attachment.
     pub(crate) fn count_failed_code(&self) -> u32 {
         self.failed_codes.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said until nothing more waits to be said.
+    async fn said(unasked: &mut Unasked) -> Vec<Control> {
+        let mut all = Vec::new();
+        while !unasked.messages.is_empty() {
+            all.extend(unasked.next().await);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_misses_notices_but_no_change_of_rights() {
+        let is_change = |message: &Control| matches!(message, Control::RightsChanged(_));
+        let notice = || Control::from(Notice { text: "hi".into() });
+        let (speaking, mut unasked) = Speaking::new();
+        speaking.rights_changed();
+        assert!(said(&mut unasked).await.iter().all(is_change));
+        for full in [UNASKED - 1, UNASKED, 2 * UNASKED] {
+            for _ in 0..full {
+                let _ = speaking.messages.try_send(notice());
+            }
+            for _ in 0..5 {
+                speaking.rights_changed();
+            }
+            let said = said(&mut unasked).await;
+            let changes = said.iter().filter(|it| is_change(it)).count();
+            assert!((1..=2).contains(&changes), "{full}: {said:?}");
+        }
     }
 }

@@ -68,7 +68,17 @@ const TABLE: &[Row] = &[
         ControlType::SetRole,
         [Nothing, Nothing, Nothing, Nothing, All],
     ),
+    (ControlType::Group, [Nothing, Nothing, Own, Own, Own]),
     (ControlType::Events, [Nothing, Nothing, Own, All, All]),
+    (ControlType::MayUse, [Nothing, Nothing, Own, Own, Own]),
+    (
+        ControlType::DecideService,
+        [Nothing, Nothing, Nothing, Lesser, All],
+    ),
+    (
+        ControlType::SetPublishing,
+        [Nothing, Nothing, Nothing, Lesser, All],
+    ),
 ];
 
 /// How far a request may reach.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use underpass_carrier::{Carrier, Server};
@@ -20,7 +20,7 @@ use underpass_proto::{Code, Speaker};
 use underpass_seal::PublicKey;
 use underpass_store::{Name, ServiceId};
 
-use crate::attachment::Attached;
+use crate::attachment::{Attached, Unasked};
 use crate::authority::{Authority, AuthorityError, RENEW_EVERY};
 use crate::clock;
 use crate::desk::{Caller, Desk, Origin, hub_member};
@@ -275,7 +275,7 @@ impl Reception {
         self: Arc<Self>,
         attached: Arc<Attached>,
         channel: Channel,
-        mut unasked: mpsc::Receiver<Control>,
+        mut unasked: Unasked,
     ) {
         let caller = Caller {
             attachment: attached.id,
@@ -303,7 +303,7 @@ impl Reception {
                         // The agent needs it no more, or the session is gone.
                         Ok(None) | Err(_) => return,
                     },
-                    message = unasked.recv() => message.into_iter().collect(),
+                    messages = unasked.next() => messages,
                 },
                 Err(error) => {
                     tracing::info!(
@@ -357,20 +357,21 @@ impl Reception {
         attached: &Attached,
         name: &str,
     ) -> Result<(Name, RelayService), Code> {
-        let user = match self.standing(attached).await {
-            Ok(Standing::Member(member)) => member.user.name,
+        let member = match self.standing(attached).await {
+            Ok(Standing::Member(member)) => member,
             Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
             Ok(Standing::Waiting(_)) => return Err(Code::Waiting),
             Err(why) => return Err(why.code),
         };
-        let found = self.desk.relay_service(&user, name);
+        let found = self.desk.relay_service(&member, name);
         let note = match &found {
             Ok(_) => Note::new(Kind::Connect),
             Err(why) => Note::of_refusal(Kind::Refuse, why),
         };
-        self.log.write(of_target(note, attached, &user, name));
+        self.log
+            .write(of_target(note, attached, &member.user.name, name));
         match found {
-            Ok(service) => Ok((user, service)),
+            Ok(service) => Ok((member.user.name, service)),
             Err(why) => Err(why.code),
         }
     }

@@ -26,6 +26,7 @@ use underpass_store::{
     DataFolder, DataFolderError, Fault, OpenError, SetupCodeError, SqliteStore, Store,
 };
 
+use crate::announced::{AnnounceError, Announced};
 use crate::authority::{Authority, InStore, Remote};
 use crate::clock;
 use crate::code::OneTimeCode;
@@ -36,6 +37,7 @@ use crate::hub::Load;
 use crate::log::{self, Destination, Keep, Kind, Ledger, Log, Note};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
+use crate::seen::Seen;
 use crate::settings::{SettingError, Settings};
 use crate::switch::Switch;
 use crate::turn::Succession;
@@ -74,6 +76,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("{0}")]
     Store(#[from] Fault),
+    /// The list of relays to announce cannot be used.
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
     /// The certificate for HTTPS cannot be used.
     #[error(transparent)]
     Tls(#[from] IdentityError),
@@ -110,11 +115,15 @@ pub struct RelayHandle {
     doors: Doors,
     /// Where another process may be waiting for the sockets: ours to use them.
     succession: Option<Succession>,
+    announced: Arc<Announced>,
     switch: Arc<Switch>,
     reception: Arc<Reception>,
     store: Arc<dyn Store>,
     log: Log,
     log_writer: JoinHandle<()>,
+    seen_writer: JoinHandle<()>,
+    /// Once nobody attaches any more.
+    seen_stop: DropGuard,
     running: JoinHandle<Server>,
     stop: DropGuard,
 }
@@ -158,6 +167,8 @@ impl Relay {
         let folder = DataFolder::open(&settings.data)?;
         let secret = folder.load_or_create_secret(KEY_FILE, || StaticKey::generate().to_bytes())?;
         let identity = Arc::new(StaticKey::from_bytes(*secret));
+        let own_key = identity.public().fingerprint();
+        let announced = Arc::new(Announced::read(settings.announce.clone(), own_key)?);
         let database = settings.database.clone();
         let database = database.unwrap_or_else(|| folder.database_file());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&database).await?);
@@ -198,16 +209,29 @@ impl Relay {
             relay_key: identity.public(),
             suffix: settings.suffix.clone(),
             invitation: settings.invitation.0,
+            approval: settings.approve_services,
             services: settings.services.clone(),
         };
         let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;
         let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
-        let desk = Desk::new(to_store, to_switch, log.clone(), rules, passwords);
+        let to_desk = Arc::clone(&announced);
+        let seen = Seen::default();
+        let desk = Desk::new(
+            to_store,
+            to_switch,
+            log.clone(),
+            seen.clone(),
+            rules,
+            passwords,
+            to_desk,
+        );
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
         let forgetting = log::forget_old(Arc::clone(&store), keep(&settings));
         let forgetting = stop.clone().run_until_cancelled_owned(forgetting);
+        let seen_stop = CancellationToken::new();
+        let seen_writer = tokio::spawn(seen.write(Arc::clone(&store), seen_stop.clone()));
         let desk = Arc::new(desk);
         let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
@@ -243,11 +267,14 @@ impl Relay {
             shutdown_within: settings.shutdown_within.0,
             doors,
             succession,
+            announced,
             switch,
             reception,
             store,
             log,
             log_writer,
+            seen_writer,
+            seen_stop: seen_stop.drop_guard(),
             running,
             stop: stop.drop_guard(),
         })
@@ -303,6 +330,20 @@ impl RelayHandle {
     #[must_use]
     pub fn load(&self) -> (Load, usize) {
         self.switch.load()
+    }
+
+    /// Reads again what may change while the relay runs: the list of relays to announce. Agents are told where it is
+    /// another one; where it cannot be used, the one before stays.
+    ///
+    /// # Errors
+    /// The list cannot be used.
+    pub fn reload(&self) -> Result<(), AnnounceError> {
+        if let Some(changed) = self.announced.read_again()? {
+            for attached in self.switch.all_attached() {
+                attached.tell_group(changed.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Ends the relay in order: agents are told when to come back, what was sent to them goes out,
@@ -403,6 +444,8 @@ impl RelayHandle {
             store,
             log,
             log_writer,
+            seen_writer,
+            seen_stop,
             switch,
             reception,
             ..
@@ -411,6 +454,8 @@ impl RelayHandle {
         // not waited for without end.
         drop((log, switch, reception));
         let _ = tokio::time::timeout(Duration::from_secs(1), log_writer).await;
+        drop(seen_stop);
+        let _ = tokio::time::timeout(Duration::from_secs(1), seen_writer).await;
         store.close().await;
     }
 }

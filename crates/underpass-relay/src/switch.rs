@@ -273,6 +273,7 @@ impl Switch {
             | RouteHeader::Ticket(_)
             | RouteHeader::Wait(_)
             | RouteHeader::GoOn(_)
+            | RouteHeader::Absent(_)
             | RouteHeader::Dropped(_) => {}
         }
     }
@@ -339,6 +340,11 @@ impl Switch {
                 far,
                 incoming,
             } => self.join(near, far, incoming),
+            Command::Absent { end } => {
+                if let Some((_, link)) = self.end_of(end) {
+                    link.send_header(route::Absent { route: end.route }.into());
+                }
+            }
             Command::Forget { end } => self.forget(end),
             Command::Finish { end, gone } => self.finish(end, gone),
             Command::CloseLink { link, why } => {
@@ -355,6 +361,11 @@ impl Switch {
             Command::Notify { attachment, text } => {
                 if let Some(attached) = lock(&self.attached).get(&attachment) {
                     attached.notify(text);
+                }
+            }
+            Command::TellRights { attachment } => {
+                if let Some(attached) = lock(&self.attached).get(&attachment) {
+                    attached.rights_changed();
                 }
             }
             Command::Record(event) => self.note_route(event),

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use underpass_endpoint::{Incoming, dial, splice};
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
-use underpass_store::{Name, NameError, Who};
+use underpass_store::{Enrolled, Name, NameError, Who};
 
 /// The owner's label in the names of the relay's own services. No user can have this name.
 pub const RELAY_OWNER: &str = "relay";
@@ -29,12 +29,14 @@ pub struct RelayService {
 }
 
 impl RelayService {
-    /// Whether a user may use it.
+    /// Whether somebody may use it.
     #[must_use]
-    pub fn allows(&self, user: &Name) -> bool {
+    pub fn allows(&self, caller: &Enrolled) -> bool {
         self.allow.iter().any(|who| match who {
             Who::Everyone => true,
-            Who::User(name) => name == user,
+            Who::Role(role) => *role == caller.user.role,
+            Who::User(name) => *name == caller.user.name,
+            Who::Machine(key) => *key == caller.machine.key,
         })
     }
 }
@@ -166,6 +168,8 @@ async fn connect(service: &RelayService) -> Result<TcpStream, Code> {
 
 #[cfg(test)]
 mod tests {
+    use underpass_store::Role;
+
     use super::*;
 
     #[test]
@@ -198,10 +202,18 @@ mod tests {
             allow,
             compression: true,
         };
-        assert!(!service(vec![]).allows(&name("alice")));
-        assert!(service(vec![Who::Everyone]).allows(&name("alice")));
+        let member = |user| {
+            let mut member = crate::policy::tests::member(Role::User);
+            member.user.name = name(user);
+            member
+        };
+        assert!(!service(vec![]).allows(&member("alice")));
+        assert!(service(vec![Who::Everyone]).allows(&member("alice")));
+        let managers = service(vec![Who::Role(Role::Manager)]);
+        assert!(!managers.allows(&member("alice")));
+        assert!(managers.allows(&crate::policy::tests::member(Role::Manager)));
         let some = service(vec![Who::User(name("bob"))]);
-        assert!(some.allows(&name("bob")) && !some.allows(&name("alice")));
+        assert!(some.allows(&member("bob")) && !some.allows(&member("alice")));
         let services = [some];
         let found = |text| find(&services, text).unwrap().is_some();
         assert!(found("web") && found("web.relay"));

@@ -38,6 +38,15 @@ pub struct Enrolled {
 }
 
 impl Enrolled {
+    /// The same as one who wants to use services.
+    #[must_use]
+    pub fn caller(&self) -> crate::Caller {
+        crate::Caller {
+            user: self.user.id,
+            machine: self.machine.id,
+        }
+    }
+
     /// Whether this machine is let in: its key not revoked, its user not disabled. Ask
     /// [`Enrolled::is_admitted_at`] where its key may have expired.
     #[must_use]

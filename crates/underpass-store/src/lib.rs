@@ -52,8 +52,9 @@ pub use passwords::{
     PasswordSecret, RegisterError,
 };
 pub use services::{
-    Access, AccessEntry, AccessError, MAX_SERVICE_KEY_LEN, MIN_SERVICE_KEY_LEN, NewService,
-    PublishError, Published, ResolveError, Service, ServiceId, ServiceKey, ServiceKeyError, Who,
+    Access, AccessEntry, AccessError, Caller, MAX_SERVICE_KEY_LEN, MIN_SERVICE_KEY_LEN, NewService,
+    PublishError, Published, Publishing, ResolveError, Service, ServiceDecisionError, ServiceId,
+    ServiceKey, ServiceKeyError, ServiceState, Who,
 };
 pub use sqlite::{OpenError, SqliteStore};
 pub use store::{Store, StoreFuture};

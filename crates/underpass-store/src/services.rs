@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::users::words;
-use crate::{Fault, MachineId, Name, NameError, ServiceRef, UnixMillis, UserId};
+use crate::{Fault, MachineId, MachineKey, Name, NameError, Role, ServiceRef, UnixMillis, UserId};
 
 /// Shortest service key in bytes: 128 bits, which nobody guesses.
 pub const MIN_SERVICE_KEY_LEN: usize = 16;
@@ -52,6 +52,40 @@ impl fmt::Debug for ServiceKey {
     }
 }
 
+/// Whether a service may be used at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ServiceState {
+    /// By whom its access list says.
+    Active,
+    /// By nobody yet: it waits for a manager's approval.
+    Waiting,
+    /// By nobody: a manager has refused it.
+    Refused,
+}
+
+words!(ServiceState {
+    ServiceState::Active => "active",
+    ServiceState::Waiting => "waiting",
+    ServiceState::Refused => "refused",
+} "active, waiting, refused");
+
+/// Whether what a user publishes waits for a manager's approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Publishing {
+    /// As the relay is set; managers and administrators need no approval.
+    Usual,
+    /// It does not.
+    Free,
+    /// It does.
+    Approval,
+}
+
+words!(Publishing {
+    Publishing::Usual => "usual",
+    Publishing::Free => "free",
+    Publishing::Approval => "approval",
+} "usual, free, approval");
+
 /// A service to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewService {
@@ -67,6 +101,8 @@ pub struct NewService {
     pub compression: bool,
     /// Whether bare HTTP clients may use it through the relay.
     pub plain_http: bool,
+    /// Whether the relay is set to have new services wait for approval.
+    pub approval: bool,
     /// When it is published.
     pub at: UnixMillis,
 }
@@ -90,6 +126,8 @@ pub struct Service {
     pub compression: bool,
     /// Whether bare HTTP clients may use it through the relay, which then reads what passes.
     pub plain_http: bool,
+    /// Whether it may be used at all.
+    pub state: ServiceState,
     /// When it was first published.
     pub created: UnixMillis,
 }
@@ -130,26 +168,58 @@ pub enum PublishError {
     /// The key stands for another service.
     #[error("this service key is in use; make another one")]
     KeyInUse,
+    /// A manager has refused the service.
+    #[error("a manager has refused this service")]
+    Refused,
     /// The store failed.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
 
+/// Why a decision about a service was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceDecisionError {
+    /// There is no such service.
+    #[error("no such service")]
+    NoSuchService,
+    /// Another decision was made before.
+    #[error("this service is {0}: somebody has decided already")]
+    Decided(ServiceState),
+    /// The store failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Who wants to use a service: a machine, and the user it is enrolled under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// The user.
+    pub user: UserId,
+    /// The machine.
+    pub machine: MachineId,
+}
+
 /// Whom an entry of an access list is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Who {
     /// Every active user of the relay, written `*`.
     Everyone,
+    /// Every active user of a role, written `@` and the role.
+    Role(Role),
     /// One user.
     User(Name),
+    /// One machine. It has no text of its own: people know it by the fingerprint of its key.
+    Machine(MachineKey),
 }
 
 impl FromStr for Who {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        match text {
-            "*" => Ok(Self::Everyone),
-            name => Name::new(name).map(Self::User),
+        let role = text.strip_prefix('@').and_then(|role| role.parse().ok());
+        match (text, role) {
+            ("*", _) => Ok(Self::Everyone),
+            (_, Some(role)) => Ok(Self::Role(role)),
+            (name, None) => Name::new(name).map(Self::User),
         }
     }
 }
@@ -158,7 +228,9 @@ impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Everyone => f.pad("*"),
+            Self::Role(role) => f.pad(&format!("@{role}")),
             Self::User(name) => name.fmt(f),
+            Self::Machine(_) => f.pad("a machine"),
         }
     }
 }
@@ -179,8 +251,8 @@ words!(Access {
 
 /// One entry of a service's access list.
 ///
-/// The entry for a user decides over the one for everyone; without any, access is denied. The
-/// owner needs none.
+/// The entry for a machine decides over the one for its user, that over the one for the user's role, and that over the
+/// one for everyone; without any, access is denied. The owner needs none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessEntry {
     /// Whom it is about.
@@ -203,6 +275,9 @@ pub enum AccessError {
         /// The name.
         name: Name,
     },
+    /// No machine has that key.
+    #[error("no such machine")]
+    NoSuchMachine,
     /// The store failed.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -218,6 +293,9 @@ pub enum ResolveError {
     /// Such a service exists, and this user may not use it.
     #[error("you may not use this service; ask its owner to allow you")]
     Denied,
+    /// It is the user's own, and not approved: nobody may use it.
+    #[error("this service is {0}: no manager has approved it")]
+    NotApproved(ServiceState),
     /// Several services that this user may use have that name.
     #[error("several users publish a service of this name; write SERVICE.OWNER")]
     Ambiguous {
@@ -248,10 +326,14 @@ pub(crate) fn choose(
                 .is_none_or(|owner| *owner == service.owner_name)
     };
     let mut exists = false;
+    let mut own_state = ServiceState::Active;
     let mut usable: Vec<Service> = Vec::new();
     for (service, allowed) in candidates {
         if meant(&service) {
             exists = true;
+            if service.owner == caller {
+                own_state = service.state;
+            }
             if allowed {
                 usable.push(service);
             }
@@ -261,6 +343,8 @@ pub(crate) fn choose(
         return Ok(usable.swap_remove(own));
     }
     match usable.len() {
+        // Others are not told what nobody has approved.
+        0 if own_state != ServiceState::Active => Err(ResolveError::NotApproved(own_state)),
         0 if exists => Err(ResolveError::Denied),
         0 => Err(ResolveError::NotFound),
         1 => Ok(usable.swap_remove(0)),
@@ -287,6 +371,7 @@ mod tests {
             key: ServiceKey::new(&[0; 16]).unwrap(),
             compression: true,
             plain_http: false,
+            state: ServiceState::Active,
             created: UnixMillis(0),
         }
     }
@@ -309,6 +394,7 @@ mod tests {
                 (Err(ResolveError::Ambiguous { owners }), n) => prop_assert!(n > 1 && owners.len() == n),
                 (Err(ResolveError::Denied), n) => prop_assert!(n == 0 && !all.is_empty()),
                 (Err(ResolveError::NotFound), _) => prop_assert!(all.is_empty()),
+                (Err(ResolveError::NotApproved(state)), _) => prop_assert!(false, "{}", state),
                 (Err(ResolveError::Fault(fault)), _) => prop_assert!(false, "{}", fault),
             }
         }

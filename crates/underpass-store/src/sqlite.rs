@@ -26,12 +26,13 @@ use underpass_proto::Time;
 use underpass_proto::ticket::{Handle, Line};
 
 use crate::{
-    Access, AccessEntry, AccessError, AppendError, CodeDigest, DecideError, EnrolError, Enrolled,
-    Event, EventFilter, EventRetention, Fault, Invitation, InvitationId, InviteError, Machine,
-    MachineId, MachineKey, Name, NewEvent, NewInvitation, NewMachine, NewService, Password,
-    PasswordFile, PasswordSecret, PublishError, Published, RedeemError, RegisterError,
-    ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, Store,
-    StoreFuture, TokenError, UnixMillis, User, UserChangeError, UserId, UserState, Who,
+    Access, AccessEntry, AccessError, AppendError, Caller, CodeDigest, DecideError, EnrolError,
+    Enrolled, Event, EventFilter, EventRetention, Fault, Invitation, InvitationId, InviteError,
+    Machine, MachineId, MachineKey, Name, NewEvent, NewInvitation, NewMachine, NewService,
+    Password, PasswordFile, PasswordSecret, PublishError, Published, Publishing, RedeemError,
+    RegisterError, ResolveError, RevokeError, Role, Service, ServiceDecisionError, ServiceId,
+    ServiceRef, SetupCodeError, Store, StoreFuture, TokenError, UnixMillis, User, UserChangeError,
+    UserId, UserState, Who,
 };
 use faults::OrFault;
 pub use open::OpenError;
@@ -219,8 +220,11 @@ impl Store for SqliteStore {
         Box::pin(self.0.revoke_machine(id))
     }
 
-    fn note_machine_seen(&self, id: MachineId, at: UnixMillis) -> StoreFuture<'_, ()> {
-        Box::pin(self.0.note_machine_seen(id, at))
+    fn note_machines_seen<'a>(
+        &'a self,
+        seen: &'a [(MachineId, UnixMillis)],
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(self.0.note_machines_seen(seen))
     }
 
     fn publish_service<'a>(
@@ -228,6 +232,26 @@ impl Store for SqliteStore {
         service: &'a NewService,
     ) -> StoreFuture<'a, Published, PublishError> {
         Box::pin(self.0.publish_service(service))
+    }
+
+    fn decide_service(
+        &self,
+        id: ServiceId,
+        approve: bool,
+    ) -> StoreFuture<'_, Service, ServiceDecisionError> {
+        Box::pin(self.0.decide_service(id, approve))
+    }
+
+    fn set_publishing(
+        &self,
+        user: UserId,
+        publishing: Publishing,
+    ) -> StoreFuture<'_, (), UserChangeError> {
+        Box::pin(self.0.set_publishing(user, publishing))
+    }
+
+    fn publishing_exceptions(&self) -> StoreFuture<'_, Vec<(UserId, Publishing)>> {
+        Box::pin(self.0.publishing_exceptions())
     }
 
     fn withdraw_service(&self, id: ServiceId) -> StoreFuture<'_, bool> {
@@ -242,19 +266,19 @@ impl Store for SqliteStore {
         Box::pin(self.0.services(owner))
     }
 
-    fn services_for(&self, caller: UserId) -> StoreFuture<'_, Vec<Service>> {
+    fn services_for(&self, caller: Caller) -> StoreFuture<'_, Vec<Service>> {
         Box::pin(self.0.services_for(caller))
     }
 
     fn resolve_service<'a>(
         &'a self,
-        caller: UserId,
+        caller: Caller,
         reference: &'a ServiceRef,
     ) -> StoreFuture<'a, Service, ResolveError> {
         Box::pin(self.0.resolve_service(caller, reference))
     }
 
-    fn may_use(&self, caller: UserId, service: ServiceId) -> StoreFuture<'_, bool> {
+    fn may_use(&self, caller: Caller, service: ServiceId) -> StoreFuture<'_, bool> {
         Box::pin(self.0.may_use(caller, service))
     }
 

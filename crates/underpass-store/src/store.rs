@@ -7,12 +7,13 @@ use underpass_proto::Time;
 use underpass_proto::ticket::{Handle, Line};
 
 use crate::{
-    Access, AccessEntry, AccessError, AppendError, CodeDigest, DecideError, EnrolError, Enrolled,
-    Event, EventFilter, EventRetention, Fault, Invitation, InvitationId, InviteError, Machine,
-    MachineId, MachineKey, Name, NewEvent, NewInvitation, NewMachine, NewService, Password,
-    PasswordFile, PasswordSecret, PublishError, Published, RedeemError, RegisterError,
-    ResolveError, RevokeError, Role, Service, ServiceId, ServiceRef, SetupCodeError, TokenError,
-    UnixMillis, User, UserChangeError, UserId, UserState, Who,
+    Access, AccessEntry, AccessError, AppendError, Caller, CodeDigest, DecideError, EnrolError,
+    Enrolled, Event, EventFilter, EventRetention, Fault, Invitation, InvitationId, InviteError,
+    Machine, MachineId, MachineKey, Name, NewEvent, NewInvitation, NewMachine, NewService,
+    Password, PasswordFile, PasswordSecret, PublishError, Published, Publishing, RedeemError,
+    RegisterError, ResolveError, RevokeError, Role, Service, ServiceDecisionError, ServiceId,
+    ServiceRef, SetupCodeError, TokenError, UnixMillis, User, UserChangeError, UserId, UserState,
+    Who,
 };
 
 /// What every method of [`Store`] returns: boxed, so that a relay can hold an `Arc<dyn Store>`
@@ -214,13 +215,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`RevokeError::NoSuchMachine`].
     fn revoke_machine(&self, id: MachineId) -> StoreFuture<'_, Machine, RevokeError>;
 
-    /// Notes that a machine was seen at `at`, unless it was seen later than that already.
-    fn note_machine_seen(&self, id: MachineId, at: UnixMillis) -> StoreFuture<'_, ()>;
+    /// Notes when machines were seen, all at once; none that was seen later than that already, or is not known.
+    fn note_machines_seen<'a>(&'a self, seen: &'a [(MachineId, UnixMillis)])
+    -> StoreFuture<'a, ()>;
 
     // Services.
 
     /// Publishes a service, or again: then it keeps its key, its access list and its age, and
-    /// takes the new settings. A service of a revoked machine passes to the owner's new one.
+    /// takes the new settings. A service of a revoked machine passes to the owner's new one. Where the owner needs
+    /// approval it waits, until a manager has approved it once.
     ///
     /// # Errors
     /// Every case of [`PublishError`].
@@ -228,6 +231,30 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         &'a self,
         service: &'a NewService,
     ) -> StoreFuture<'a, Published, PublishError>;
+
+    /// Approves a service that waits; else refuses one that waits or was approved. Returns it as it is now. Whichever of
+    /// the two comes first, a service that is approved and refused at once is refused.
+    ///
+    /// # Errors
+    /// [`ServiceDecisionError::NoSuchService`], [`ServiceDecisionError::Decided`].
+    fn decide_service(
+        &self,
+        id: ServiceId,
+        approve: bool,
+    ) -> StoreFuture<'_, Service, ServiceDecisionError>;
+
+    /// Says whether what a user publishes from now on waits for approval.
+    ///
+    /// # Errors
+    /// [`UserChangeError::NoSuchUser`].
+    fn set_publishing(
+        &self,
+        user: UserId,
+        publishing: Publishing,
+    ) -> StoreFuture<'_, (), UserChangeError>;
+
+    /// Those for whom something else holds than usual.
+    fn publishing_exceptions(&self) -> StoreFuture<'_, Vec<(UserId, Publishing)>>;
 
     /// Forgets a service and its access list. Returns whether there was one.
     fn withdraw_service(&self, id: ServiceId) -> StoreFuture<'_, bool>;
@@ -239,7 +266,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn services(&self, owner: Option<UserId>) -> StoreFuture<'_, Vec<Service>>;
 
     /// The services that `caller` may use, their own included.
-    fn services_for(&self, caller: UserId) -> StoreFuture<'_, Vec<Service>>;
+    fn services_for(&self, caller: Caller) -> StoreFuture<'_, Vec<Service>>;
 
     /// The service that `reference` means to `caller`, if they may use it.
     ///
@@ -250,18 +277,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Every case of [`ResolveError`].
     fn resolve_service<'a>(
         &'a self,
-        caller: UserId,
+        caller: Caller,
         reference: &'a ServiceRef,
     ) -> StoreFuture<'a, Service, ResolveError>;
 
     /// Whether `caller` may use a service now. The owner always may, others as the access list
-    /// says; nobody may while caller or owner is disabled or the publishing machine is revoked.
-    fn may_use(&self, caller: UserId, service: ServiceId) -> StoreFuture<'_, bool>;
+    /// says; nobody may while caller or owner is disabled, the publishing machine is revoked, or the service is not
+    /// approved.
+    fn may_use(&self, caller: Caller, service: ServiceId) -> StoreFuture<'_, bool>;
 
     /// Sets the entry of `who` in a service's access list.
     ///
     /// # Errors
-    /// [`AccessError::NoSuchService`], [`AccessError::NoSuchUser`].
+    /// [`AccessError::NoSuchService`], [`AccessError::NoSuchUser`], [`AccessError::NoSuchMachine`].
     fn set_access<'a>(
         &'a self,
         service: ServiceId,
@@ -270,7 +298,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         at: UnixMillis,
     ) -> StoreFuture<'a, (), AccessError>;
 
-    /// A service's access list, everyone first; empty for an unknown service.
+    /// A service's access list: everyone and roles, users, machines; empty for an unknown service.
     fn access_list(&self, service: ServiceId) -> StoreFuture<'_, Vec<AccessEntry>>;
 
     // Tickets.

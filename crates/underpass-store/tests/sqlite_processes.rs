@@ -247,6 +247,7 @@ async fn enrol_without_end(file: &Path) {
             key: ServiceKey::new(&new.key.0).unwrap(),
             compression: true,
             plain_http: false,
+            approval: false,
             at: START,
         };
         store.publish_service(&service).await.unwrap();

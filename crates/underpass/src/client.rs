@@ -198,7 +198,12 @@ impl Client {
             .into()
         });
         match answer.await? {
-            Message::Published(published) => Ok(published.full_name),
+            Message::Published(published) => {
+                if published.waiting {
+                    tracing::warn!("{} waits for a manager's approval", published.full_name);
+                }
+                Ok(published.full_name)
+            }
             _ => Err(Error::Unexpected),
         }
     }

@@ -1,9 +1,11 @@
 //! Publishing services: registered with the relay, served to whoever it lets through.
 
 mod access;
+mod approval;
 mod serve;
 mod steered;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use underpass_seal::Fingerprint;
 use crate::standing::{RequestError, Standing};
 use crate::standings::{Seen, Standings};
 use crate::status::Board;
+use approval::Approval;
 use serve::Catalogue;
 
 /// Between attempts to register again, while the relay is there and does not answer as wished.
@@ -40,6 +43,9 @@ pub struct Offer {
     pub redial: bool,
     /// Machines that may lead it elsewhere from wherever they are, by the fingerprints of their keys.
     pub retarget_by: Vec<Fingerprint>,
+    /// The only machines that may use it, by the fingerprints of their keys, whatever a relay says; where there are none
+    /// it is for whom the relay lets in.
+    pub only: Vec<Fingerprint>,
 }
 
 /// A service as the relay knows it now.
@@ -155,6 +161,7 @@ pub struct Publisher {
     first: (Standing, Session),
     offers: Vec<Offer>,
     catalogue: Arc<Catalogue>,
+    approval: Approval,
 }
 
 impl Publisher {
@@ -177,6 +184,7 @@ impl Publisher {
             standings,
             offers,
             catalogue: Arc::new(catalogue),
+            approval: Approval::default(),
         };
         publisher.serve(&standing);
         publisher.register(&standing).await?;
@@ -201,6 +209,7 @@ impl Publisher {
         let mut seen = Seen::default();
         let mut keeping = FuturesUnordered::new();
         let mut refused = None;
+        let mut none_left = pin!(self.none_left());
         loop {
             tokio::select! {
                 standing = self.standings.joined(&mut seen) => {
@@ -220,6 +229,7 @@ impl Publisher {
                     }
                 }
                 ended = self.standings.fleet().ended() => return ended.into(),
+                error = &mut none_left => return error.into(),
             }
         }
     }
@@ -250,6 +260,7 @@ impl Publisher {
 
     /// Why there is no use in registering any more, if there is none.
     async fn register_until_done(&self, standing: &Standing) -> Option<PublishEnd> {
+        let _registering = self.approval.registering();
         while let Err(failed) = self.register(standing).await {
             if !failed.code().retry_helps() {
                 return Some(failed.into());
@@ -265,6 +276,7 @@ impl Publisher {
 
     /// Serves who comes by this relay.
     fn serve(&self, standing: &Standing) {
+        self.catalogue.access.heed(standing);
         let serving = Arc::clone(&self.catalogue);
         standing.attachment().serve(move |session, peer| {
             tokio::spawn(serve::session(Arc::clone(&serving), session, peer));
@@ -273,6 +285,10 @@ impl Publisher {
 
     async fn register(&self, standing: &Standing) -> Result<(), PublishError> {
         for offer in &self.offers {
+            // What somebody has withdrawn, or a manager refused, is not published again by itself.
+            if self.approval.is_gone(&offer.name) {
+                continue;
+            }
             let Offer {
                 name,
                 target: _,
@@ -281,6 +297,7 @@ impl Publisher {
                 plain_http,
                 redial: _,
                 retarget_by: _,
+                only: _,
             } = offer;
             let publishing = standing.publish(name, description, *compression, *plain_http);
             let answer = publishing.await;
@@ -289,7 +306,12 @@ impl Publisher {
                 error,
             })?;
             let target = self.catalogue.named(name, &published.full_name);
-            tracing::info!("published {target} as {}", published.full_name);
+            let full_name = &published.full_name;
+            match published.waiting {
+                true => tracing::info!("{full_name} ({target}) waits for a manager's approval"),
+                false => tracing::info!("published {target} as {full_name}"),
+            }
+            self.approval.registered(name, published.waiting);
         }
         Ok(())
     }

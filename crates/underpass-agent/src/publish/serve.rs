@@ -14,7 +14,7 @@ use underpass_proto::frame::ChannelKind;
 use underpass_proto::steer::STEER_SERVICE;
 use underpass_seal::Fingerprint;
 
-use super::access::Access;
+use super::access::{Access, Verdict};
 use super::{Listing, Offer, RetargetError, Retargeted, steered};
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
@@ -32,6 +32,8 @@ struct Served {
     redial: bool,
     /// The keys of machines that may lead it elsewhere.
     retarget_by: Vec<Fingerprint>,
+    /// The keys of the only machines that may use it, whatever a relay says; empty for whom the relay lets in.
+    only: Vec<Fingerprint>,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -56,7 +58,7 @@ struct Used {
 #[derive(Debug)]
 pub(super) struct Catalogue {
     services: Mutex<Vec<Served>>,
-    access: Access,
+    pub(super) access: Access,
     dial_limit: Duration,
     board: Board,
 }
@@ -76,6 +78,7 @@ impl Catalogue {
             },
             redial: offer.redial,
             retarget_by: offer.retarget_by.clone(),
+            only: offer.only.clone(),
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -192,13 +195,10 @@ impl Catalogue {
         })
     }
 
-    /// Connects to the host of `service` for somebody whom the relay let through to `peer.service`.
+    /// Connects to the host of `service` for a machine that may use it at this moment.
     async fn reach(&self, service: &str, peer: &PeerInfo) -> Result<TcpStream, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
-        let let_through = self.find(&peer.service);
-        if let_through.is_none_or(|known| known.name != listing.name) {
-            self.check(&listing, peer).await?;
-        }
+        self.check(&listing, peer).await?;
         dial(&listing.target, self.dial_limit)
             .await
             .map_err(|error| {
@@ -208,17 +208,33 @@ impl Catalogue {
     }
 
     async fn check(&self, listing: &Listing, peer: &PeerInfo) -> Result<(), Code> {
-        match self.access.allows(&peer.user, &listing.full_name).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
+        match self.verdict(&listing.name, peer).await {
+            Verdict::Yes => Ok(()),
+            Verdict::No(code) => {
                 tracing::warn!(user = peer.user, "{}: not allowed", listing.name);
-                Err(Code::Denied)
+                Err(code)
             }
-            Err(error) => {
-                tracing::warn!("{}: cannot ask who is allowed: {error}", listing.name);
+            // What cannot be checked is refused.
+            Verdict::Unknown => {
+                tracing::warn!("{}: no relay says who is allowed", listing.name);
                 Err(Code::Denied)
             }
         }
+    }
+
+    /// Whether a peer may use the service of this name: by the list that was given here, which no relay can change, and
+    /// by the relays' word.
+    async fn verdict(&self, name: &str, peer: &PeerInfo) -> Verdict {
+        if !self.is_named(name, &peer.machine.fingerprint()) {
+            return Verdict::No(Code::Denied);
+        }
+        self.access.verdict(name, peer.machine).await
+    }
+
+    fn is_named(&self, name: &str, machine: &Fingerprint) -> bool {
+        let services = self.services();
+        let mut of_name = services.iter().filter(|it| it.listing.name == name);
+        of_name.all(|it| it.only.is_empty() || it.only.contains(machine))
     }
 }
 
@@ -247,6 +263,8 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
     let entry = SessionEntry::inbound(&peer, session.clone());
     let _shown = catalogue.board.show_session(entry);
     let peer = Arc::new(peer);
+    let watching = end_when_not_allowed(Arc::clone(&catalogue), session.clone(), Arc::clone(&peer));
+    tokio::spawn(watching);
     while let Some(incoming) = session.accept().await {
         tokio::spawn(channel(Arc::clone(&catalogue), incoming, Arc::clone(&peer)));
     }
@@ -257,6 +275,31 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
         peer.service,
         closed.reason
     );
+}
+
+/// Ends a session once its peer may not use the service any more that it was let through to: no relay would lead it here
+/// again. Channels to other services see for themselves.
+async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer: Arc<PeerInfo>) {
+    let mut changes = catalogue.access.changes();
+    // Where the service is not published here at all, its channels are refused for that.
+    let Some(listing) = catalogue.find(&peer.service) else {
+        return;
+    };
+    // So that the first channel does not wait for the answer. It is refused where that is a no.
+    let mut verdict = catalogue.verdict(&listing.name, &peer).await;
+    loop {
+        let knew = verdict != Verdict::Unknown;
+        tokio::select! {
+            goes_on = Access::ask_again(&mut changes, knew) => if !goes_on { return },
+            _ = session.closed() => return,
+        }
+        verdict = catalogue.verdict(&listing.name, &peer).await;
+        if let Verdict::No(code) = verdict {
+            tracing::info!(user = peer.user, "{}: not allowed any more", listing.name);
+            let reason = format!("{}: {}", listing.full_name, code.explain().what);
+            return session.close(code, &reason);
+        }
+    }
 }
 
 async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerInfo>) {
@@ -274,12 +317,14 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
     }
     let service = incoming.service().to_owned();
     let user = peer.user.clone();
-    // Listened to from before the first dial, so that no cut falls between.
+    // Listened to from before the first dial, so that nothing falls between.
+    let changes = catalogue.access.changes();
     let Some(used) = catalogue.used(&service) else {
         return incoming.refuse(Code::NoService);
     };
     let host = Host {
         used: Mutex::new(used),
+        changes,
         catalogue,
         peer,
     };
@@ -299,6 +344,8 @@ struct Host {
     catalogue: Arc<Catalogue>,
     peer: Arc<PeerInfo>,
     used: Mutex<Used>,
+    /// Of rights, since before the first dial.
+    changes: watch::Receiver<u64>,
 }
 
 impl Host {
@@ -312,6 +359,21 @@ impl Host {
         let used = self.catalogue.used(service).ok_or(Code::NoService)?;
         *self.used() = used;
         self.catalogue.reach(service, &self.peer).await
+    }
+
+    /// Returns once the peer may not use the service any more.
+    async fn forbidden(&self) {
+        let mut changes = self.changes.clone();
+        let mut knew = true;
+        while Access::ask_again(&mut changes, knew).await {
+            let name = self.used().name.clone();
+            match self.catalogue.verdict(&name, &self.peer).await {
+                Verdict::No(_) => return,
+                verdict => knew = verdict != Verdict::Unknown,
+            }
+        }
+        // The publisher is ending, and with it all this.
+        std::future::pending().await
     }
 }
 
@@ -331,10 +393,14 @@ impl HostSide for Host {
 
     async fn cut(&self) {
         let mut cuts = self.used().cuts.clone();
-        match cuts.changed().await {
-            Ok(()) => self.used().cuts.mark_unchanged(),
-            // The publisher is ending, and with it all this.
-            Err(_) => std::future::pending().await,
+        tokio::select! {
+            changed = cuts.changed() => match changed {
+                Ok(()) => self.used().cuts.mark_unchanged(),
+                // The publisher is ending, and with it all this.
+                Err(_) => std::future::pending().await,
+            },
+            // The dial that follows is refused, and with it the connection.
+            () = self.forbidden() => {}
         }
     }
 }

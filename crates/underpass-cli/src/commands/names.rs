@@ -78,6 +78,7 @@ mod tests {
             publisher: [0; 32],
             allowed: Vec::new(),
             plain_http: false,
+            state: underpass_proto::control::ServiceState::Active,
         }
     }
 

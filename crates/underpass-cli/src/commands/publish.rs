@@ -4,19 +4,20 @@ use clap::Args;
 use underpass_agent::Publisher;
 use underpass_agent::publish::{Listing, Offer, PublishEnd};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
-use underpass_proto::names;
+use underpass_proto::{Code, names};
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
 use super::{Context, EnrolledAtAll, errors, log_notices};
 use crate::failure::Failure;
 use crate::ready;
-use crate::settings::{Flags, OnPublish};
+use crate::settings::{Flags, OnPublish, Span};
 
 /// Publish services that this machine can reach, until stopped
 ///
 /// A service is private: only its owner may use it until `underpass services allow` lets others.
-/// Prints one line when all of them are published.
+/// Prints one line when all of them are published. Where the relay wants a manager's approval this says
+/// so, waits for it, and goes on by itself.
 #[derive(Debug, Args)]
 pub struct Publish {
     /// The service's name, and the host and port where this machine reaches it; any number of pairs
@@ -39,6 +40,13 @@ pub struct Publish {
     /// `underpass status` shows there; may be given several times. Nobody may unless it is given
     #[arg(long, value_name = "FINGERPRINT")]
     retarget_by: Vec<Fingerprint>,
+    /// A machine that may use the services, by the fingerprint that `underpass status` shows there; may be given several
+    /// times. No other machine may then, whatever the relay says
+    #[arg(long, value_name = "FINGERPRINT")]
+    only: Vec<Fingerprint>,
+    /// How long to wait for a manager's approval, such as 10m, before this exits with 6; if not given, without a limit
+    #[arg(long, value_name = "TIME")]
+    wait: Option<Span>,
     /// Write a newline to this file descriptor when ready
     #[arg(long, value_name = "N")]
     ready_fd: Option<u32>,
@@ -67,18 +75,50 @@ impl Publish {
             board.show_entry(&listing.full_name, &listing.target);
         }
         let _orders = OrderServer::start(&context.home, publisher.steering())?;
-        tell_ready(&context, &listings)?;
-        ready::signal(self.ready_fd)?;
-        tokio::select! {
-            ended = publisher.keep() => Err(match &ended {
+        let live = async {
+            self.wait_for_approval(&context, &publisher).await?;
+            tell_ready(&context, &listings)?;
+            ready::signal(self.ready_fd)?;
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = publisher.keep() => return Err(match &ended {
                 PublishEnd::Attach(error) => errors::of_attach(error, &first.url),
                 PublishEnd::Publish(error) => errors::of_publish(error),
             }),
-            () = stop => {
-                standings.detach().await;
-                Ok(())
-            }
+            failed = live => failed,
+            () = stop => Ok(()),
+        };
+        standings.detach().await;
+        ended
+    }
+
+    /// Says what waits for a manager, and waits for that.
+    async fn wait_for_approval(
+        &self,
+        context: &Context,
+        publisher: &Publisher,
+    ) -> Result<(), Failure> {
+        let waiting = publisher.waiting();
+        if waiting.is_empty() {
+            return Ok(());
         }
+        let names = waiting.join(", ");
+        context.output.message(&format!(
+            "{names}: waiting for a manager's approval; a manager says: underpass services approve SERVICE.OWNER"
+        ));
+        let approved = publisher.approved();
+        let approved = match self.wait {
+            None => approved.await,
+            Some(Span(limit)) => match tokio::time::timeout(limit, approved).await {
+                Ok(approved) => approved,
+                Err(_) => {
+                    let trying = format!("cannot publish {names} yet");
+                    return Err(Failure::of_code(Code::ServiceWaiting, &trying));
+                }
+            },
+        };
+        approved.map_err(|error| errors::of_publish(&error))
     }
 
     fn offers(&self) -> Result<Vec<Offer>, Failure> {
@@ -98,6 +138,7 @@ impl Publish {
                 plain_http: self.plain_http,
                 redial: self.redial,
                 retarget_by: self.retarget_by.clone(),
+                only: self.only.clone(),
             })
         });
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;

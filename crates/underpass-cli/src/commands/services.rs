@@ -1,7 +1,8 @@
 //! `underpass services`
 
 use clap::{Args, Subcommand};
-use underpass_proto::control::ServiceRow;
+use underpass_agent::Standing;
+use underpass_proto::control::{ServiceDecision, ServiceRow, ServiceState};
 use underpass_seal::Fingerprint;
 
 use super::retarget::Retarget;
@@ -12,7 +13,7 @@ use crate::settings::{Flags, ToRelay};
 
 /// List the services you may use, and say who may use yours
 ///
-/// Columns in a pipe: name, owner, present or away, allowed users, description, full name,
+/// Columns in a pipe: name, owner, state (present, away, waiting or refused), who is allowed, description, full name,
 /// fingerprint of the publisher, sealed or readable (whether the relay can read what clients without an
 /// agent exchange with it).
 #[derive(Debug, Args)]
@@ -25,10 +26,23 @@ pub struct Services {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Let a user use a service
+    /// Let somebody use a service
     Allow(Whom),
     /// Take that back, at once
+    ///
+    /// What is open is cut within a second, and nothing new is opened. Of several entries that fit, the one for
+    /// the machine decides over the one for its user, that over the one for the role, and that over the one
+    /// for everybody.
     Deny(Whom),
+    /// Let a service be used that waits for a manager's approval; only managers may
+    Approve(Named),
+    /// Let nobody use a service, whether it waits for approval or was approved; only managers may
+    ///
+    /// Its owner can withdraw it and publish it again; then it waits for approval again. A service that is
+    /// approved and refused at the same moment is refused.
+    Refuse(Named),
+    /// Forget a service of yours, and who may use it; what is open is cut
+    Withdraw(Named),
     /// Lead a service elsewhere, until its agent is started again
     ///
     /// New connections go to the new host at once; those that there are stay where they are, or, with
@@ -40,10 +54,55 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct Whom {
-    /// The user; `*` for every enrolled one
+    /// A user; a machine, by the fingerprint that `underpass status` shows there; all users of a role, as @user, @manager
+    /// or @administrator; `*` for every enrolled user
     who: String,
     /// The service
     name: String,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// The service, as NAME or NAME.OWNER
+    name: String,
+}
+
+/// Does what is done with one service.
+async fn change(context: &Context, standing: &Standing, action: &Action) -> Result<(), Failure> {
+    let (done, trying, said) = match action {
+        Action::Allow(Whom { who, name }) => (
+            standing.allow(who, name).await,
+            format!("cannot allow {who} to use {name}"),
+            format!("{who} may use {name}"),
+        ),
+        Action::Deny(Whom { who, name }) => (
+            standing.deny(who, name).await,
+            format!("cannot deny {who} {name}"),
+            format!("{who} may not use {name} any more"),
+        ),
+        Action::Approve(Named { name }) => (
+            standing
+                .decide_service(name, ServiceDecision::Approve)
+                .await,
+            format!("cannot approve {name}"),
+            format!("{name} is approved"),
+        ),
+        Action::Refuse(Named { name }) => (
+            standing.decide_service(name, ServiceDecision::Refuse).await,
+            format!("cannot refuse {name}"),
+            format!("{name} is refused"),
+        ),
+        Action::Withdraw(Named { name }) => (
+            standing.withdraw(name).await,
+            format!("cannot withdraw {name}"),
+            format!("{name} is withdrawn"),
+        ),
+        // Done elsewhere.
+        Action::Retarget(_) => return Ok(()),
+    };
+    done.map_err(|error| errors::of_request(&error, &trying))?;
+    context.output.message(&said);
+    Ok(())
 }
 
 impl Services {
@@ -54,31 +113,13 @@ impl Services {
         }
         let standing = context.enrolled().await?.standing;
         let outcome = match &self.action {
-            // The second was done above.
-            None | Some(Action::Retarget(_)) => {
+            None => {
                 let rows = standing.services().await;
                 let rows =
                     rows.map_err(|error| errors::of_request(&error, "cannot list services"))?;
                 context.output.rows(&as_rows(&rows))
             }
-            Some(Action::Allow(Whom { who, name })) => {
-                let done = standing.allow(who, name).await;
-                done.map_err(|error| {
-                    errors::of_request(&error, &format!("cannot allow {who} to use {name}"))
-                })?;
-                context.output.message(&format!("{who} may use {name}"));
-                Ok(())
-            }
-            Some(Action::Deny(Whom { who, name })) => {
-                let done = standing.deny(who, name).await;
-                done.map_err(|error| {
-                    errors::of_request(&error, &format!("cannot deny {who} {name}"))
-                })?;
-                context
-                    .output
-                    .message(&format!("{who} may not use {name} any more"));
-                Ok(())
-            }
+            Some(action) => change(&context, &standing, action).await,
         };
         standing.attachment().detach().await;
         outcome
@@ -91,7 +132,12 @@ fn secrecy(row: &ServiceRow) -> &'static str {
 }
 
 fn as_rows(services: &[ServiceRow]) -> Rows {
-    let state = |row: &ServiceRow| if row.present { "present" } else { "away" };
+    let state = |row: &ServiceRow| match (row.state, row.present) {
+        (ServiceState::Waiting, _) => "waiting",
+        (ServiceState::Refused, _) => "refused",
+        (ServiceState::Active, true) => "present",
+        (ServiceState::Active, false) => "away",
+    };
     let publisher = |row: &ServiceRow| Fingerprint::from_bytes(row.publisher).to_string();
     let cells = services.iter().map(|row| {
         vec![
@@ -110,6 +156,7 @@ fn as_rows(services: &[ServiceRow]) -> Rows {
             "name": row.name,
             "owner": row.owner,
             "present": row.present,
+            "state": state(row),
             "mine": row.mine,
             "allowed": row.allowed,
             "description": row.description,

@@ -3,7 +3,9 @@
 use clap::{Args, Subcommand};
 use underpass_agent::Standing;
 use underpass_proto::Code;
-use underpass_proto::control::{MachineRow, Standing as Enrolment, UserChange, UserRole, UserRow};
+use underpass_proto::control::{
+    MachineRow, Publishing, Standing as Enrolment, UserChange, UserRole, UserRow,
+};
 use underpass_relay::plain;
 
 use super::machines::moment;
@@ -15,7 +17,8 @@ use crate::settings::{Flags, Span, ToRelay};
 
 /// List users, decide about them, invite, and make tokens for programs without an agent
 ///
-/// Columns in a pipe: name, role, state (active, disabled or waiting), number of machines.
+/// Columns in a pipe: name, role, state (active, disabled or waiting), number of machines, whether what the
+/// user publishes waits for approval (usual, free or approval).
 #[derive(Debug, Args)]
 pub struct Users {
     #[command(flatten)]
@@ -61,6 +64,14 @@ enum Action {
         /// user, manager or administrator
         #[arg(value_parser = ["user", "manager", "administrator"])]
         role: String,
+    },
+    /// Say whether what a user publishes from now on waits for a manager's approval
+    Publishing {
+        /// The user
+        name: String,
+        /// usual: as the relay is set (`approve_services`); free: it does not; approval: it does
+        #[arg(value_parser = ["usual", "free", "approval"])]
+        rule: String,
     },
     /// Set or change your own password
     Password {
@@ -150,6 +161,19 @@ async fn decide(context: &Context, standing: &Standing, action: &Action) -> Resu
                 errors::of_request(&error, &format!("cannot make {name} {role}"))
             })?;
             context.output.message(&format!("{name} is {role} now"));
+            return Ok(());
+        }
+        Action::Publishing { name, rule } => {
+            let meant = match rule.as_str() {
+                "free" => Publishing::Free,
+                "approval" => Publishing::Approval,
+                _ => Publishing::Usual,
+            };
+            let changed = standing.set_publishing(name, meant).await;
+            changed.map_err(|error| {
+                errors::of_request(&error, &format!("cannot decide about {name}"))
+            })?;
+            context.output.message(&format!("{name} publishes: {rule}"));
             return Ok(());
         }
         // Done elsewhere.
@@ -286,6 +310,15 @@ pub fn state_word(state: Enrolment) -> &'static str {
     }
 }
 
+/// The word for whether what somebody publishes waits for approval.
+fn publishing_word(publishing: Publishing) -> &'static str {
+    match publishing {
+        Publishing::Usual => "usual",
+        Publishing::Free => "free",
+        Publishing::Approval => "approval",
+    }
+}
+
 fn as_rows(users: &[UserRow]) -> Rows {
     let cells = users.iter().map(|user| {
         vec![
@@ -293,6 +326,7 @@ fn as_rows(users: &[UserRow]) -> Rows {
             role_word(user.role).to_owned(),
             state_word(user.state).to_owned(),
             user.machines.to_string(),
+            publishing_word(user.publishing).to_owned(),
         ]
     });
     let json = users.iter().map(|user| {
@@ -301,10 +335,11 @@ fn as_rows(users: &[UserRow]) -> Rows {
             "role": role_word(user.role),
             "state": state_word(user.state),
             "machines": user.machines,
+            "publishing": publishing_word(user.publishing),
         })
     });
     Rows {
-        columns: &["name", "role", "state", "machines"],
+        columns: &["name", "role", "state", "machines", "publishing"],
         cells: cells.collect(),
         json: json.collect(),
     }

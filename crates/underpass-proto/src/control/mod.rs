@@ -10,6 +10,7 @@ mod answers;
 mod attach;
 mod decoder;
 mod events;
+mod group;
 mod passwords;
 mod services;
 mod users;
@@ -18,14 +19,15 @@ pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
 pub use events::{EventRow, EventRows, Events, MAX_EVENTS};
+pub use group::{Group, GroupChanged, GroupList, GroupRelay, MAX_GROUP, MAX_RELAY_URL};
 pub use passwords::{Challenge, Evaluated, Prove, Register, SetPassword, SignIn};
 pub use services::{
-    Allow, Deny, FarEnd, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow,
-    ServiceRows, Services, Withdraw,
+    Allow, DecideService, Deny, FarEnd, MAX_ALLOWED, MayUse, Publish, Published, Resolve, Resolved,
+    RightsChanged, ServiceDecision, ServiceRow, ServiceRows, ServiceState, Services, Withdraw,
 };
 pub use users::{
-    ChangeUser, Invite, Invited, MachineRow, MachineRows, Machines, MakeToken, Revoke, SetRole,
-    Standing, UserChange, UserRole, UserRow, UserRows, Users,
+    ChangeUser, Invite, Invited, MachineRow, MachineRows, Machines, MakeToken, Publishing, Revoke,
+    SetPublishing, SetRole, Standing, UserChange, UserRole, UserRow, UserRows, Users,
 };
 
 use crate::Speaker;
@@ -81,8 +83,16 @@ messages! {
     0x13 ChangeUser in [Agent];
     /// Gives a user another role.
     0x14 SetRole in [Agent];
+    /// Which relays does the group have?
+    0x15 Group in [Agent];
     /// Asks for events.
-    0x15 Events in [Agent];
+    0x16 Events in [Agent];
+    /// May a machine use a service?
+    0x17 MayUse in [Agent];
+    /// Approves or refuses a service.
+    0x18 DecideService in [Agent];
+    /// Whether what a user publishes waits for approval.
+    0x19 SetPublishing in [Agent];
 
     /// Carried out.
     0x20 Done in [Relay];
@@ -106,8 +116,10 @@ messages! {
     0x29 Challenge in [Relay];
     /// The relay's part of a registration.
     0x2a Evaluated in [Relay];
+    /// The relays of the group.
+    0x2b GroupList in [Relay];
     /// Events.
-    0x2b EventRows in [Relay];
+    0x2c EventRows in [Relay];
 
     /// The relay is shutting down.
     0x30 Going in [Relay];
@@ -115,6 +127,10 @@ messages! {
     0x31 Notice in [Relay];
     /// A manager has ended the attachment.
     0x32 Ended in [Relay];
+    /// The relays of the group are others now.
+    0x33 GroupChanged in [Relay];
+    /// Who may use what may have changed.
+    0x34 RightsChanged in [Relay];
 }
 
 impl Control {
@@ -124,15 +140,19 @@ impl Control {
             ($($name:ident)*) => {
                 match self {
                     $( Control::$name(it) => Some(it.request), )*
-                    Control::Going(_) | Control::Notice(_) | Control::Ended(_) => None,
+                    Control::Going(_)
+                    | Control::Notice(_)
+                    | Control::Ended(_)
+                    | Control::GroupChanged(_)
+                    | Control::RightsChanged(_) => None,
                 }
             };
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
-            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole Events
+            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole Group Events MayUse DecideService SetPublishing
             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
-            EventRows
+            GroupList EventRows
         }
     }
 
@@ -213,8 +233,9 @@ mod tests {
             present: true,
             mine: true,
             publisher: [n as u8; 32],
-            allowed: vec!["u".repeat(63); allowed],
+            allowed: vec!["u".repeat(64); allowed],
             plain_http: false,
+            state: ServiceState::Active,
         }
     }
 
@@ -276,6 +297,7 @@ mod tests {
             publisher: [0; 32],
             allowed: vec![String::new(); MAX_ALLOWED],
             plain_http: false,
+            state: ServiceState::Active,
         };
         let count = (MAX_CONTROL - 16) / empty.fields_len();
         let message = Control::from(ServiceRows {

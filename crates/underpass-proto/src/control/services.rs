@@ -1,9 +1,31 @@
-//! Publishing services, who may use them, and finding them.
+//! Publishing services, who may use them, and finding them; what a manager decides about them.
 
 use crate::wire::{Label, List, Nested, Secret, Text, body, wire_enum};
 
 /// The most users that a list of those allowed names.
 pub const MAX_ALLOWED: usize = 256;
+
+wire_enum! {
+    /// Whether a service may be used at all.
+    pub enum ServiceState {
+        /// It may, by whom its access list names.
+        Active = 0,
+        /// Not yet, by nobody: a manager has not decided about it.
+        Waiting = 1,
+        /// By nobody: a manager has refused it.
+        Refused = 2,
+    }
+}
+
+wire_enum! {
+    /// What a manager decides about a service.
+    pub enum ServiceDecision {
+        /// One that waits may be used from now on.
+        Approve = 0,
+        /// One that waits, or that was approved, may not be used.
+        Refuse = 1,
+    }
+}
 
 body! {
     /// Publishes a service of this machine, or takes up again one published before; answered
@@ -31,6 +53,8 @@ body! {
         pub service_key: [u8; 16] as Secret,
         /// The pseudo DNS name with its owner; at most 255 bytes.
         pub full_name: String as Label<255>,
+        /// Whether it waits for a manager's approval; until then nobody may use it.
+        pub waiting: bool,
     }
 }
 
@@ -45,24 +69,25 @@ body! {
 }
 
 body! {
-    /// Allows a user to use a service; answered by `Done`.
+    /// Allows somebody to use a service; answered by `Done`. Of several entries that fit, the one for the machine
+    /// decides over the one for the user, that over the one for the role, and that over the one for everybody.
     pub struct Allow {
         /// Chosen by the sender; the answer carries it too.
         pub request: u64,
-        /// The user, or `*` for every enrolled one; at most 63 bytes.
-        pub who: String as Label<63>,
+        /// A user; the fingerprint of a machine's key; `@` and a role; or `*` for every enrolled user; at most 64 bytes.
+        pub who: String as Label<64>,
         /// The service; at most 255 bytes.
         pub service: String as Label<255>,
     }
 }
 
 body! {
-    /// Takes back what [`Allow`] gave; answered by `Done`.
+    /// Takes back what [`Allow`] gave, and holds against what a wider entry gives; answered by `Done`.
     pub struct Deny {
         /// Chosen by the sender; the answer carries it too.
         pub request: u64,
-        /// The user, or `*`; at most 63 bytes.
-        pub who: String as Label<63>,
+        /// As in [`Allow`]; at most 64 bytes.
+        pub who: String as Label<64>,
         /// The service; at most 255 bytes.
         pub service: String as Label<255>,
     }
@@ -95,9 +120,11 @@ body! {
         pub publisher: [u8; 32],
         /// Who may use it beside its owner; only told to the owner and managers; of more than
         /// 256 only the first.
-        pub allowed: Vec<String> as List<Label<63>, MAX_ALLOWED>,
+        pub allowed: Vec<String> as List<Label<64>, MAX_ALLOWED>,
         /// Whether the relay can read what bare HTTP clients exchange with it.
         pub plain_http: bool,
+        /// Whether it may be used at all.
+        pub state: ServiceState,
     }
 }
 
@@ -110,6 +137,40 @@ body! {
         pub rows: Vec<ServiceRow> as List<Nested, 4096>,
         /// Whether more messages with rows follow.
         pub more: bool,
+    }
+}
+
+body! {
+    /// Asks whether a machine may use a service of the asking user's own at this moment: the publisher asks it for each
+    /// channel that is opened. Answered by `Done`, or by `Failed` with the reason.
+    pub struct MayUse {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The service, by its name alone; at most 63 bytes.
+        pub service: String as Label<63>,
+        /// The machine's static key, as its handshake has proved it.
+        pub machine: [u8; 32],
+    }
+}
+
+body! {
+    /// Approves or refuses a service; answered by `Done`. Only managers may.
+    pub struct DecideService {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The service; at most 255 bytes.
+        pub service: String as Label<255>,
+        /// What is decided.
+        pub decision: ServiceDecision,
+    }
+}
+
+body! {
+    /// What somebody may do with the services that the agent publishes may have changed: what the agent has been told
+    /// about that is out of date.
+    pub struct RightsChanged {
+        /// The relay's count of such changes, which grows.
+        pub change: u64,
     }
 }
 
@@ -179,9 +240,10 @@ mod samples {
                     request: 4,
                     service_key: [0x99; 16],
                     full_name: "db.bob.underpass.internal".into(),
+                    waiting: true,
                 },
                 "24 04 99999999999999999999999999999999 \
-                 19 64622e626f622e756e646572706173732e696e7465726e616c",
+                 19 64622e626f622e756e646572706173732e696e7465726e616c 01",
             )]
         }
     }
@@ -246,12 +308,13 @@ mod samples {
                             publisher: [0x77; 32],
                             allowed: vec!["alice".into(), "*".into()],
                             plain_http: true,
+                            state: ServiceState::Refused,
                         }],
                         more: false,
                     },
                     "25 08 01 02 6462 03 626f62 0f 64622e626f622e696e7465726e616c 00 01 00 \
                      7777777777777777777777777777777777777777777777777777777777777777 \
-                     02 05 616c696365 01 2a 01 00",
+                     02 05 616c696365 01 2a 01 02 00",
                 ),
                 (
                     ServiceRows {
@@ -262,6 +325,38 @@ mod samples {
                     "25 08 00 01",
                 ),
             ]
+        }
+    }
+
+    impl Sampled for MayUse {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                MayUse {
+                    request: 21,
+                    service: "db".into(),
+                    machine: [0x33; 32],
+                },
+                "17 15 02 6462 3333333333333333333333333333333333333333333333333333333333333333",
+            )]
+        }
+    }
+
+    impl Sampled for DecideService {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                DecideService {
+                    request: 22,
+                    service: "db.bob".into(),
+                    decision: ServiceDecision::Refuse,
+                },
+                "18 16 06 64622e626f62 01",
+            )]
+        }
+    }
+
+    impl Sampled for RightsChanged {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(RightsChanged { change: 9 }, "34 09")]
         }
     }
 

@@ -27,6 +27,18 @@ wire_enum! {
     }
 }
 
+wire_enum! {
+    /// Whether what a user publishes waits for a manager's approval.
+    pub enum Publishing {
+        /// As the relay is set.
+        Usual = 0,
+        /// It does not, however the relay is set.
+        Free = 1,
+        /// It does, however the relay is set.
+        Approval = 2,
+    }
+}
+
 body! {
     /// Invites a machine to enrol under a user, new or known; answered by [`Invited`].
     pub struct Invite {
@@ -70,6 +82,8 @@ body! {
         pub state: Standing,
         /// How many machines are enrolled under the user.
         pub machines: u64,
+        /// Whether what the user publishes waits for approval.
+        pub publishing: Publishing,
     }
 }
 
@@ -193,6 +207,19 @@ body! {
     }
 }
 
+body! {
+    /// Makes an exception for a user, or takes it back: whether what the user publishes from now on waits for approval.
+    /// Answered by `Done`; only managers may.
+    pub struct SetPublishing {
+        /// Chosen by the sender; the answer carries it too.
+        pub request: u64,
+        /// The user; at most 63 bytes.
+        pub user: String as Label<63>,
+        /// What holds from now on.
+        pub publishing: Publishing,
+    }
+}
+
 #[cfg(test)]
 mod samples {
     use super::*;
@@ -240,10 +267,11 @@ mod samples {
                         role: UserRole::Manager,
                         state: Standing::Active,
                         machines: 2,
+                        publishing: Publishing::Free,
                     }],
                     more: false,
                 },
-                "27 0b 01 03 626f62 01 00 02 00",
+                "27 0b 01 03 626f62 01 00 02 01 00",
             )]
         }
     }
@@ -328,6 +356,19 @@ mod samples {
                     role: UserRole::Manager,
                 },
                 "14 14 05 6361726f6c 01",
+            )]
+        }
+    }
+
+    impl Sampled for SetPublishing {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![(
+                SetPublishing {
+                    request: 23,
+                    user: "carol".into(),
+                    publishing: Publishing::Approval,
+                },
+                "19 17 05 6361726f6c 02",
             )]
         }
     }

@@ -80,7 +80,7 @@ impl Desk {
         Ok(done(set.request))
     }
 
-    async fn user_to_decide_about(
+    pub(super) async fn user_to_decide_about(
         &self,
         asked: &Asked<'_>,
         me: &Enrolled,

@@ -20,22 +20,20 @@ use crate::refusal::Refusal;
 const MOST_FAILED_CODES: u32 = 5;
 
 impl Desk {
-    pub(super) async fn attach(
+    pub(super) fn attach(
         &self,
         asked: &Asked<'_>,
-        standing: Standing,
-        attach: Attach,
+        standing: &Standing,
+        attach: &Attach,
     ) -> Result<Vec<Control>, Refusal> {
         if attach.version != packet::VERSION {
             return Err(Refusal::of(Code::VersionUnsupported));
         }
-        let member = match &standing {
+        let member = match standing {
             Standing::Stranger => None,
             Standing::Waiting(waiting) => Some(waiting),
             Standing::Member(member) => {
-                self.store
-                    .note_machine_seen(member.machine.id, asked.at)
-                    .await?;
+                self.seen.note(member.machine.id, asked.at);
                 Some(member)
             }
         };

@@ -4,6 +4,7 @@
 //! a revoked machine or a disabled user is nobody from the next request on. Whatever cannot be checked
 //! is refused.
 
+mod approve;
 mod decide;
 mod enrol;
 mod events;
@@ -28,10 +29,12 @@ use underpass_store::{
 
 pub(crate) use passwords::Passwords;
 
+use crate::announced::Announced;
 use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
 use crate::refusal::Refusal;
+use crate::seen::Seen;
 use crate::switch::Switch;
 use crate::target::{RELAY_OWNER, RelayService};
 
@@ -73,6 +76,8 @@ pub(crate) struct Rules {
     pub(crate) suffix: String,
     /// How long an invitation is good for unless its maker says otherwise.
     pub(crate) invitation: Duration,
+    /// Whether what a user publishes waits for a manager's approval.
+    pub(crate) approval: bool,
     /// Services that the relay dials.
     pub(crate) services: Vec<RelayService>,
 }
@@ -83,8 +88,10 @@ pub(crate) struct Desk {
     store: Arc<dyn Store>,
     switch: Arc<Switch>,
     log: Log,
+    seen: Seen,
     rules: Rules,
     passwords: Passwords,
+    announced: Arc<Announced>,
 }
 
 /// One request and what is known about it.
@@ -100,15 +107,19 @@ impl Desk {
         store: Arc<dyn Store>,
         switch: Arc<Switch>,
         log: Log,
+        seen: Seen,
         rules: Rules,
         passwords: Passwords,
+        announced: Arc<Announced>,
     ) -> Self {
         Self {
             store,
             switch,
             log,
+            seen,
             rules,
             passwords,
+            announced,
         }
     }
 
@@ -183,7 +194,7 @@ impl Desk {
             draw,
         };
         let member = match (standing, request) {
-            (standing, Control::Attach(it)) => return self.attach(&asked, standing, it).await,
+            (standing, Control::Attach(it)) => return self.attach(&asked, &standing, &it),
             (_, Control::Enrol(it)) => return self.enrol(&asked, it).await,
             (_, Control::SignIn(it)) => return self.sign_in(&asked, it).await,
             (_, Control::Prove(it)) => return self.prove(&asked, it).await,
@@ -235,7 +246,14 @@ impl Desk {
             Control::MakeToken(it) => self.make_token(asked, &me, it).await,
             Control::ChangeUser(it) => self.change_user(asked, &me, it).await,
             Control::SetRole(it) => self.set_role(asked, &me, it).await,
+            Control::Group(it) => match self.announced.list() {
+                Some(list) => Ok(vec![list.answer(it.request).into()]),
+                None => Err(Refusal::of(Code::NoGroup)),
+            },
             Control::Events(it) => self.list_events(asked, &me, it).await,
+            Control::MayUse(it) => self.may_use(asked, &me, it).await,
+            Control::DecideService(it) => self.decide_service(asked, &me, it).await,
+            Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))

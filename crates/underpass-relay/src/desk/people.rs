@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use underpass_proto::Code;
-use underpass_proto::control::{Control, MachineRow, MakeToken, Revoke, Standing, UserRow};
+use underpass_proto::control::{self, Control, MachineRow, MakeToken, Revoke, Standing, UserRow};
 use underpass_store::{
-    Enrolled, Machine, MachineKey, MachineKind, MachineState, Name, NewMachine, User, UserId,
-    UserState,
+    Enrolled, Machine, MachineKey, MachineKind, MachineState, Name, NewMachine, Publishing, User,
+    UserId, UserState,
 };
 
 use super::enrol::wire_role;
@@ -35,7 +35,15 @@ impl Desk {
         {
             *counts.entry(machine.user).or_default() += 1;
         }
+        let exceptions = self.store.publishing_exceptions().await?;
+        let exceptions: HashMap<UserId, Publishing> = exceptions.into_iter().collect();
+        let publishing = |user: &User| match exceptions.get(&user.id) {
+            None | Some(Publishing::Usual) => control::Publishing::Usual,
+            Some(Publishing::Free) => control::Publishing::Free,
+            Some(Publishing::Approval) => control::Publishing::Approval,
+        };
         let row = |user: User| UserRow {
+            publishing: publishing(&user),
             name: user.name.to_string(),
             role: wire_role(user.role),
             state: match user.state {

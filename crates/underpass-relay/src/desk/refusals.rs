@@ -5,7 +5,8 @@
 use underpass_proto::Code;
 use underpass_store::{
     AccessError, DecideError, EnrolError, Fault, InviteError, NameError, PublishError, RedeemError,
-    RegisterError, ResolveError, RevokeError, ServiceRefError, TokenError, UserChangeError,
+    RegisterError, ResolveError, RevokeError, ServiceDecisionError, ServiceRefError, ServiceState,
+    TokenError, UserChangeError,
 };
 
 use crate::refusal::Refusal;
@@ -71,6 +72,7 @@ impl From<PublishError> for Refusal {
             PublishError::MachineNotAdmitted => Refusal::new(Code::NotEnrolled, text),
             PublishError::OnOtherMachine { .. } => Refusal::new(Code::Exists, text),
             PublishError::KeyInUse => Refusal::of(Code::Internal),
+            PublishError::Refused => Refusal::of(Code::ServiceRefused),
             PublishError::Fault(fault) => fault.into(),
         }
     }
@@ -84,7 +86,29 @@ impl From<AccessError> for Refusal {
                 let next = Code::NoUser.explain().next;
                 Refusal::new(Code::NoUser, format!("there is no user {name}; {next}"))
             }
+            AccessError::NoSuchMachine => Refusal::of(Code::NoMachine),
             AccessError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+/// What is said about a service that may not be used by anybody.
+pub(super) fn not_approved(state: ServiceState) -> Refusal {
+    Refusal::of(match state {
+        ServiceState::Waiting => Code::ServiceWaiting,
+        ServiceState::Refused => Code::ServiceRefused,
+        // It may be used, though not by everybody.
+        ServiceState::Active => Code::Denied,
+    })
+}
+
+impl From<ServiceDecisionError> for Refusal {
+    fn from(error: ServiceDecisionError) -> Self {
+        let text = error.to_string();
+        match error {
+            ServiceDecisionError::NoSuchService => Refusal::of(Code::NoService),
+            ServiceDecisionError::Decided(_) => Refusal::new(Code::Decided, text),
+            ServiceDecisionError::Fault(fault) => fault.into(),
         }
     }
 }
@@ -94,6 +118,7 @@ impl From<ResolveError> for Refusal {
         match error {
             ResolveError::NotFound => Refusal::of(Code::NoService),
             ResolveError::Denied => Refusal::of(Code::Denied),
+            ResolveError::NotApproved(state) => not_approved(state),
             ResolveError::Ambiguous { owners } => {
                 let owners: Vec<&str> = owners.iter().map(|owner| owner.as_str()).collect();
                 let text = format!(

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use underpass_proto::Code;
 use underpass_proto::control::{
-    Control, FarEnd, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow, Withdraw,
+    self, Control, FarEnd, MAX_ALLOWED, Publish, Published, Resolve, Resolved, ServiceRow, Withdraw,
 };
-use underpass_seal::PublicKey;
+use underpass_seal::{Fingerprint, PublicKey};
 use underpass_store::{
-    Access, Enrolled, Machine, MachineId, MachineKind, Name, NewService, Service, ServiceKey,
-    ServiceRef, UnixMillis, Who,
+    Access, Caller, Enrolled, Machine, MachineId, MachineKind, NewService, Service, ServiceKey,
+    ServiceRef, ServiceState, UnixMillis, Who,
 };
 
 use super::{Asked, Desk, done, new_name};
@@ -34,6 +34,7 @@ impl Desk {
             key: key.map_err(|_| Refusal::of(Code::Internal))?,
             compression: publish.compression,
             plain_http: publish.plain_http,
+            approval: self.rules.approval,
             at: asked.at,
         };
         let published = self.store.publish_service(&service).await?;
@@ -56,13 +57,15 @@ impl Desk {
                 .by(me.user.name.as_str())
                 .from(asked.caller.address.as_deref())
                 .with("machine", me.machine.name.as_str())
-                .with("service", service.name.as_str()),
+                .with("service", service.name.as_str())
+                .with("state", service.state.as_str()),
         );
         Ok(vec![
             Published {
                 request: publish.request,
                 service_key,
                 full_name: self.full_name(&service.name, me.user.name.as_str()),
+                waiting: service.state == ServiceState::Waiting,
             }
             .into(),
         ])
@@ -98,7 +101,8 @@ impl Desk {
         access: Access,
     ) -> Result<(), Refusal> {
         let service = self.managed(asked.reach, me, service).await?;
-        let who: Who = who.parse()?;
+        let written = who;
+        let who = self.who(written).await?;
         self.store
             .set_access(service.id, &who, access, asked.at)
             .await?;
@@ -107,7 +111,7 @@ impl Desk {
         self.log.write(
             Note::new(Kind::Access)
                 .by(me.user.name.as_str())
-                .to(&who.to_string())
+                .to(written)
                 .from(asked.caller.address.as_deref())
                 .with("service", service.name.as_str())
                 .with("owner", service.owner_name.as_str())
@@ -116,8 +120,28 @@ impl Desk {
         Ok(())
     }
 
+    /// Whom somebody means who writes this for an entry of an access list.
+    async fn who(&self, text: &str) -> Result<Who, Refusal> {
+        // Nobody has a name that reads like one: 52 characters of its alphabet.
+        if let Ok(fingerprint) = text.parse::<Fingerprint>() {
+            let machines = self.store.machines(None).await?;
+            let mut keys = machines.into_iter().map(|machine| machine.key);
+            if let Some(key) = keys.find(|key| PublicKey(key.0).fingerprint() == fingerprint) {
+                return Ok(Who::Machine(key));
+            }
+            let text = format!("no machine is enrolled here whose key has the fingerprint {text}");
+            return Err(Refusal::new(Code::NoMachine, text));
+        }
+        Ok(text.parse()?)
+    }
+
     /// The service that somebody wants to manage: their own; with more reach, anybody's.
-    async fn managed(&self, reach: Reach, me: &Enrolled, text: &str) -> Result<Service, Refusal> {
+    pub(super) async fn managed(
+        &self,
+        reach: Reach,
+        me: &Enrolled,
+        text: &str,
+    ) -> Result<Service, Refusal> {
         let reference: ServiceRef = self.without_suffix(text).parse()?;
         let foreign = reference
             .owner
@@ -157,7 +181,16 @@ impl Desk {
     ) -> Result<Vec<Control>, Refusal> {
         let services = match asked.reach {
             Reach::All => self.store.services(None).await?,
-            _ => self.store.services_for(me.user.id).await?,
+            _ => {
+                let mut usable = self.store.services_for(me.caller()).await?;
+                // What nobody may use is shown to its owner, who waits for it.
+                let own = self.store.services(Some(me.user.id)).await?;
+                usable.extend(
+                    own.into_iter()
+                        .filter(|it| it.state != ServiceState::Active),
+                );
+                usable
+            }
         };
         let machines = self.store.machines(None).await?;
         let keys: HashMap<MachineId, [u8; 32]> = machines
@@ -178,7 +211,7 @@ impl Desk {
             .rules
             .services
             .iter()
-            .filter(|service| asked.reach == Reach::All || service.allows(&me.user.name));
+            .filter(|service| asked.reach == Reach::All || service.allows(me));
         rows.extend(relay.map(|service| self.relay_row(service, asked.reach == Reach::All)));
         Ok(Control::of_services(request, rows))
     }
@@ -189,7 +222,7 @@ impl Desk {
             .into_iter()
             .filter(|entry| entry.access == Access::Allow);
         Ok(allowed
-            .map(|entry| entry.who.to_string())
+            .map(|entry| who_text(&entry.who))
             .take(MAX_ALLOWED)
             .collect())
     }
@@ -217,6 +250,11 @@ impl Desk {
             publisher: *key.fingerprint().as_bytes(),
             allowed,
             plain_http: service.plain_http,
+            state: match service.state {
+                ServiceState::Active => control::ServiceState::Active,
+                ServiceState::Waiting => control::ServiceState::Waiting,
+                ServiceState::Refused => control::ServiceState::Refused,
+            },
         }
     }
 
@@ -230,9 +268,10 @@ impl Desk {
             present: true,
             mine: false,
             publisher: *self.rules.relay_key.fingerprint().as_bytes(),
-            allowed: allowed.map(ToString::to_string).take(MAX_ALLOWED).collect(),
+            allowed: allowed.map(who_text).take(MAX_ALLOWED).collect(),
             // The relay is the endpoint of these for everybody.
             plain_http: true,
+            state: control::ServiceState::Active,
         }
     }
 
@@ -246,7 +285,10 @@ impl Desk {
         let Resolve { request, service } = resolve;
         let text = self.without_suffix(&service);
         let by_relay = target::find(&self.rules.services, text)?;
-        let published = self.store.resolve_service(me.user.id, &text.parse()?).await;
+        let published = self
+            .store
+            .resolve_service(me.caller(), &text.parse()?)
+            .await;
         let own = published
             .as_ref()
             .is_ok_and(|service| service.owner == me.user.id);
@@ -277,7 +319,7 @@ impl Desk {
         request: u64,
         service: &RelayService,
     ) -> Result<Vec<Control>, Refusal> {
-        if !service.allows(&me.user.name) {
+        if !service.allows(me) {
             return Err(Refusal::of(Code::Denied));
         }
         Ok(vec![
@@ -293,14 +335,18 @@ impl Desk {
         ])
     }
 
-    /// The relay's own service of that name, if the user of that name may use it.
+    /// The relay's own service of that name, if the member may use it.
     ///
     /// # Errors
     /// There is none, or it may not be used.
-    pub(crate) fn relay_service(&self, user: &Name, text: &str) -> Result<RelayService, Refusal> {
+    pub(crate) fn relay_service(
+        &self,
+        member: &Enrolled,
+        text: &str,
+    ) -> Result<RelayService, Refusal> {
         let found = target::find(self.relay_services(), self.without_suffix(text))?;
         let service = found.ok_or_else(|| Refusal::of(Code::NoService))?;
-        if !service.allows(user) {
+        if !service.allows(member) {
             return Err(Refusal::of(Code::Denied));
         }
         Ok(service.clone())
@@ -318,15 +364,19 @@ impl Desk {
                 && it.expires.is_none_or(|expires| at < expires)
         });
         let machine = admitted.ok_or_else(|| Refusal::of(Code::NotEnrolled))?;
+        let caller = Caller {
+            user: check.user,
+            machine: check.machine,
+        };
         let service = match &check.service {
             AskedFor::Name(text) => {
                 let reference = self.without_suffix(text).parse()?;
-                self.store.resolve_service(check.user, &reference).await?
+                self.store.resolve_service(caller, &reference).await?
             }
             AskedFor::Id(id) => {
                 let service = self.store.service(*id).await?;
                 let service = service.ok_or_else(|| Refusal::of(Code::NoService))?;
-                if !self.store.may_use(check.user, *id).await? {
+                if !self.store.may_use(caller, *id).await? {
                     return Err(Refusal::of(Code::Denied));
                 }
                 service
@@ -341,9 +391,17 @@ impl Desk {
     }
 }
 
+/// What somebody wrote for an entry of an access list.
+fn who_text(who: &Who) -> String {
+    match who {
+        Who::Machine(key) => PublicKey(key.0).fingerprint().to_string(),
+        who => who.to_string(),
+    }
+}
+
 /// Whether a machine may use a service: where it is a token, the relay would read what passes, which
 /// the service's owner must have permitted.
-fn check_plain_http(machine: &Machine, service: &Service) -> Result<(), Refusal> {
+pub(super) fn check_plain_http(machine: &Machine, service: &Service) -> Result<(), Refusal> {
     if machine.kind == MachineKind::Agent || service.plain_http {
         return Ok(());
     }

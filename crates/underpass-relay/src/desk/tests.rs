@@ -44,10 +44,21 @@ impl Office {
             relay_key: StaticKey::from_bytes([9; 32]).public(),
             suffix: names::DEFAULT_SUFFIX.to_owned(),
             invitation: Duration::from_secs(3600),
+            approval: false,
             services: vec![],
         };
         let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
-        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords);
+        let announced = Announced::read(None, rules.relay_key.fingerprint()).unwrap();
+        let announced = Arc::new(announced);
+        let desk = Desk::new(
+            Arc::clone(&store),
+            switch,
+            log,
+            Seen::default(),
+            rules,
+            passwords,
+            announced,
+        );
         let office = Self {
             desk,
             store,

@@ -41,6 +41,11 @@ pub enum Command {
         /// The header of the first packet to `far`.
         incoming: Incoming,
     },
+    /// Tell the agent at this end that its route waits for a publisher that is not there.
+    Absent {
+        /// The end of the agent that opened the route.
+        end: RouteEnd,
+    },
     /// The agent at this end has ended the route: let go of what waits to be sent from and to it.
     Forget {
         /// The end.
@@ -74,6 +79,11 @@ pub enum Command {
         attachment: AttachmentId,
         /// In words.
         text: String,
+    },
+    /// Tell the agent that what it knows of who may use its services is out of date.
+    TellRights {
+        /// Whose agent.
+        attachment: AttachmentId,
     },
     /// Write down what became of a route. Comes before what lets go of it.
     Record(RouteEvent),

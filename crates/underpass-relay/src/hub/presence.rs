@@ -58,11 +58,31 @@ impl Hub {
 
     /// A service is withdrawn, whoever publishes it. Its routes are ended.
     pub fn withdraw(&mut self, service: ServiceId) {
+        self.tell_rights(service);
         let publishers = self.publishers.get(&service).cloned().unwrap_or_default();
         for attachment in publishers {
             self.unpublish(attachment, service);
         }
         self.drop_routes_to(service, &Refusal::of(Code::NoService));
+    }
+
+    /// Who may use a service has changed, or whether anybody may: all that publish it are to ask anew.
+    pub(super) fn tell_rights(&mut self, service: ServiceId) {
+        let publishers = self.publishers.get(&service).into_iter().flatten();
+        let tell = publishers.map(|attachment| Command::TellRights {
+            attachment: *attachment,
+        });
+        self.commands.extend(tell);
+    }
+
+    /// The same for all services.
+    pub(super) fn tell_all_rights(&mut self) {
+        let publishing = self.attachments.iter();
+        let publishing = publishing.filter(|(_, known)| !known.published.is_empty());
+        let tell = publishing.map(|(attachment, _)| Command::TellRights {
+            attachment: *attachment,
+        });
+        self.commands.extend(tell);
     }
 
     /// Takes one attachment off the list of those that publish a service.

@@ -275,15 +275,17 @@ impl Hub {
         }
     }
 
-    /// What users may do has changed: every route to the service is checked again.
+    /// What users may do has changed: every route to the service is checked again, and its publishers are told.
     pub fn recheck(&mut self, service: ServiceId) {
+        self.tell_rights(service);
         for id in self.routes_to(service) {
             self.ask(id, Asked::Id(service));
         }
     }
 
-    /// What users may do may have changed: every route is checked again.
+    /// What users may do may have changed: every route is checked again, and all publishers are told.
     pub fn recheck_all(&mut self) {
+        self.tell_all_rights();
         let granted = |(id, route): (&RouteId, &Route)| Some((*id, route.grant.as_ref()?.service));
         let all: Vec<_> = self.routes.iter().filter_map(granted).collect();
         for (id, service) in all {
@@ -311,6 +313,10 @@ impl Hub {
         self.waiting.entry(service).or_default().push_back(id);
         self.waiting_count += 1;
         self.set_stage(id, Stage::Waiting, Some(until));
+        if let Some(route) = self.routes.get(&id) {
+            let end = route.near;
+            self.commands.push_back(Command::Absent { end });
+        }
     }
 
     /// Joins the routes that have waited for a service, if its publisher is there now.

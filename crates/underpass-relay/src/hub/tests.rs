@@ -33,8 +33,10 @@ struct Driver {
     ended: Vec<(AttachmentId, Code)>,
     cut: Vec<LinkId>,
     notified: Vec<AttachmentId>,
+    told_rights: Vec<AttachmentId>,
     questions: Vec<Question>,
     given: Vec<(RouteEnd, Given)>,
+    absent: Vec<RouteEnd>,
     discarded: Vec<Handle>,
     /// What was to be written down, without who and where.
     news: Vec<RouteNews>,
@@ -98,8 +100,10 @@ impl Driver {
             ended: Vec::new(),
             cut: Vec::new(),
             notified: Vec::new(),
+            told_rights: Vec::new(),
             questions: Vec::new(),
             given: Vec::new(),
+            absent: Vec::new(),
             discarded: Vec::new(),
             news: Vec::new(),
             told: HashSet::new(),
@@ -257,6 +261,10 @@ impl Driver {
                 assert!(matches!(opened, Some(RouteNews::Opened(_))), "{opened:?}");
                 self.joined.push((near, far));
             }
+            Command::Absent { end } => {
+                assert_eq!(self.ends.get(&end), Some(&None), "{end} is not joined");
+                self.absent.push(end);
+            }
             Command::Forget { end } => {
                 assert!(self.ends.remove(&end).is_some(), "{end} is known");
             }
@@ -279,6 +287,7 @@ impl Driver {
                 self.news.push(event.news);
             }
             Command::Returned { attachment, .. } => self.returned.push(attachment),
+            Command::TellRights { attachment } => self.told_rights.push(attachment),
         }
     }
 }
@@ -465,6 +474,7 @@ fn a_route_waits_for_its_publisher_and_no_longer_than_allowed() {
     driver.down(2);
     let first = driver.open(1, 2);
     driver.answer_all(Ok(grant(DB)));
+    assert_eq!(driver.absent, [first], "it is told so");
     driver.wait(WAIT / 2);
     assert!(driver.gone.is_empty() && driver.joined.is_empty());
     driver.up(2, 3);
@@ -591,6 +601,9 @@ fn access_that_is_taken_back_ends_routes_that_stand() {
     driver.answer_all(Ok(grant(DB)));
     driver.hub.recheck(DB);
     driver.drain();
+    let publisher = driver.told_rights.pop();
+    assert_eq!(publisher, Some(AttachmentId(2)), "who publishes it is told");
+    assert!(driver.told_rights.is_empty(), "and nobody else");
     assert_eq!(driver.checks[0].service, Asked::Id(DB));
     let kept = driver.checks.pop().unwrap();
     driver.answer_all(Err(Code::Denied));
@@ -608,6 +621,10 @@ fn a_withdrawn_service_has_no_routes_and_no_publisher() {
     assert!(driver.hub.is_present(DB));
     driver.hub.withdraw(DB);
     driver.drain();
+    assert_eq!(driver.told_rights, [AttachmentId(2)]);
+    driver.hub.recheck_all();
+    driver.drain();
+    assert_eq!(driver.told_rights.len(), 1, "it publishes nothing any more");
     assert!(!driver.hub.is_present(DB));
     assert_eq!(driver.gone[0].1, Code::NoService);
     assert!(driver.ends.is_empty());

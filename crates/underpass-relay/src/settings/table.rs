@@ -92,6 +92,9 @@ settings! {
     /// The ticket authority that is a process of its own, as it shows itself at its start. Without one the relay is its
     /// own authority.
     authority: Option<AuthorityAddress> = None;
+    /// The signed list of the relays of this one's group (underpass relay group sign), which agents are told. It is read
+    /// again on SIGHUP.
+    announce: Option<PathBuf> = None;
     /// A file to which the one-time setup code is written as well, readable for its owner only.
     setup_file: Option<PathBuf> = None;
     /// The suffix of pseudo DNS names.
@@ -108,6 +111,9 @@ settings! {
     invitation: Span = Span(Duration::from_secs(24 * 3600));
     /// Whether strangers may register by name and password; they then wait for a manager's approval.
     registration: bool = true;
+    /// Whether a service of a user waits for a manager's approval before anybody may use it. `underpass users publishing`
+    /// makes exceptions; managers need no approval.
+    approve_services: bool = false;
     /// How long a shutdown may take.
     shutdown_within: Span = Span(Duration::from_secs(5));
     /// The most attachments altogether.

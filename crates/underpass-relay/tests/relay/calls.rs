@@ -1,15 +1,22 @@
 //! Every call of the control protocol by everybody, on a real relay: one table.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use underpass_proto::control::{
-    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, Deny, Enrol, Events, Invite,
-    Machines, MakeToken, Prove, Publish, Register, Resolve, Revoke, Services, SetPassword, SetRole,
-    SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
+    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, DecideService, Deny, Enrol, Events,
+    Group, GroupRelay, Invite, Machines, MakeToken, MayUse, Prove, Publish, Publishing, Register,
+    Resolve, Revoke, ServiceDecision, Services, SetPassword, SetPublishing, SetRole, SignIn,
+    UserChange, UserRole, Users, WhoAmI, Withdraw,
 };
+use underpass_proto::group::RelayList;
 use underpass_proto::{Code, Speaker};
+use underpass_seal::SigningKey;
 use underpass_seal::password::{Login, Registration};
-use underpass_store::{MachineKey, Name, NewMachine, PasswordFile, Role, Store as _, UnixMillis};
+use underpass_store::{
+    MachineKey, Name, NewMachine, NewService, PasswordFile, Role, ServiceKey, Store as _,
+    UnixMillis,
+};
 
 use crate::events::everything;
 use crate::stage::{Agent, Stage};
@@ -37,11 +44,12 @@ const OUT: Outcome = No(Code::NotEnrolled);
 const WAITS: Outcome = No(Code::Waiting);
 const DENIED: Outcome = No(Code::Denied);
 const BAD_CODE: Outcome = No(Code::InvalidCode);
+const NONE: Outcome = No(Code::NoService);
 const PROTOCOL: Outcome = No(Code::ProtocolViolation);
 
 /// A call: what it is about, the request with a request number and the number of its cell, what comes of it. For each
-/// cell there are, made before: `w-N`, who waits; `u-N`, a user; `g-N`, a manager; a machine `m-N` of bob, of mia and of
-/// admin; bob's service `s-N`.
+/// cell there are, made before: `w-N`, who waits; `u-N`, a user, and `g-N`, a manager, each with a service `x-N` that
+/// waits for approval; a machine `m-N` of bob, of mia and of admin; bob's service `s-N`.
 struct Call {
     about: &'static str,
     make: fn(u64, usize) -> Control,
@@ -62,6 +70,25 @@ fn role(request: u64, user: String, role: UserRole) -> Control {
         request,
         user,
         role,
+    }
+    .into()
+}
+
+fn decide(request: u64, service: String, decision: ServiceDecision) -> Control {
+    DecideService {
+        request,
+        service,
+        decision,
+    }
+    .into()
+}
+
+fn publishing(request: u64, user: String) -> Control {
+    let publishing = Publishing::Free;
+    SetPublishing {
+        request,
+        user,
+        publishing,
     }
     .into()
 }
@@ -187,10 +214,50 @@ fn calls() -> Vec<Call> {
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::LastAdministrator)];
         "one who waits", |request, n| role(request, format!("w-{n}"), UserRole::Manager),
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::Waiting)];
+        "the relays of the group", |request, _| Group { request }.into(), [OUT, WAITS, Done, Done, Done, Done];
         "events", |request, _| everything(request).into(), [OUT, WAITS, Sees, Blind, Sees, Sees];
         "bob's events", |request, _| Events { user: "bob".into(), ..everything(request) }.into(),
             [OUT, WAITS, Sees, DENIED, Sees, Sees];
+        "bob's service for bob's machine", |request, n| MayUse {
+            request, service: format!("s-{n}"), machine: digest(&format!("m {n} bob")),
+        }.into(), [OUT, WAITS, Done, NONE, NONE, NONE];
+        "bob's service for the administrator's machine", |request, n| MayUse {
+            request, service: format!("s-{n}"), machine: digest(&format!("m {n} admin")),
+        }.into(), [OUT, WAITS, DENIED, NONE, NONE, NONE];
+        "a user's service that waits",
+            |request, n| decide(request, format!("x-{n}.u-{n}"), ServiceDecision::Approve),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "a user's service that waits",
+            |request, n| decide(request, format!("x-{n}.u-{n}"), ServiceDecision::Refuse),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "a manager's service that waits",
+            |request, n| decide(request, format!("x-{n}.g-{n}"), ServiceDecision::Approve),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
+        "bob's service", |request, n| decide(request, format!("s-{n}.bob"), ServiceDecision::Refuse),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "bob's service, which does not wait",
+            |request, n| decide(request, format!("s-{n}.bob"), ServiceDecision::Approve),
+            [OUT, WAITS, DENIED, DENIED, No(Code::Decided), No(Code::Decided)];
+        "no service", |request, n| decide(request, format!("none-{n}.bob"), ServiceDecision::Approve),
+            [OUT, WAITS, DENIED, DENIED, NONE, NONE];
+        "a user", |request, n| publishing(request, format!("u-{n}")),
+            [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "a manager", |request, n| publishing(request, format!("g-{n}")),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
     }
+}
+
+/// A file with a list of relays, beside the data folder.
+fn announced(data: &Path) -> PathBuf {
+    let relay = GroupRelay {
+        url: "http://relay.example".into(),
+        key: [1; 32],
+        certificate: vec![],
+    };
+    let list = RelayList::sign(&SigningKey::generate(), 1, vec![relay]).unwrap();
+    let path = data.with_file_name("relays.list");
+    std::fs::write(&path, list.to_string()).unwrap();
+    path
 }
 
 const AT: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -206,6 +273,7 @@ impl Ground {
     async fn new() -> Self {
         let stage = Stage::with(|settings| {
             settings.services_per_attachment = 1000;
+            settings.announce = Some(announced(&settings.data));
         })
         .await;
         let store = stage.store().await;
@@ -246,6 +314,7 @@ impl Ground {
             let user = self.store.user_by_name(&name).await.unwrap().unwrap();
             self.store.approve(user.id).await.unwrap();
             self.store.set_user_role(user.id, role).await.unwrap();
+            self.wants_to_publish(&name, n).await;
         }
         for owner in ["bob", "mia", "admin"] {
             let name = Name::new(owner).unwrap();
@@ -258,6 +327,28 @@ impl Ground {
                 .unwrap();
         }
         self.callers[2].publish(&format!("s-{n}")).await.unwrap();
+    }
+}
+
+impl Ground {
+    /// A service of that user that waits for approval.
+    async fn wants_to_publish(&self, user: &Name, n: usize) {
+        let key = MachineKey(digest(user.as_str()));
+        let known = self.store.machine_by_key(&key).await.unwrap().unwrap();
+        let approval = underpass_store::Publishing::Approval;
+        let set = self.store.set_publishing(known.user.id, approval);
+        set.await.unwrap();
+        let service = NewService {
+            name: Name::new(&format!("x-{n}")).unwrap(),
+            owner: known.user.id,
+            machine: known.machine.id,
+            key: ServiceKey::new(&digest(&format!("x {user}"))).unwrap(),
+            compression: true,
+            plain_http: false,
+            approval: true,
+            at: AT,
+        };
+        self.store.publish_service(&service).await.unwrap();
     }
 }
 

@@ -13,6 +13,7 @@ mod passwords;
 mod raw;
 mod routes;
 mod rules;
+mod services;
 mod several;
 mod shutdown;
 mod stage;

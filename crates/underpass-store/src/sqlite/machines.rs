@@ -43,12 +43,9 @@ type EnrolledRow = (
 impl Database {
     fn read_machine(&self, row: MachineRow) -> Result<Machine, Fault> {
         let (id, key, name, user, state, enrolled, last_seen, kind, expires) = row;
-        let key = key
-            .try_into()
-            .map_err(|_| self.unreadable("a machine key is not 32 bytes long"))?;
         Ok(Machine {
             id: MachineId(id),
-            key: MachineKey(key),
+            key: self.read_key(&key)?,
             name: self.read_name(&name)?,
             user: UserId(user),
             state: state.parse().map_err(|error| self.unreadable(error))?,
@@ -57,6 +54,12 @@ impl Database {
             kind: kind.parse().map_err(|error| self.unreadable(error))?,
             expires: expires.map(UnixMillis),
         })
+    }
+
+    pub(super) fn read_key(&self, key: &[u8]) -> Result<MachineKey, Fault> {
+        let key = key.try_into();
+        key.map(MachineKey)
+            .map_err(|_| self.unreadable("a machine key is not 32 bytes long"))
     }
 
     pub(super) async fn machine(&self, id: MachineId) -> Result<Option<Machine>, Fault> {
@@ -219,20 +222,22 @@ impl Database {
         Ok(machine)
     }
 
-    pub(super) async fn note_machine_seen(
+    pub(super) async fn note_machines_seen(
         &self,
-        id: MachineId,
-        at: UnixMillis,
+        seen: &[(MachineId, UnixMillis)],
     ) -> Result<(), Fault> {
-        query(
-            "UPDATE machines SET last_seen_at = $2 \
-             WHERE id = $1 AND (last_seen_at IS NULL OR last_seen_at < $2)",
-        )
-        .bind(id.0)
-        .bind(at.0)
-        .execute(&self.write)
-        .await
-        .or_fault(self)?;
-        Ok(())
+        let mut transaction = self.begin_write().await?;
+        for (id, at) in seen {
+            query(
+                "UPDATE machines SET last_seen_at = $2 \
+                 WHERE id = $1 AND (last_seen_at IS NULL OR last_seen_at < $2)",
+            )
+            .bind(id.0)
+            .bind(at.0)
+            .execute(&mut *transaction)
+            .await
+            .or_fault(self)?;
+        }
+        self.commit(transaction).await
     }
 }

@@ -4,6 +4,7 @@
 //! one kind of place. Checks never rely on what a store holds in memory: each call of
 //! [`Place::store`] may give a store opened anew.
 
+pub(crate) mod approval;
 pub(crate) mod enrolment;
 pub(crate) mod events;
 pub(crate) mod machines;
@@ -110,6 +111,7 @@ pub(crate) fn new_service(who: &Enrolled, service: &str, number: u32) -> NewServ
         key: service_key(number),
         compression: true,
         plain_http: false,
+        approval: false,
         at: START,
     }
 }
@@ -154,7 +156,9 @@ macro_rules! conformance_suite {
                 a_service_stays_on_its_machine_until_that_is_revoked, two_machines_publish_at_once,
                 withdrawing_forgets_the_access_list, access_follows_one_table,
                 access_lists_are_kept_and_listed, names_resolve_as_the_caller_may_see,
-                listings_show_what_may_be_used }
+                listings_show_what_may_be_used, the_narrowest_entry_decides }
+            approval { who_needs_approval_waits, what_nobody_has_approved_nobody_uses,
+                of_approving_and_refusing_at_once_refusing_holds, one_name_by_two_users_is_two_services }
             tickets { a_line_is_found_by_both_its_tickets, a_spent_ticket_is_forgotten,
                 of_two_that_change_a_line_one_does, a_handle_forgets_its_line_alone,
                 lines_expire_by_the_clock_that_only_goes_forward }

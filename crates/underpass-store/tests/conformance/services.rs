@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use underpass_store::{
-    Access, AccessEntry, AccessError, Enrolled, PublishError, Published, ResolveError, Service,
-    ServiceId, Store, UserId, UserState, Who,
+    Access, AccessEntry, AccessError, Caller, Enrolled, MachineId, PublishError, Published,
+    ResolveError, Role, Service, ServiceId, Store, UserId, UserState, Who,
 };
 
 use super::{
-    Place, START, administrator, code, enrolled, invitation, machine, name, new_service, published,
-    race, service_key,
+    Place, START, administrator, code, enrolled, invitation, key, machine, name, new_service,
+    published, race, service_key,
 };
 
 async fn allow(store: &dyn Store, service: &Service, who: &str) {
@@ -30,7 +30,7 @@ async fn resolve(
     text: &str,
 ) -> Result<Service, ResolveError> {
     store
-        .resolve_service(caller.user.id, &text.parse().unwrap())
+        .resolve_service(caller.caller(), &text.parse().unwrap())
         .await
 }
 
@@ -103,7 +103,7 @@ pub(crate) async fn a_service_stays_on_its_machine_until_that_is_revoked(place: 
         other => panic!("the other machine publishes it: {other:?}"),
     }
     store.revoke_machine(old.machine.id).await.unwrap();
-    assert!(!store.may_use(root.user.id, service.id).await.unwrap());
+    assert!(!store.may_use(root.caller(), service.id).await.unwrap());
     let moved = store
         .publish_service(&new_service(&new, "db", 2))
         .await
@@ -117,7 +117,7 @@ pub(crate) async fn a_service_stays_on_its_machine_until_that_is_revoked(place: 
         place.store().await.service(expected.id).await.unwrap(),
         Some(expected.clone())
     );
-    assert!(store.may_use(root.user.id, expected.id).await.unwrap());
+    assert!(store.may_use(root.caller(), expected.id).await.unwrap());
 }
 
 pub(crate) async fn two_machines_publish_at_once(place: &mut impl Place) {
@@ -154,11 +154,11 @@ pub(crate) async fn withdrawing_forgets_the_access_list(place: &mut impl Place) 
 
     let store = place.store().await;
     assert!(store.access_list(service.id).await.unwrap().is_empty());
-    assert!(!store.may_use(root.user.id, service.id).await.unwrap());
+    assert!(!store.may_use(root.caller(), service.id).await.unwrap());
     let again = published(&*store, &root, "db", 1).await;
     assert_ne!(again.id, service.id, "numbers are never given again");
     assert!(store.access_list(again.id).await.unwrap().is_empty());
-    assert!(!store.may_use(bob.user.id, again.id).await.unwrap());
+    assert!(!store.may_use(bob.caller(), again.id).await.unwrap());
 }
 
 /// One entry of the table of access: the state of everything that bears on it.
@@ -230,21 +230,25 @@ pub(crate) async fn access_follows_one_table(place: &mut impl Place) {
         };
         let alive = !case.owner_disabled && !case.machine_revoked;
         let expected = listed && alive && !case.caller_disabled;
-        let may = store.may_use(caller.user.id, service.id).await.unwrap();
+        let may = store.may_use(caller.caller(), service.id).await.unwrap();
         assert_eq!(may, expected, "{case:?}");
-        let owner_may = store.may_use(owner.user.id, service.id).await.unwrap();
+        let owner_may = store.may_use(owner.caller(), service.id).await.unwrap();
         assert_eq!(owner_may, alive, "the owner: {case:?}");
         // The other two ways of asking say the same.
         let found = resolve(&*store, &caller, &format!("db.owner-{number}")).await;
         assert_eq!(found.is_ok(), expected, "{case:?}: {found:?}");
-        let seen = store.services_for(caller.user.id).await.unwrap();
+        let seen = store.services_for(caller.caller()).await.unwrap();
         assert_eq!(
             seen.iter().any(|seen| seen.id == service.id),
             expected,
             "{case:?}"
         );
+        let stranger = Caller {
+            user: UserId(9999),
+            machine: MachineId(9999),
+        };
         assert!(
-            !store.may_use(UserId(9999), service.id).await.unwrap(),
+            !store.may_use(stranger, service.id).await.unwrap(),
             "a stranger: {case:?}"
         );
     }
@@ -282,6 +286,14 @@ pub(crate) async fn access_lists_are_kept_and_listed(place: &mut impl Place) {
         Err(AccessError::NoSuchUser { name }) => assert_eq!(name.as_str(), "nobody"),
         other => panic!("there is no such user: {other:?}"),
     }
+    let unknown = Who::Machine(key(77));
+    let unknown = store
+        .set_access(service.id, &unknown, Access::Allow, START)
+        .await;
+    assert!(
+        matches!(unknown, Err(AccessError::NoSuchMachine)),
+        "{unknown:?}"
+    );
     let nothing = store
         .set_access(ServiceId(99), &Who::Everyone, Access::Allow, START)
         .await;
@@ -340,10 +352,59 @@ pub(crate) async fn listings_show_what_may_be_used(place: &mut impl Place) {
 
     let store = place.store().await;
     assert_eq!(
-        store.services_for(bob.user.id).await.unwrap(),
+        store.services_for(bob.caller()).await.unwrap(),
         [ssh.clone(), web.clone()]
     );
     let of_root = store.services(Some(root.user.id)).await.unwrap();
     assert_eq!(of_root, [db.clone(), web.clone()]);
     assert_eq!(store.services(None).await.unwrap(), [db, ssh, web]);
+}
+
+/// Entries for the machine, its user, the user's role and everyone: the narrowest that there is decides.
+pub(crate) async fn the_narrowest_entry_decides(place: &mut impl Place) {
+    let store = place.store().await;
+    let root = administrator(&*store).await;
+    let caller = enrolled(&*store, &root, "caller", 1).await;
+    let other = enrolled(&*store, &root, "other", 2).await;
+    let who = [
+        Who::Machine(caller.machine.key),
+        Who::User(name("caller")),
+        Who::Role(Role::User),
+        Who::Everyone,
+    ];
+    let entries = [None, Some(Access::Allow), Some(Access::Deny)];
+    // Every combination: the digits of the case in base three say what stands for each of the four.
+    for case in 0..81_usize {
+        let service = published(&*store, &root, &format!("s-{case}"), case as u32).await;
+        let digit = |place: u32| entries[case / 3_usize.pow(place) % 3];
+        let here: Vec<_> = (0..4).map(digit).collect();
+        for (who, access) in who.iter().zip(&here) {
+            if let Some(access) = access {
+                let set = store.set_access(service.id, who, *access, START);
+                set.await.unwrap();
+            }
+        }
+        let decides = |entries: &[Option<Access>]| {
+            entries.iter().flatten().next().copied() == Some(Access::Allow)
+        };
+        let may = store.may_use(caller.caller(), service.id).await.unwrap();
+        assert_eq!(may, decides(&here), "{here:?}");
+        let may = store.may_use(other.caller(), service.id).await.unwrap();
+        assert_eq!(may, decides(&here[2..]), "another user: {here:?}");
+        let found = resolve(&*store, &caller, &format!("s-{case}")).await;
+        assert_eq!(found.is_ok(), decides(&here), "{here:?}: {found:?}");
+        // Entries for the same are replaced, and all are kept.
+        let listed = store.access_list(service.id).await.unwrap();
+        let there = here.iter().flatten().count();
+        assert_eq!(listed.len(), there, "{here:?}");
+        let about = |entry: &AccessEntry| who.contains(&entry.who);
+        assert!(listed.iter().all(about), "{listed:?}");
+    }
+    // A role is that of the moment.
+    let service = published(&*store, &root, "managers", 100).await;
+    set(&*store, &service, "@manager", Access::Allow).await;
+    assert!(!store.may_use(caller.caller(), service.id).await.unwrap());
+    let promoted = store.set_user_role(caller.user.id, Role::Manager);
+    promoted.await.unwrap();
+    assert!(store.may_use(caller.caller(), service.id).await.unwrap());
 }

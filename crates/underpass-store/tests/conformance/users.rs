@@ -16,7 +16,10 @@ pub(crate) async fn a_fresh_store_is_empty(place: &mut impl Place) {
     assert_eq!(store.user(UserId(1)).await.unwrap(), None);
     assert!(
         !store
-            .services_for(UserId(1))
+            .services_for(underpass_store::Caller {
+                user: UserId(1),
+                machine: underpass_store::MachineId(1)
+            })
             .await
             .unwrap()
             .iter()
