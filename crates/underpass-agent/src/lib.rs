@@ -2,7 +2,7 @@
 //! listeners for the services of others, or serves unmodified programs by name.
 //!
 //! A [`Standing`] is an attachment to a relay that introduces itself, [`Standings`] are those to all relays
-//! that are used at once; over them go requests, a [`Publisher`] that serves, and a [`Connector`] that opens. [`home`] keeps keys and
+//! that are used at once, to which [`Following`] adds what relays announce; over them go requests, a [`Publisher`] that serves, and a [`Connector`] that opens. [`home`] keeps keys and
 //! what is known of others, [`status`] tells other processes what this one does, [`doctor`] what is in
 //! the way to a relay.
 
@@ -10,6 +10,7 @@
 
 pub mod connect;
 pub mod doctor;
+mod following;
 pub mod home;
 mod passwords;
 pub mod publish;
@@ -20,6 +21,7 @@ mod standings;
 pub mod status;
 
 pub use connect::Connector;
+pub use following::Following;
 pub use home::Home;
 pub use passwords::PasswordLoginError;
 pub use publish::Publisher;

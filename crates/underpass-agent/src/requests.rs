@@ -1,12 +1,13 @@
 //! What can be asked of a relay, with answers of the right type.
 
 use underpass_proto::control::{
-    Allow, ChangeUser, CodeKind, Control as Message, DecideService, Deny, Enrol, Identity, Invite,
-    Invited, MachineRow, Machines, MakeToken, MayUse, Publish, Published, Publishing, Resolve,
-    Resolved, Revoke, ServiceDecision, ServiceRow, Services, SetPublishing, SetRole, UserChange,
-    UserRole, UserRow, Users, WhoAmI, Withdraw,
+    Allow, ChangeUser, CodeKind, Control as Message, DecideService, Deny, Enrol, EventRow, Events,
+    Group, GroupList, Identity, Invite, Invited, MachineRow, Machines, MakeToken, MayUse, Publish,
+    Published, Publishing, Resolve, Resolved, Revoke, ServiceDecision, ServiceRow, Services,
+    SetPublishing, SetRole, UserChange, UserRole, UserRow, Users, WhoAmI, Withdraw,
 };
 
+use underpass_proto::Code;
 use underpass_seal::PublicKey;
 
 use crate::standing::{RequestError, Standing};
@@ -38,6 +39,16 @@ macro_rules! rows {
 /// All of these fail with the relay's refusal, or when it cannot be asked.
 #[allow(clippy::missing_errors_doc, reason = "said once above")]
 impl Standing {
+    /// The relays of the relay's group; none where it announces none. Nothing of it has been checked.
+    pub async fn group(&self) -> Result<Option<GroupList>, RequestError> {
+        let asked = self.request(|request| Group { request }.into()).await;
+        let mut answer = match asked {
+            Err(error) if error.code() == Code::NoGroup => return Ok(None),
+            asked => asked?,
+        };
+        one!(answer, GroupList).map(Some)
+    }
+
     /// Enrols this machine by a one-time code.
     pub async fn enrol(
         &self,
@@ -211,6 +222,19 @@ impl Standing {
             self.request(|request| Users { request }.into()).await?,
             UserRows
         )
+    }
+
+    /// Events of this user, or of everybody where the user may see them. The number of the request in
+    /// `which` does not matter.
+    pub async fn events(&self, which: &Events) -> Result<Vec<EventRow>, RequestError> {
+        let make = |request| {
+            Events {
+                request,
+                ..which.clone()
+            }
+            .into()
+        };
+        rows!(self.request(make).await?, EventRows)
     }
 
     /// The machines of this user, or all where the user may see them.

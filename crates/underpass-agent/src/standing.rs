@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use underpass_carrier::{ClientSettings, Kind, RelayUrl};
 use underpass_endpoint::{
@@ -40,6 +40,8 @@ pub struct Reach {
     pub patience: Duration,
     /// What this machine calls itself.
     pub machine_name: String,
+    /// The relay that announced it; none where it is known from a login or the settings.
+    pub announced_by: Option<String>,
 }
 
 /// Why a request to the relay failed.
@@ -151,6 +153,11 @@ impl Standing {
         self.inner.control.unasked().await
     }
 
+    /// Tells whenever the relay said that the relays of its group are others now.
+    pub(crate) fn group_changes(&self) -> watch::Receiver<u64> {
+        self.inner.control.group_changes()
+    }
+
     /// Changes whenever what this relay has said about who may use what is published here may not be true any more.
     #[must_use]
     pub fn rights(&self) -> tokio::sync::watch::Receiver<u64> {
@@ -215,6 +222,7 @@ fn may_pass(error: &AttachError) -> bool {
     match error {
         AttachError::Unreachable { .. } => true,
         AttachError::Barred { code, .. } => code.retry_helps(),
+        AttachError::Refused { .. } => error.code() == Code::Busy,
         _ => false,
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use underpass_endpoint::{AttachError, Attachment, Fleet, FleetSettings};
 use underpass_proto::control::Resolved;
-use underpass_seal::StaticKey;
+use underpass_seal::{Fingerprint, StaticKey};
 
 use crate::standing::{Reach, RequestError, Standing, StandingError};
 
@@ -38,8 +38,35 @@ pub struct Standings {
 struct Inner {
     fleet: Fleet,
     known: Arc<Known>,
+    /// Our key, where there may be more relays later.
+    identity: Option<Arc<StaticKey>>,
+    joining: Mutex<Joining>,
+}
+
+/// The relays that there were so far, in the order of their numbers.
+#[derive(Default)]
+struct Joining {
+    places: Vec<Place>,
     /// Attach to what is not attached to yet; they end with this.
-    _joining: Mutex<JoinSet<()>>,
+    tasks: JoinSet<()>,
+}
+
+/// Which relay has a number.
+#[derive(Clone, PartialEq, Eq)]
+struct Place {
+    url: String,
+    key: Option<Fingerprint>,
+    announced_by: Option<String>,
+}
+
+impl From<&Reach> for Place {
+    fn from(reach: &Reach) -> Self {
+        Self {
+            url: reach.relay.to_string(),
+            key: reach.relay_key,
+            announced_by: reach.announced_by.clone(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Standings {
@@ -59,7 +86,8 @@ impl From<Standing> for Standings {
             inner: Arc::new(Inner {
                 fleet,
                 known: Arc::new(watch::Sender::new(vec![Some((0, standing))])),
-                _joining: Mutex::default(),
+                identity: None,
+                joining: Mutex::default(),
             }),
         }
     }
@@ -81,7 +109,7 @@ impl Standings {
         let fleet = Fleet::new(&names, Default::default(), settings);
         let known = Arc::new(watch::Sender::new(vec![None; reaches.len()]));
         let (tell, mut told) = mpsc::channel(reaches.len().max(1));
-        let mut joining = JoinSet::new();
+        let mut joining = Joining::default();
         for (relay, reach) in reaches.into_iter().enumerate() {
             let joins = Joins {
                 relay,
@@ -91,18 +119,19 @@ impl Standings {
                 known: Arc::clone(&known),
                 beside_others: names.len() > 1,
             };
-            joining.spawn(joins.run(tell.clone()));
+            joining.places.push(Place::from(&joins.reach));
+            joining.tasks.spawn(joins.run(Some(tell.clone())));
         }
         drop(tell);
         let mut first: Option<(usize, StandingError)> = None;
         // Each says once what became of it.
         while let Some((relay, outcome)) = told.recv().await {
             let Err(error) = outcome else {
-                let _joining = Mutex::new(joining);
                 let inner = Arc::new(Inner {
                     fleet,
                     known,
-                    _joining,
+                    identity: Some(identity),
+                    joining: Mutex::new(joining),
                 });
                 return Ok(Self { inner });
             };
@@ -184,10 +213,57 @@ impl Standings {
         Ok((relay, standing.resolve(service).await?))
     }
 
+    /// Uses these relays from now on and no others: those that are new are attached to, those that are not among them
+    /// are left once the sessions that pass through them have gone on through another. A relay is the same where
+    /// its address and its key are. Must be called on a runtime.
+    pub fn use_only(&self, reaches: &[Reach]) {
+        let (fleet, known) = (&self.inner.fleet, &self.inner.known);
+        let Some(identity) = &self.inner.identity else {
+            return;
+        };
+        let mut joining = lock(&self.inner.joining);
+        let wanted: Vec<Place> = reaches.iter().map(Place::from).collect();
+        let is = |one: &Place, other: &Place| (&one.url, one.key) == (&other.url, other.key);
+        for (place, reach) in wanted.iter().zip(reaches) {
+            if let Some(relay) = joining.places.iter().position(|it| is(it, place)) {
+                fleet.retire(relay, false);
+                continue;
+            }
+            // Before the fleet has it, whose order is looked up here.
+            known.send_modify(|known| known.push(None));
+            let joins = Joins {
+                relay: fleet.add(&place.url),
+                reach: reach.clone(),
+                identity: Arc::clone(identity),
+                fleet: fleet.clone(),
+                known: Arc::clone(known),
+                beside_others: true,
+            };
+            joining.places.push(place.clone());
+            joining.tasks.spawn(joins.run(None));
+        }
+        for (relay, place) in joining.places.iter().enumerate() {
+            if !wanted.iter().any(|it| is(it, place)) {
+                fleet.retire(relay, true);
+            }
+        }
+    }
+
+    /// The relay that announced the one of this number, if one did.
+    #[must_use]
+    pub fn announced_by(&self, relay: usize) -> Option<String> {
+        let joining = lock(&self.inner.joining);
+        joining.places.get(relay)?.announced_by.clone()
+    }
+
     /// Ends all of them in order, and all sessions.
     pub async fn detach(&self) {
         self.inner.fleet.detach().await;
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Tell = mpsc::Sender<(usize, Result<(), StandingError>)>;
@@ -214,8 +290,7 @@ enum Joined {
 
 impl Joins {
     /// Keeps it attached to whenever it is wanted; says through `tell` what the first attempt came to.
-    async fn run(self, tell: Tell) {
-        let mut tell = Some(tell);
+    async fn run(self, mut tell: Option<Tell>) {
         let mut pause = FIRST_PAUSE;
         loop {
             self.fleet.wanted(self.relay, true).await;

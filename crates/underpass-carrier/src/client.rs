@@ -199,6 +199,7 @@ impl HttpConnection {
             }
         };
         match portal::recognise(response.status(), response.headers(), asked.as_ref()) {
+            _ if portal::is_busy(&response) => Err(CarrierError::Busy),
             Some(error) => Err(error),
             None => Ok(response),
         }

@@ -79,6 +79,9 @@ pub enum CarrierError {
         /// The request that was refused.
         what: &'static str,
     },
+    /// The relay itself says that it has no room for another carrier, of whatever kind.
+    #[error("the relay is busy: it takes no further carrier at the moment")]
+    Busy,
     /// The carrier ended without the orderly end of its stream.
     #[error("the carrier broke: {reason}")]
     ClosedAbruptly {
@@ -111,6 +114,7 @@ impl CarrierError {
             Self::Portal { .. } => "portal",
             Self::TimedOut { .. } => "timed-out",
             Self::Refused { .. } => "refused",
+            Self::Busy => "busy",
             Self::ClosedAbruptly { .. } => "broken",
             Self::Protocol { .. } => "protocol",
             Self::Closed => "closed",

@@ -25,6 +25,7 @@ use crate::client::{DEFAULT_MEDIA_TYPE, DEFAULT_TEXT_TYPE};
 use crate::dial::BoxedConnection;
 use crate::guard::Started;
 use crate::kind::kind_by_name;
+use crate::portal;
 use crate::probe::{self, Allowance, Ask};
 use crate::request::{CarrierId, Part, parse_request};
 use crate::server::ServerSettings;
@@ -90,6 +91,8 @@ pub(crate) enum Refusal {
     UpgradeRequired(&'static str),
     /// A bound is reached; later, perhaps.
     Busy,
+    /// No room for another carrier, of whatever kind.
+    Full,
     /// The body is larger than allowed.
     TooLarge,
     /// The body did not come whole, or not in time.
@@ -238,7 +241,7 @@ impl Front {
         }
         let take = |of: &Arc<Semaphore>| {
             let permit = Arc::clone(of).try_acquire_owned();
-            permit.map_err(|_| Refusal::Busy)
+            permit.map_err(|_| Refusal::Full)
         };
         Ok(HalfMade {
             counted_half: take(&self.half_made)?,
@@ -279,7 +282,7 @@ fn refuse(refusal: Refusal, media_type: HeaderValue) -> Response<FlowBody> {
     let status = match refusal {
         Refusal::NotFound => StatusCode::NOT_FOUND,
         Refusal::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
-        Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Busy | Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::Incomplete => StatusCode::REQUEST_TIMEOUT,
     };
@@ -288,6 +291,9 @@ fn refuse(refusal: Refusal, media_type: HeaderValue) -> Response<FlowBody> {
         let headers = response.headers_mut();
         headers.insert(header::UPGRADE, HeaderValue::from_static(token));
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    if refusal == Refusal::Full {
+        portal::mark_busy(response.headers_mut());
     }
     response
 }

@@ -19,6 +19,7 @@ use crate::body::{FlowBody, ReadBodyError, read_whole};
 use crate::client::Client;
 use crate::dial::Speech;
 use crate::error::CarrierError;
+use crate::portal;
 use crate::proxy::opening::Opened;
 
 /// The name in ALPN (RFC 9113 section 3.1).
@@ -89,7 +90,11 @@ impl Http2Connection {
     ) -> Result<Response<Incoming>, CarrierError> {
         let mut sender = self.sender.clone();
         sender.ready().await?;
-        Ok(sender.send_request(to_http2(client, request)?).await?)
+        let response = sender.send_request(to_http2(client, request)?).await?;
+        match portal::is_busy(&response) {
+            true => Err(CarrierError::Busy),
+            false => Ok(response),
+        }
     }
 }
 

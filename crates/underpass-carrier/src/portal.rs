@@ -4,10 +4,29 @@
 //! or sends elsewhere. A relay answers in the media type that it was asked in, and sends nobody
 //! anywhere.
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{StatusCode, Uri};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode, Uri};
+use underpass_proto::code::Code;
 
 use crate::error::CarrierError;
+
+/// Carries the code of a refusal: what has none comes from a box on the way.
+const CODE: HeaderName = HeaderName::from_static("underpass-code");
+/// After how many seconds it is worth to ask again, for boxes that know no better.
+const RETRY_AFTER: u16 = 1;
+
+/// Marks an answer 503 as the relay's own: it has no room for another carrier.
+pub(crate) fn mark_busy(headers: &mut HeaderMap) {
+    headers.insert(CODE, HeaderValue::from_static(Code::Busy.up()));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+}
+
+/// Whether an answer is marked so.
+pub(crate) fn is_busy<B>(response: &Response<B>) -> bool {
+    let code = response.headers().get(CODE);
+    response.status() == StatusCode::SERVICE_UNAVAILABLE
+        && code.is_some_and(|code| code.as_bytes() == Code::Busy.up().as_bytes())
+}
 
 /// The error for an answer that is a web page in the relay's place. `asked` is the media type of the
 /// request.
@@ -79,6 +98,19 @@ mod tests {
             let found = recognise(status, &headers, Some(&value(asked)));
             assert_eq!(found.is_some(), portal, "{status} {kind:?}");
         }
+    }
+
+    #[test]
+    fn only_the_relay_is_busy() {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let retry = HeaderValue::from_static("5");
+        response.headers_mut().insert(header::RETRY_AFTER, retry);
+        assert!(!is_busy(&response), "a box that is busy");
+        mark_busy(response.headers_mut());
+        assert!(is_busy(&response));
+        *response.status_mut() = StatusCode::OK;
+        assert!(!is_busy(&response));
     }
 
     #[test]

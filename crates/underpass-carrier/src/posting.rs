@@ -52,7 +52,8 @@ impl Retries {
         error: CarrierError,
     ) -> Result<(), CarrierError> {
         client.forget_idle();
-        if self.0 >= RETRIES {
+        // A relay without room has none for the same carrier a moment later either.
+        if self.0 >= RETRIES || matches!(error, CarrierError::Busy) {
             return Err(error);
         }
         tracing::debug!(%error, again = self.0 + 1, "a request failed");

@@ -14,7 +14,7 @@ use rig::http::{Http, raw, until};
 use rig::{Rig, SCHEMES, recv_error, recv_exactly, send, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use underpass_carrier::{Carrier, KINDS, ServerSettings, kind_by_name};
+use underpass_carrier::{Carrier, CarrierError, KINDS, ServerSettings, connect, kind_by_name};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -228,6 +228,17 @@ async fn a_flood_of_half_made_carriers_is_bounded_and_freed() {
         let (mut client, mut server) = rig.pair(kind, SCHEMES[0]).await;
         send(&mut client, b"room again").await.expect("alive");
         assert_eq!(recv_exactly(&mut server, 10).await, b"room again");
+    }
+}
+
+#[tokio::test]
+async fn a_client_learns_that_it_is_the_relay_that_has_no_room() {
+    let rig = rig(|settings| settings.max_carriers = 0).await;
+    let url = rig.url(SCHEMES[0]);
+    for kind in KINDS.iter().filter(|kind| !kind.abilities.needs_udp) {
+        let refused = connect(&url, kind, &rig.client).await;
+        let busy = matches!(refused, Err(CarrierError::Busy));
+        assert!(busy, "{}: {refused:?}", kind.name);
     }
 }
 

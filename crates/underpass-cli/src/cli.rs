@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, completions, connect, doctor, login, machines, names, nc, publish,
+    Context, authority, completions, connect, doctor, events, login, machines, names, nc, publish,
     redirector, relay, run, services, status, users,
 };
 use crate::failure::Failure;
@@ -59,6 +59,7 @@ pub enum Command {
     Names(names::Names),
     Users(users::Users),
     Machines(machines::Machines),
+    Events(events::Events),
     Completions(completions::Completions),
 }
 
@@ -88,6 +89,7 @@ impl Command {
             Self::Names(it) => it.flags.given.clone(),
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
+            Self::Events(it) => it.flags.given.clone(),
             Self::Relay(_) | Self::Authority(_) | Self::Completions(_) => Vec::new(),
         }
     }
@@ -136,6 +138,7 @@ impl Command {
             Self::Names(it) => it.run(context).await,
             Self::Users(it) => it.run(context).await,
             Self::Machines(it) => it.run(context).await,
+            Self::Events(it) => it.run(context).await,
             Self::Completions(it) => it.run(),
         }
     }

@@ -185,6 +185,29 @@ fn managers_decide_and_the_last_administrator_stays() {
     );
     assert!(further.status.success(), "{further:?}");
     assert!(alice.ok(&["users"]).contains("carol\tuser\tactive\t2"));
+
+    // All of that was written down, and everybody may read what concerns them.
+    let watch = carol.start(&["events", "watch", "--since", "1h", "--kind", "disable"]);
+    let seen = watch.ready();
+    assert!(seen.contains("\tdisable\tmia\tcarol\t\t"), "{seen:?}");
+    let one = [
+        "--json", "events", "list", "--user", "carol", "--kind", "disable",
+    ];
+    let told = mia.ok(&one);
+    assert!(
+        told.contains(r#""actor":"mia""#) && told.contains("127.0.0.1:"),
+        "{told}"
+    );
+    let others = carol.fails(3, &["events", "list", "--user", "mia"]);
+    assert!(others.contains("UP-DENIED"), "{others}");
+    carol.fails(2, &["events", "list", "--kind", "nonsense"]);
+    let last = alice.ok(&["events", "list", "--limit", "1"]);
+    assert_eq!(last.lines().count(), 1, "{last}");
+    let kinds = carol.ok(&["events", "kinds"]);
+    assert!(
+        kinds.lines().any(|line| line.starts_with("disconnect\t")),
+        "{kinds}"
+    );
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The relay's side of attaching: takes carriers, makes and resumes hop sessions.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use underpass_carrier::{Carrier, CarrierError};
 use underpass_proto::code::Code;
@@ -13,6 +15,7 @@ use underpass_proto::session::{Config, LegError, LegId};
 use underpass_seal::{PublicKey, StaticKey};
 
 use crate::clock;
+use crate::forgotten::Forgotten;
 use crate::link::{HopPort, Link, LinkEnd, Router};
 use crate::packets::PacketCarrier;
 use crate::session::Session;
@@ -24,8 +27,15 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const PROBATION_BYTES: usize = 256 * 1024;
 /// For how long.
 const PROBATION_LIMIT: Duration = Duration::from_secs(60);
-/// Handshakes at once: each costs some milliseconds of computing.
-const MAX_HANDSHAKES: usize = 256;
+/// Carriers whose handshake waits or is under way, some kilobytes each. Beyond that they are told to come
+/// again later.
+const MAX_HANDSHAKES: usize = 4096;
+/// Who waits for longer than this is told so: it begins no further attempts meanwhile.
+const TELL_FIRST: Duration = Duration::from_millis(50);
+/// And again this often.
+const TELL_AGAIN: Duration = Duration::from_secs(2);
+/// The longest wait for a turn.
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a carrier did not become a link.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +83,13 @@ pub struct Acceptor {
     config: Config,
     router: Arc<dyn Router>,
     sessions: Arc<Mutex<HashMap<SessionId, Session>>>,
+    /// Handshakes that wait or are under way.
     handshakes: Semaphore,
+    /// Who has one of these computes. There is one for each processor: what costs little is done in between
+    /// and does not wait for all of them.
+    turns: Semaphore,
+    /// When those come whose session is not known any more.
+    forgotten: Mutex<Forgotten>,
 }
 
 impl Acceptor {
@@ -86,6 +102,8 @@ impl Acceptor {
             router,
             sessions: Arc::default(),
             handshakes: Semaphore::new(MAX_HANDSHAKES),
+            turns: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
+            forgotten: Mutex::default(),
         }
     }
 
@@ -120,9 +138,12 @@ impl Acceptor {
         mut packets: PacketCarrier,
         hello: Packet,
     ) -> Result<Accepted, AcceptError> {
-        let Ok(_turn) = self.handshakes.try_acquire() else {
-            packets.refuse(Code::Busy.number()).await;
-            return Err(AcceptError::Resume(Code::Busy));
+        let Ok(_place) = self.handshakes.try_acquire() else {
+            return busy(packets).await;
+        };
+        let turn = wait(&mut packets, self.turns.acquire()).await?;
+        let Some(Ok(turn)) = turn else {
+            return busy(packets).await;
         };
         let begun = Accepting::start(
             self.config.clone(),
@@ -132,6 +153,7 @@ impl Acceptor {
             hello.body,
             &mut rand::rng(),
         );
+        drop(turn);
         let (accepting, answer) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -176,7 +198,11 @@ impl Acceptor {
         });
     }
 
-    async fn resume(&self, packets: PacketCarrier, first: Packet) -> Result<Accepted, AcceptError> {
+    async fn resume(
+        &self,
+        mut packets: PacketCarrier,
+        first: Packet,
+    ) -> Result<Accepted, AcceptError> {
         let name = match Resume::decode(first.body.clone()) {
             Ok(resume) => resume.session,
             Err(error) => {
@@ -186,6 +212,9 @@ impl Acceptor {
         };
         let known = lock(&self.sessions).get(&name).cloned();
         let Some(session) = known else {
+            // They begin anew as soon as they know, so they learn it one after the other.
+            let pause = lock(&self.forgotten).next(clock::now());
+            wait(&mut packets, tokio::time::sleep(pause)).await?;
             packets.refuse(Code::UnknownSession.number()).await;
             return Err(AcceptError::Resume(Code::UnknownSession));
         };
@@ -227,6 +256,39 @@ impl Acceptor {
     }
 }
 
+/// Waits until a turn has come, and tells the other side that it does. Nothing where that takes too long.
+async fn wait<T>(
+    packets: &mut PacketCarrier,
+    turn: impl Future<Output = T>,
+) -> Result<Option<T>, AcceptError> {
+    let mut turn = std::pin::pin!(turn);
+    let end = tokio::time::Instant::now() + WAIT_LIMIT;
+    let mut tell = TELL_FIRST;
+    while tokio::time::Instant::now() < end {
+        tokio::select! {
+            biased;
+            turn = &mut turn => return Ok(Some(turn)),
+            // Whoever waits says nothing; it has given up, or is not what it claims to be.
+            said = packets.receive(WAIT_LIMIT) => {
+                let kind = said?.kind;
+                return Err(LinkEnd::Leg(LegError::Unexpected(format!("{kind:?}"))).into());
+            }
+            () = tokio::time::sleep(tell) => {}
+        }
+        let kind = PacketKind::Padding;
+        let body = Bytes::new();
+        packets.send(&Packet { kind, body }).await?;
+        tell = TELL_AGAIN;
+    }
+    Ok(None)
+}
+
+/// Refuses what there is no room or time for.
+async fn busy(packets: PacketCarrier) -> Result<Accepted, AcceptError> {
+    packets.refuse(Code::Busy.number()).await;
+    Err(AcceptError::Resume(Code::Busy))
+}
+
 /// The first packet of a session. Padding before it comes back as it was: agents put carriers on
 /// probation with it. It costs as much to ask as to answer, and has its bounds.
 async fn first_packet(packets: &mut PacketCarrier) -> Result<Packet, LinkEnd> {
@@ -257,3 +319,6 @@ async fn drop_unproven(session: Session, link: Arc<Link>) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use underpass_carrier::ladder::{
 };
 use underpass_carrier::probe::{self, Measurements, ProbeSettings};
 use underpass_carrier::{CarrierError, PathBounds};
+use underpass_proto::code::{Code, describe};
 use underpass_seal::{Fingerprint, StaticKey};
 
 use crate::attachment::{AttachError, AttachSettings, barred_by};
@@ -68,15 +69,15 @@ pub(crate) struct Ascent {
     goal: Goal,
     tasks: JoinSet<(AttemptId, Outcome)>,
     under_way: HashMap<AttemptId, AbortHandle>,
-    reached: (
-        mpsc::UnboundedSender<AttemptId>,
-        mpsc::UnboundedReceiver<AttemptId>,
-    ),
+    /// What attempts tell on their way.
+    signs: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Carriers that have passed, until it is decided about them.
     passed: HashMap<AttemptId, PacketCarrier>,
     /// Why the relay refused, in the round under way.
     refusal: Option<AttachError>,
     stale: Option<AttachError>,
+    /// Why the last round was over that nothing came of.
+    over_by: Fault,
     /// Errors of this round that somebody has to do something about.
     barred: Vec<CarrierError>,
     recall: Recall,
@@ -155,10 +156,11 @@ impl Ascent {
             goal: Goal::Begin(None),
             tasks: JoinSet::new(),
             under_way: HashMap::new(),
-            reached: mpsc::unbounded_channel(),
+            signs: mpsc::unbounded_channel(),
             passed: HashMap::new(),
             refusal: None,
             stale: None,
+            over_by: Fault::Path,
             barred: Vec::new(),
             recall,
             measuring: Measuring::NotYet,
@@ -233,6 +235,11 @@ impl Ascent {
         }
     }
 
+    /// Why the last climb failed.
+    pub(crate) fn over_by(&self) -> Fault {
+        self.over_by
+    }
+
     /// What was measured on the link that carries `session`.
     pub(crate) fn measure(&mut self, session: &Session) {
         self.goal = Goal::Resume(session.clone());
@@ -276,8 +283,8 @@ impl Ascent {
                 self.found(&found.unwrap_or_default());
                 None
             }
-            Some(attempt) = self.reached.1.recv() => {
-                self.tell(Event::Reached { attempt });
+            Some(sign) = self.signs.1.recv() => {
+                self.tell(sign);
                 None
             }
             () = timer => {
@@ -340,6 +347,7 @@ impl Ascent {
                 self.stale = Some(error);
                 (Fault::Path, reason)
             }
+            Failed::Busy(error) => (Fault::Busy, error.to_string()),
             Failed::Final(error) => {
                 let reason = error.to_string();
                 self.refusal = Some(error);
@@ -423,12 +431,17 @@ impl Ascent {
     }
 
     fn over(&mut self, fault: Fault, tried: &[Tried]) -> AttachError {
+        self.over_by = fault;
         // What needs UDP passes no proxy: that it failed says nothing about what bars the others.
         let by_tcp = |tried: &&Tried| !self.settings.carriers[tried.rung].abilities.needs_udp;
         let others = tried.iter().filter(by_tcp).count();
         let all_barred = others > 0 && self.barred.len() == others;
         let refused = match fault {
             Fault::Final => self.refusal.take(),
+            Fault::Busy => Some(AttachError::Refused {
+                code: Code::Busy.number(),
+                text: describe(Code::Busy.number()),
+            }),
             // What is in the way of all, or what kept the host itself away: the last one says it.
             _ if all_barred || (fault == Fault::Host && self.barred_last(tried)) => {
                 let error = self.barred.pop();
@@ -469,17 +482,20 @@ impl Ascent {
         let identity = self.identity.clone();
         let routes = self.routes.clone();
         let goal = self.goal.clone();
-        let reached = self.reached.0.clone();
+        let signs = self.signs.0.clone();
         let run = async move {
             let mut packets = attempt::make(&settings, kind).await?;
-            let _ = reached.send(attempt);
+            let _ = signs.send(Event::Reached { attempt });
+            let heard = || {
+                let _ = signs.send(Event::Heard { attempt });
+            };
             let probation = match (purpose, goal) {
                 (Purpose::Carry, Goal::Begin(pin)) => {
-                    let begun = attempt::begin(packets, &settings, &identity, pin).await?;
+                    let begun = attempt::begin(packets, &settings, &identity, pin, heard).await?;
                     return Ok(Outcome::Begun(Box::new(begun)));
                 }
                 (Purpose::Carry, Goal::Resume(session)) => {
-                    let hop = attempt::resume(packets, &session, &routes).await?;
+                    let hop = attempt::resume(packets, &session, &routes, heard).await?;
                     return Ok(Outcome::Carries(hop));
                 }
                 (Purpose::Probation, _) => Probation::full(clock::now()),
@@ -500,8 +516,12 @@ impl Ascent {
             return;
         };
         let routes = self.routes.clone();
+        let signs = self.signs.0.clone();
         self.spawn(attempt, async move {
-            let hop = attempt::resume(packets, &session, &routes).await?;
+            let heard = || {
+                let _ = signs.send(Event::Heard { attempt });
+            };
+            let hop = attempt::resume(packets, &session, &routes, heard).await?;
             Ok(Outcome::Carries(hop))
         });
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tokio::sync::watch;
-use underpass_carrier::ladder::{RungStory, Wanted};
+use underpass_carrier::ladder::{Fault, RungStory, Wanted};
 use underpass_carrier::{CarrierError, CarrierInfo, ClientSettings, Kind, RelayUrl};
 use underpass_proto::code::Code;
 use underpass_proto::packet::SessionId;
@@ -19,6 +19,7 @@ use crate::ascent::{Ascent, AscentSettings, Goal, SharedLadder, Turn};
 use crate::clock;
 use crate::control::Control;
 use crate::link::Link;
+use crate::pauses::Pauses;
 use crate::routes::Routes;
 use crate::session::{Session, SessionStatus, WantsLeg};
 use crate::sessions::Sessions;
@@ -29,7 +30,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// The longest that an end waits until the peers of all sessions know of it.
 const PART_LIMIT: Duration = Duration::from_secs(2);
-/// A carrier that lasted so long was a good one: the next attempt follows at once.
+/// A session that lasted so long was a good one: another may follow at once.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
 /// Rounds in a row of which the relay says that the requests were out of date, before the session is given up.
 const MOST_STALE: u32 = 8;
@@ -458,8 +459,9 @@ async fn keep_attached(inner: Arc<Inner>, mut ascent: Ascent) {
 }
 
 async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
-    let mut wait = Backoff::new();
+    let mut pauses = Pauses::new();
     let mut stale = 0;
+    let mut begun = Instant::now();
     loop {
         let session = inner.session.borrow().clone();
         let reason = match improve(inner, ascent, &session).await {
@@ -469,9 +471,17 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
                 continue;
             }
             Next::Remake => {
-                if !remake(inner, ascent, &session, &mut wait).await {
+                let first = match begun.elapsed() < GOOD_LIFE {
+                    true => pauses.next(clock::now(), Fault::Final, rand::random()),
+                    false => {
+                        pauses.reset();
+                        Pauses::forgotten(rand::random())
+                    }
+                };
+                if !remake(inner, ascent, &session, first, &mut pauses).await {
                     return;
                 }
+                begun = Instant::now();
                 continue;
             }
         };
@@ -485,7 +495,6 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
             }
             WantsLeg::Suspect(_) => inner.story().doubted(clock::now()),
         }
-        let started = Instant::now();
         let wanted = match reason {
             WantsLeg::Detached => Wanted::Lost,
             WantsLeg::Suspect(_) => Wanted::Suspect,
@@ -494,17 +503,18 @@ async fn keep_going(inner: &Arc<Inner>, ascent: &mut Ascent) {
             Ok(hop) => {
                 inner.carried(hop.link, Why::Lost);
                 stale = 0;
-                wait.attempt_lasted(started.elapsed());
+                pauses.reset();
             }
             Err(error) => {
-                let pause = wait.next();
+                let pause = pauses.next(clock::now(), ascent.over_by(), rand::random());
                 inner.waits_for(&error, pause);
                 // That a request is out of date is no end: one of several crossed another on the way.
                 stale = match error.code() {
                     Code::StaleResume => stale + 1,
                     _ => 0,
                 };
-                let refused = matches!(error, AttachError::Refused { .. });
+                let refused =
+                    matches!(error, AttachError::Refused { .. }) && error.code() != Code::Busy;
                 if refused && !(1..MOST_STALE).contains(&stale) {
                     // The relay does not know the session any more: there is nothing to resume.
                     session.close(Code::UnknownSession, &error.to_string());
@@ -583,12 +593,13 @@ async fn part(inner: Arc<Inner>, old: Session, link: Option<Arc<Link>>) {
 }
 
 /// The relay has forgotten the hop's session, or closed it: a new one takes its place. False when a
-/// manager does not want that, or the relay is another one.
+/// manager does not want that, or the relay is another one. Waits for `first` before it tries.
 async fn remake(
     inner: &Arc<Inner>,
     ascent: &mut Ascent,
     old: &Session,
-    wait: &mut Backoff,
+    first: Duration,
+    pauses: &mut Pauses,
 ) -> bool {
     let closed = old.closed().await;
     inner.lost(Why::Forgotten);
@@ -603,7 +614,7 @@ async fn remake(
         "the relay ended the attachment ({}), attaching anew",
         closed.reason
     );
-    let mut pause = wait.next();
+    let mut pause = first;
     loop {
         tokio::time::sleep(pause).await;
         let pin = Some(inner.relay_key.fingerprint());
@@ -615,7 +626,7 @@ async fn remake(
             }
             // Also where somebody stands in the way: as with any other broken path, the right relay may come back.
             Err(error) => {
-                pause = wait.next();
+                pause = pauses.next(clock::now(), ascent.over_by(), rand::random());
                 inner.waits_for(&error, pause);
             }
         }
@@ -656,13 +667,6 @@ pub(crate) struct Backoff {
 impl Backoff {
     pub(crate) fn new() -> Self {
         Backoff { next: FIRST_WAIT }
-    }
-
-    /// Something worked for so long: after a good life the next wait is short again.
-    fn attempt_lasted(&mut self, lasted: Duration) {
-        if lasted < GOOD_LIFE {
-            self.next = FIRST_WAIT;
-        }
     }
 
     pub(crate) fn reset(&mut self) {

@@ -42,6 +42,8 @@ pub(crate) enum Failed {
     Cut(String),
     /// The relay says that the request to resume is out of date; another one may not be.
     Stale(AttachError),
+    /// The relay has no room at the moment, whatever the carrier.
+    Busy(AttachError),
     /// The relay was reached; another carrier would not change its answer.
     Final(AttachError),
 }
@@ -62,6 +64,7 @@ impl From<CarrierError> for Failed {
 pub(crate) fn fault_of(error: &CarrierError) -> Fault {
     match error {
         error if error.is_about_the_host() => Fault::Host,
+        CarrierError::Busy => Fault::Busy,
         // A server error may pass; whoever says no to the request itself will say it again.
         CarrierError::Refused { status, .. } if *status < 500 => Fault::Refused,
         CarrierError::Protocol { .. } | CarrierError::Proxy(_) => Fault::Refused,
@@ -76,6 +79,7 @@ impl From<LinkEnd> for Failed {
                 let error = AttachError::Refused { code, text };
                 match Code::from_number(code) {
                     Some(Code::StaleResume) => Failed::Stale(error),
+                    Some(Code::Busy) => Failed::Busy(error),
                     _ => Failed::Final(error),
                 }
             }
@@ -89,7 +93,11 @@ impl From<ConnectError> for Failed {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Refused { code, text } => {
-                Failed::Final(AttachError::Refused { code, text })
+                let error = AttachError::Refused { code, text };
+                match error.code() {
+                    Code::Busy => Failed::Busy(error),
+                    _ => Failed::Final(error),
+                }
             }
             error @ ConnectError::Version { .. } => Failed::Final(AttachError::Refused {
                 code: error.code(),
@@ -119,18 +127,30 @@ pub(crate) struct Begun {
     pub(crate) answered: Answered,
 }
 
-/// Begins a new session: up to the relay's answer, which proves its key.
+/// Begins a new session: up to the relay's answer, which proves its key. `heard` is called whenever the relay says that
+/// it will come, and that others are before us.
 pub(crate) async fn begin(
     mut packets: PacketCarrier,
     settings: &AttachSettings,
     identity: &StaticKey,
     pin: Option<Fingerprint>,
+    heard: impl Fn(),
 ) -> Result<Begun, Failed> {
     let config = settings.session.clone();
     let target = HelloTarget::Relay;
     let (connecting, hello) = Connecting::start(config, identity, target, &[], &mut rand::rng())?;
     send(&mut packets, &hello).await?;
-    let answer = packets.receive(ANSWER_LIMIT).await?;
+    let answer = loop {
+        // The ladder ends it where the relay says nothing else for too long.
+        let packet = packets.receive_any(ANSWER_LIMIT).await?;
+        if packet.kind != PacketKind::Padding {
+            break packet;
+        }
+        // What comes back of a probation has a body.
+        if packet.body.is_empty() {
+            heard();
+        }
+    };
     let answered = connecting.handle_answer(answer)?;
     let seen = answered.peer.fingerprint();
     if let Some(expected) = pin.filter(|pin| *pin != seen) {
@@ -201,11 +221,12 @@ impl Drop for Resuming {
     }
 }
 
-/// Goes on with `session` on a carrier. Cancel safe: the leg is given up.
+/// Goes on with `session` on a carrier. `heard` is called as by [`begin`]. Cancel safe: the leg is given up.
 pub(crate) async fn resume(
     packets: PacketCarrier,
     session: &Session,
     routes: &Arc<Routes>,
+    heard: impl Fn(),
 ) -> Result<NewHop, Failed> {
     let leg = session.new_leg_id();
     let port = HopPort::new();
@@ -217,26 +238,23 @@ pub(crate) async fn resume(
         link: link.clone(),
         kept: false,
     };
-    let resumed = tokio::time::timeout(ANSWER_LIMIT, async {
+    loop {
+        // The ladder ends it where the relay says nothing else for too long.
         tokio::select! {
-            true = session.leg_active(leg) => Ok(()),
-            end = link.ended() => Err(end),
+            true = session.leg_active(leg) => break,
+            end = link.ended() => return Err(end.into()),
+            () = link.told_to_wait() => heard(),
+            () = tokio::time::sleep(ANSWER_LIMIT) => {
+                return Err(Failed::path("the relay did not answer the request to resume"));
+            }
         }
-    });
-    match resumed.await {
-        Ok(Ok(())) => {
-            resuming.kept = true;
-            Ok(NewHop {
-                session: session.clone(),
-                link,
-                relay: None,
-            })
-        }
-        Ok(Err(end)) => Err(end.into()),
-        Err(_) => Err(Failed::path(
-            "the relay did not answer the request to resume",
-        )),
     }
+    resuming.kept = true;
+    Ok(NewHop {
+        session: session.clone(),
+        link,
+        relay: None,
+    })
 }
 
 fn start_link(

@@ -88,6 +88,8 @@ struct Shared {
     open: Mutex<Option<Open>>,
     unasked: mpsc::Sender<Message>,
     unasked_reader: Mutex<mpsc::Receiver<Message>>,
+    /// Counts how often the relay said that its group has changed.
+    group: watch::Sender<u64>,
     /// Counts how often what the relay said about rights went out of date.
     rights: watch::Sender<u64>,
 }
@@ -111,6 +113,7 @@ impl Control {
                 open: Mutex::new(None),
                 unasked,
                 unasked_reader: Mutex::new(unasked_reader),
+                group: watch::Sender::new(0),
                 rights: watch::Sender::new(0),
             }),
         };
@@ -265,9 +268,15 @@ impl Control {
             loop {
                 match decoder.next() {
                     Ok(Some(message)) => {
-                        if let Message::Going(going) = &message {
-                            let after = Duration::from_millis(going.retry_after_ms);
-                            self.attachment.relay_is_going(session, after);
+                        match &message {
+                            Message::Going(going) => {
+                                let after = Duration::from_millis(going.retry_after_ms);
+                                self.attachment.relay_is_going(session, after);
+                            }
+                            Message::GroupChanged(_) => {
+                                self.shared.group.send_modify(|changes| *changes += 1);
+                            }
+                            _ => {}
                         }
                         match message {
                             Message::RightsChanged(_) => self.rights_changed(),
@@ -284,6 +293,12 @@ impl Control {
                 Err(error) => return error.to_string(),
             }
         }
+    }
+
+    /// Tells whenever the relay said that the relays of its group are others now.
+    #[must_use]
+    pub fn group_changes(&self) -> watch::Receiver<u64> {
+        self.shared.group.subscribe()
     }
 
     /// Changes whenever what the relay has said about who may use this agent's services may not be true any more: it

@@ -47,6 +47,10 @@ struct Member {
     attachment: Option<Attachment>,
     /// Why it ended, if it did.
     ended: Option<AttachError>,
+    /// Whether it can be used, whether or not it is to be.
+    presence: Presence,
+    /// It is to be left once sessions have others to go on through.
+    retired: bool,
 }
 
 impl Member {
@@ -54,6 +58,17 @@ impl Member {
     fn is_by(&self, attachment: &Attachment) -> bool {
         let now = self.attachment.as_ref();
         now.is_some_and(|now| now.is(attachment))
+    }
+
+    /// There are several relays: stories tell of each by its name.
+    fn name_routes(&self) {
+        if let Some(attachment) = &self.attachment {
+            attachment.inner.routes.name_relay(self.name.clone());
+        }
+    }
+
+    fn is_other(&self) -> bool {
+        !self.retired && self.presence == Presence::Alive
     }
 }
 
@@ -72,6 +87,39 @@ impl State {
         change(&mut self.choice);
         for followed in self.followed.values_mut() {
             change(&mut followed.choice);
+        }
+    }
+
+    /// Whether a relay can do without those that are to be left.
+    fn has_others(&self) -> bool {
+        self.members.iter().any(Member::is_other)
+    }
+
+    /// Whether it is to be attached to.
+    fn is_wanted(&self, relay: usize) -> bool {
+        let member = &self.members[relay];
+        let stays = !member.retired || (member.attachment.is_some() && !self.has_others());
+        let roster = self.roster.as_ref();
+        stays && roster.is_none_or(|roster| roster.is_wanted(relay))
+    }
+
+    /// Tells the choices which relays can be used: one that is to be left, only where there is no other.
+    fn show_presence(&mut self, now: Time) {
+        let has_others = self.has_others();
+        // First those that take over.
+        let mut order: Vec<usize> = (0..self.members.len()).collect();
+        order.sort_by_key(|relay| self.members[*relay].retired);
+        for relay in order {
+            let member = &self.members[relay];
+            let presence = match member.retired && has_others {
+                true => Presence::Resting,
+                false => member.presence,
+            };
+            let differs = |choice: &Choice| choice.presence(relay) != presence;
+            let mut followed = self.followed.values();
+            if differs(&self.choice) || followed.any(|it| differs(&it.choice)) {
+                self.for_each_choice(|choice| choice.set_presence(now, relay, presence));
+            }
         }
     }
 
@@ -115,6 +163,8 @@ pub struct MemberStatus {
     pub attachment: Option<AttachStatus>,
     /// Why there will be none any more.
     pub ended: Option<AttachError>,
+    /// Whether it is being left.
+    pub retired: bool,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -160,7 +210,13 @@ impl Fleet {
             key: None,
             attachment: None,
             ended: None,
+            presence: Presence::Away,
+            retired: false,
         });
+        let several = state.members.len() > 1;
+        for member in state.members.iter().filter(|_| several) {
+            member.name_routes();
+        }
         if let Some(roster) = &mut state.roster {
             roster.add(now);
         }
@@ -186,11 +242,7 @@ impl Fleet {
 
     /// Waits until the relay of this number is to be attached to, or to be left alone. Cancel safe.
     pub async fn wanted(&self, relay: usize, wanted: bool) {
-        let is = || {
-            let state = self.lock();
-            let roster = state.roster.as_ref();
-            roster.is_none_or(|roster| roster.is_wanted(relay))
-        };
+        let is = || self.lock().is_wanted(relay);
         let mut changes = self.changes();
         while {
             changes.mark_unchanged();
@@ -208,15 +260,25 @@ impl Fleet {
             let mut state = self.lock();
             let several = state.members.len() > 1;
             let member = &mut state.members[relay];
-            if several {
-                attachment.inner.routes.name_relay(member.name.clone());
-            }
             member.key = Some(*attachment.relay_key().fingerprint().as_bytes());
             member.attachment = Some(attachment.clone());
             member.ended = None;
+            if several {
+                member.name_routes();
+            }
         }
         self.set_presence(relay, watch::presence(&attachment));
         tokio::spawn(watch::member(self.clone(), relay, attachment));
+    }
+
+    /// Has the relay of this number left, or used again. It is left calmly: what passes through it goes on through
+    /// another one first, and where there is no other it stays.
+    pub fn retire(&self, relay: usize, retired: bool) {
+        let was = std::mem::replace(&mut self.lock().members[relay].retired, retired);
+        if was != retired {
+            self.decide(State::show_presence);
+            self.changed();
+        }
     }
 
     /// The relay of this number will not be attached to.
@@ -269,19 +331,23 @@ impl Fleet {
     pub fn status(&self, session: Option<SessionId>) -> Vec<MemberStatus> {
         let state = self.lock();
         let ranking = state.choice_of(session).ranking(clock::now());
-        let status = ranking.into_iter().map(|ranked| {
+        let status = ranking.into_iter().filter_map(|ranked| {
             let Member {
                 name,
                 key: _,
                 attachment,
                 ended,
+                presence: _,
+                retired,
             } = &state.members[ranked.relay];
-            MemberStatus {
+            // One that was left is none of ours any more.
+            (!retired || attachment.is_some()).then(|| MemberStatus {
                 name: name.clone(),
                 attachment: attachment.as_ref().map(Attachment::status),
                 ended: ended.clone(),
+                retired: *retired,
                 ranked,
-            }
+            })
         });
         status.collect()
     }
@@ -338,11 +404,20 @@ impl Fleet {
         });
     }
 
+    /// A leg of a session that passed through a relay died, or does not answer.
+    pub(crate) fn leg_failed(&self, session: SessionId, relay: usize) {
+        self.decide(|state, now| {
+            if let Some(followed) = state.followed.get_mut(&session) {
+                followed.choice.leg_failed(now, relay);
+            }
+        });
+    }
+
     /// Why there will be no way any more, if so: no relay is left that may be attached to.
     pub(crate) fn end(&self) -> Option<AttachError> {
         let members = &self.lock().members;
         let is_attached = |member: &Member| member.attachment.is_some();
-        let goes_on = |member: &Member| member.ended.is_none();
+        let goes_on = |it: &Member| it.ended.is_none() && (!it.retired || is_attached(it));
         // Whoever was shut out at one relay is out at all of the group: what was never reached is not
         // waited for then.
         let any_attached = members.iter().any(is_attached);
@@ -391,7 +466,8 @@ impl Fleet {
 
     fn set_presence(&self, relay: usize, presence: Presence) {
         self.decide(|state, now| {
-            state.for_each_choice(|choice| choice.set_presence(now, relay, presence));
+            state.members[relay].presence = presence;
+            state.show_presence(now);
         });
         self.changed();
     }

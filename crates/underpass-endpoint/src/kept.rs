@@ -8,7 +8,7 @@ use underpass_proto::session::LegId;
 use crate::attachment::Backoff;
 use crate::clock;
 use crate::connect::{ABSENT, ask_meanwhile};
-use crate::plan::{Carrying, Offered, Plan, plan};
+use crate::plan::{Carrying, Offered, Plan, plan, wanted};
 use crate::routes::{RouteLeg, Tickets};
 use crate::session::{Joining, Session};
 use crate::story::WaitsFor;
@@ -60,10 +60,24 @@ enum Attempt {
     Over,
 }
 
+/// A leg that carries the session.
+struct Taken {
+    leg: LegId,
+    way: Way,
+    /// It does not answer, which has been held against its relay.
+    doubted: bool,
+}
+
+impl Taken {
+    fn new(leg: LegId, way: Way) -> Self {
+        let doubted = false;
+        Self { leg, way, doubted }
+    }
+}
+
 /// What has been tried, and what carries the session.
 struct Course {
-    /// The legs, and the ways that they take.
-    legs: Vec<(LegId, Way)>,
+    legs: Vec<Taken>,
     wait: Backoff,
     patience: Patience,
     detours: Detours,
@@ -74,7 +88,7 @@ struct Course {
 impl Course {
     fn new(leg: LegId, way: Way) -> Self {
         Self {
-            legs: vec![(leg, way)],
+            legs: vec![Taken::new(leg, way)],
             wait: Backoff::new(),
             patience: Patience::new(),
             detours: Detours::default(),
@@ -82,9 +96,13 @@ impl Course {
         }
     }
 
-    fn worked(&mut self, leg: LegId, way: Way) {
+    fn worked(&mut self, leg: LegId, way: Way, joining: Joining) {
         self.detours.worked(way.relay);
-        self.legs.push((leg, way));
+        match joining {
+            Joining::Alone => self.legs.clear(),
+            Joining::Beside(instead) => self.legs.retain(|old| Some(old.leg) != instead),
+        }
+        self.legs.push(Taken::new(leg, way));
         (self.unknown, self.patience) = (0, Patience::new());
         self.wait.reset();
     }
@@ -108,7 +126,7 @@ impl Kept {
             let reason = match attempt {
                 Attempt::Carries(leg) => {
                     self.ways.outcome(&way, true);
-                    course.worked(leg, way);
+                    course.worked(leg, way, joining);
                     continue;
                 }
                 Attempt::Again => continue,
@@ -171,22 +189,31 @@ impl Kept {
     fn carrying(&self, course: &mut Course) -> Option<Vec<Carrying>> {
         let active = self.session.legs()?;
         let of = |leg: LegId| active.iter().find(|info| info.leg == leg);
-        course.legs.retain(|(leg, _)| of(*leg).is_some());
         let mut carrying = Vec::with_capacity(course.legs.len());
-        for (leg, way) in &course.legs {
+        course.legs.retain_mut(|Taken { leg, way, doubted }| {
+            let info = of(*leg);
             let link = way.link.serial();
-            let suspect = of(*leg).is_some_and(|info| info.suspect);
             let replaced = way.attachment.is_replaced(link);
+            // One that was replaced may end as it likes.
+            let suspect = info.is_none_or(|info| info.suspect);
+            if suspect && !replaced && !std::mem::replace(doubted, suspect) {
+                self.ways.leg_failed(way);
+            }
+            if info.is_none() {
+                return false;
+            }
             if suspect && !replaced && self.ways.another_relay(way) {
                 course.detours.avoid(way, Instant::now());
             }
+            *doubted &= suspect;
             carrying.push(Carrying {
                 leg: *leg,
                 relay: way.relay,
                 link,
                 suspect,
             });
-        }
+            true
+        });
         Some(carrying)
     }
 
@@ -198,9 +225,10 @@ impl Kept {
             free: !detours.is_on(way, now),
         });
         let offered: Vec<Offered> = offered.collect();
+        let session = &self.session;
         // The peer knows the session once it has answered.
-        let want = match self.session.is_established() {
-            true => self.ways.legs().min(self.session.max_legs()),
+        let want = match session.is_established() {
+            true => wanted(self.ways.legs(), session.splits_ways(), session.max_legs()),
             false => 1,
         };
         plan(carrying, &offered, want)

@@ -152,6 +152,8 @@ pub struct Link {
     /// Bytes of packets that passed, in both directions.
     passed: AtomicU64,
     ended: Mutex<Option<LinkEnd>>,
+    /// The other side says that others are before us.
+    told_to_wait: Notify,
     /// How long nothing had passed when the carrier ended by itself.
     cut_after: OnceLock<Duration>,
     ended_signal: Notify,
@@ -269,6 +271,7 @@ impl Link {
             last_byte: AtomicU64::new(clock::now().as_micros()),
             passed: AtomicU64::new(0),
             ended: Mutex::new(None),
+            told_to_wait: Notify::new(),
             cut_after: OnceLock::new(),
             ended_signal: Notify::new(),
         });
@@ -394,6 +397,11 @@ impl Link {
         }
     }
 
+    /// Waits until the other side says that others are before us, and that an answer will come. Cancel safe.
+    pub(crate) async fn told_to_wait(&self) {
+        self.told_to_wait.notified().await;
+    }
+
     /// Where the carrier has ended by itself: for how long nothing had passed on it, in either
     /// direction.
     pub(crate) fn cut_after(&self) -> Option<Duration> {
@@ -471,7 +479,13 @@ impl Link {
     fn handle(self: &Arc<Self>, packet: Packet) -> Result<(), LinkEnd> {
         match packet.kind {
             PacketKind::Routed => self.handle_routed(packet.body),
-            PacketKind::Padding => Ok(()),
+            PacketKind::Padding => {
+                // What comes back of a probation has a body.
+                if packet.body.is_empty() {
+                    self.told_to_wait.notify_one();
+                }
+                Ok(())
+            }
             PacketKind::Refused => {
                 let refused = Refused::decode(packet.body)?;
                 Err(LinkEnd::Refused {

@@ -41,6 +41,13 @@ pub(crate) enum Plan {
     },
 }
 
+/// How many legs a session is to have: as many as its agent wants, two where each direction is to have its own, and no
+/// more than the two ends let carry it, `most`.
+pub(crate) fn wanted(wants: usize, splits: bool, most: usize) -> usize {
+    let least = if splits { 2 } else { 1 };
+    wants.max(least).min(most)
+}
+
 /// Compares what carries a session with the ways that there are, the best first. `want` legs are to carry it, each by
 /// another relay.
 pub(crate) fn plan(legs: &[Carrying], ways: &[Offered], want: usize) -> Plan {
@@ -125,6 +132,13 @@ mod tests {
     fn beside(way: usize, instead: Option<u64>) -> Plan {
         let instead = instead.map(LegId);
         Plan::Beside { way, instead }
+    }
+
+    #[test]
+    fn two_directions_take_two_legs_where_there_may_be_two() {
+        assert_eq!([wanted(1, false, 8), wanted(3, false, 8)], [1, 3]);
+        assert_eq!([wanted(1, true, 8), wanted(3, true, 8)], [2, 3]);
+        assert_eq!([wanted(1, true, 1), wanted(3, true, 2)], [1, 2]);
     }
 
     #[test]

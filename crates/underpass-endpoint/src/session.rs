@@ -21,6 +21,7 @@ use crate::channel::{Channel, ChannelError};
 use crate::clock;
 use crate::story::{Story, WaitsFor, Why};
 pub use incoming::Incoming;
+pub(crate) use status::LegSeen;
 pub use status::{LegStatus, SessionStatus};
 
 /// How a channel is opened.
@@ -187,6 +188,8 @@ impl State {
         Some(LegStatus {
             by: leg.carried_by(),
             leads: info.leads,
+            sends: info.sends,
+            takes: info.takes,
             suspect: info.suspect,
             rtt: info.rtt,
             rate: info.rate,
@@ -475,6 +478,11 @@ impl Session {
         self.with_core(core::Session::max_legs)
     }
 
+    /// Whether each direction is to have legs of its own.
+    pub(crate) fn splits_ways(&self) -> bool {
+        self.with_core(core::Session::splits_ways)
+    }
+
     /// Waits until something about its legs, credit or end has changed, from the time at which this is polled first or
     /// enabled.
     pub(crate) fn next_change(&self) -> Notified<'_> {
@@ -658,13 +666,14 @@ impl Session {
         state.suspect.is_some() && state.suspect == state.active
     }
 
-    /// Where it has more to send than its path carries (the leg that leads, where there are several), and there are several relays: the name of the one that it
-    /// passes through, and the bytes per second that the path was seen to deliver.
-    pub(crate) fn full_rate(&self) -> Option<(String, u64)> {
+    /// What was seen of each leg that passes through one of several relays.
+    pub(crate) fn seen_of_legs(&self) -> Vec<LegSeen> {
         let state = self.lock();
-        let through = state.legs.get(&state.core.lead()?)?.leg.through()?;
-        let rate = state.core.full_rate().filter(|rate| *rate > 0)?;
-        Some((through.to_owned(), rate))
+        let seen = state.core.active_legs().filter_map(|info| {
+            let relay = state.legs.get(&info.leg)?.leg.through()?;
+            Some(LegSeen::new(&info, relay))
+        });
+        seen.collect()
     }
 
     /// Whether it ended.

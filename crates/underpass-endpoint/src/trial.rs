@@ -50,7 +50,9 @@ impl From<Failed> for TrialError {
         match failed {
             Failed::Carrier(error) => TrialError::Carrier(error),
             Failed::Path(reason) | Failed::Cut(reason) => TrialError::Path(reason),
-            Failed::Stale(error) | Failed::Final(error) => TrialError::Relay(error),
+            Failed::Stale(error) | Failed::Busy(error) | Failed::Final(error) => {
+                TrialError::Relay(error)
+            }
         }
     }
 }
@@ -86,7 +88,7 @@ async fn go(settings: &AttachSettings, kind: &'static Kind) -> Result<Trial, Tri
     let info = packets.carrier.info.clone();
     let round_trip = attempt::try_out(&mut packets, Probation::brief(clock::now())).await?;
     // A key of its own: who we are is nobody's business here.
-    let begun = attempt::begin(packets, settings, &StaticKey::generate(), None).await?;
+    let begun = attempt::begin(packets, settings, &StaticKey::generate(), None, || ()).await?;
     Ok(Trial {
         made_in,
         round_trip,

@@ -186,6 +186,13 @@ impl Ways {
         }
     }
 
+    /// A leg that took a way died, or does not answer.
+    pub(crate) fn leg_failed(&self, way: &Way) {
+        if let Ways::Fleet(fleet, Some(session)) = self {
+            fleet.leg_failed(*session, way.relay);
+        }
+    }
+
     /// Whether there is a way by another relay now.
     pub(crate) fn another_relay(&self, way: &Way) -> bool {
         self.usable().iter().any(|other| other.relay != way.relay)

@@ -31,3 +31,19 @@ pub fn underpass() -> Result<PathBuf> {
     let found = beside.into_iter().find(|file| file.is_file());
     found.context("no underpass binary beside this one: run cargo build -p underpass-cli first")
 }
+
+/// A program from the `examples` of one of the crates.
+///
+/// # Errors
+/// There is none; the message says how to build it.
+pub fn example(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find this executable")?;
+    let mut folders = own.ancestors().skip(1).take(2);
+    let found = folders.find_map(|folder| {
+        let file = folder.join("examples").join(name);
+        file.is_file().then_some(file)
+    });
+    found.with_context(|| {
+        format!("no example {name} beside this one: run cargo build --workspace --examples first")
+    })
+}

@@ -272,11 +272,31 @@ codes! {
         "the user or service does not wait for approval",
         "somebody has decided already",
         "look with: underpass users, or underpass services";
-    0x31 ServiceWaiting SERVICE_WAITING "UP-SERVICE-WAITING", PermissionDenied, retry false, exit 6:
+    0x31 NoGroup NO_GROUP "UP-NO-GROUP", NotFound, retry false, exit 4:
+        "the relay announces no other relays",
+        "it stands alone, or is run without --announce",
+        "nothing to do; several relays can be named with --relay";
+    0x32 GroupUnreadable GROUP_UNREADABLE "UP-GROUP-UNREADABLE", InvalidData, retry false, exit 1:
+        "the list of relays cannot be read",
+        "it is cut off, not signed, or has a mistake in it",
+        "put it right and sign it: underpass relay group sign";
+    0x33 GroupSignature GROUP_SIGNATURE "UP-GROUP-SIGNATURE", PermissionDenied, retry false, exit 3:
+        "the list of relays is not signed by the key that it names",
+        "it was changed after it was signed, by mistake or by somebody who may not",
+        "sign it again: underpass relay group sign; if nobody has changed it, look into the relay that announces it";
+    0x34 GroupKey GROUP_KEY "UP-GROUP-KEY", PermissionDenied, retry false, exit 3:
+        "the list of relays is signed by another key than the group's",
+        "the group has a new key, or the relay is not what it was",
+        "ask whoever runs the group; if the new key is right: underpass login RELAY --group KEY";
+    0x35 GroupSerial GROUP_SERIAL "UP-GROUP-SERIAL", PermissionDenied, retry false, exit 3:
+        "the list of relays is older than the one that is known, or another one with the same serial",
+        "a relay was not given the newest list yet, or somebody brings an old one back",
+        "give the newest list to all relays of the group, and have them read it: kill -HUP";
+    0x36 ServiceWaiting SERVICE_WAITING "UP-SERVICE-WAITING", PermissionDenied, retry false, exit 6:
         "the service waits for a manager's approval",
         "this relay wants one for what this user publishes, and nobody has decided yet",
         "ask a manager for: underpass services approve SERVICE.OWNER; underpass publish goes on by itself then";
-    0x32 ServiceRefused SERVICE_REFUSED "UP-SERVICE-REFUSED", PermissionDenied, retry false, exit 3:
+    0x37 ServiceRefused SERVICE_REFUSED "UP-SERVICE-REFUSED", PermissionDenied, retry false, exit 3:
         "a manager has refused the service",
         "it is not to be published by this relay",
         "ask the relay's manager; underpass services withdraw NAME forgets it, and publishing it again asks anew";

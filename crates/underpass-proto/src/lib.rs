@@ -12,6 +12,7 @@
 //! | [`params`] | what the two ends of a session tell each other in the handshake |
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`group`] | the signed list of the relays of a group |
 //! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
 //! | [`authority`] | what a relay and its ticket authority say to each other |
 //! | [`code`] | the reasons that all of them give when something ends or is refused |
@@ -25,9 +26,11 @@ pub mod authority;
 pub mod code;
 pub mod compress;
 pub mod control;
+pub mod event;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod group;
 pub mod handshake;
 pub mod names;
 pub mod packet;

@@ -48,10 +48,12 @@ pub struct Params {
     /// The SHA-256 of the certificate that the sender shows in TLS below the session, where it ends TLS
     /// itself: whoever sees another one there knows that something on the way opens TLS.
     pub certificate: Option<[u8; 32]>,
-    /// How many legs may carry the session at once as far as this end goes, itself and at most
     /// How many legs this end lets carry the session at once, up to
     /// [`MAX_LEGS`](crate::frame::MAX_LEGS); the smaller number of both ends holds.
     pub max_legs: u64,
+    /// This end asks that the two directions take different legs, where several carry the session; one that
+    /// asks is enough.
+    pub split_ways: bool,
 }
 
 impl Default for Params {
@@ -71,6 +73,7 @@ impl Default for Params {
             agent: String::new(),
             certificate: None,
             max_legs: 1,
+            split_ways: false,
         }
     }
 }
@@ -89,6 +92,7 @@ impl fmt::Debug for Params {
             agent,
             certificate,
             max_legs,
+            split_ways,
         } = self;
         f.debug_struct("Params")
             .field("max_data", max_data)
@@ -105,6 +109,7 @@ impl fmt::Debug for Params {
             .field("agent", agent)
             .field("certificate", certificate)
             .field("max_legs", max_legs)
+            .field("split_ways", split_ways)
             .finish()
     }
 }
@@ -186,6 +191,7 @@ parameters! {
     0x09 agent: String as Text<128>;
     0x0a certificate: [u8; 32] as Auto, optional Some;
     0x0b max_legs: u64 as Auto;
+    0x0c split_ways: bool as Auto;
 }
 
 /// Ids below this one are watched for doubles.
@@ -238,7 +244,7 @@ mod tests {
          07 04 8000ffe3 08 20 abababababababababababababababababababababababababababababababab \
          09 0c 0b 756e646572706173732f31 \
          0a 20 cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd \
-         0b 01 02";
+         0b 01 02 0c 01 01";
 
     pub(super) fn sample() -> Params {
         Params {
@@ -246,6 +252,7 @@ mod tests {
             agent: "underpass/1".into(),
             certificate: Some([0xcd; 32]),
             max_legs: 2,
+            split_ways: true,
             ..Params::default()
         }
     }
@@ -259,13 +266,14 @@ mod tests {
                 any::<u8>(),
                 any::<Option<[u8; 32]>>(),
                 any::<Option<[u8; 32]>>(),
+                any::<bool>(),
             ),
             <Text<128> as Codec<String>>::any(),
         )
             .prop_map(|(ints, bits, agent)| {
                 let (max_data, max_channel_data, max_channels, keep_s, max_datagram, max_legs) =
                     ints;
-                let (ciphers, encodings, ticket, certificate) = bits;
+                let (ciphers, encodings, ticket, certificate, split_ways) = bits;
                 Params {
                     max_data,
                     max_channel_data,
@@ -278,6 +286,7 @@ mod tests {
                     agent,
                     certificate,
                     max_legs,
+                    split_ways,
                 }
             })
     }

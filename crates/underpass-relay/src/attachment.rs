@@ -8,8 +8,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use underpass_endpoint::Session;
-use underpass_proto::control::{Control, Going, Notice, RightsChanged};
+use underpass_proto::Time;
+use underpass_proto::control::{Control, Going, GroupChanged, Notice, RightsChanged};
 
+use crate::clock;
 use crate::desk::Origin;
 use crate::hub::AttachmentId;
 use crate::refusal::Refusal;
@@ -96,6 +98,8 @@ pub(crate) struct Attached {
     pub(crate) session: Session,
     /// Where it came from first.
     pub(crate) address: Option<SocketAddr>,
+    /// When it attached.
+    pub(crate) since: Time,
     /// Open control channels: what is said unasked goes to each.
     controls: Mutex<Vec<Speaking>>,
     /// Whether the hub knows it, so that its links can be reported.
@@ -118,6 +122,7 @@ impl Attached {
             origin,
             session,
             address,
+            since: clock::now(),
             controls: Mutex::default(),
             ready: watch::Sender::new(false),
             failed_codes: AtomicU32::new(0),
@@ -179,6 +184,11 @@ impl Attached {
     /// Tells the agent's user something.
     pub(crate) fn notify(&self, text: String) {
         self.say(&Notice { text }.into());
+    }
+
+    /// Tells the agent that the relays of the group are others now.
+    pub(crate) fn tell_group(&self, changed: GroupChanged) {
+        self.say(&changed.into());
     }
 
     /// Tells the agent that the relay is shutting down, and waits until it has read that. An agent

@@ -1,13 +1,15 @@
 //! One direction of one route, between the link that its packets come in on and the one that they go
 //! out on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use underpass_endpoint::{Link, Outgoing, RouteSource, SourceId};
+use underpass_proto::Time;
 use underpass_proto::route::{self, Gone, Incoming, RouteHeader};
 
+use crate::clock;
 use crate::queue::{Marks, Queue, Room, Told};
 
 /// Bytes that one lane adds to a link before the next one has its turn.
@@ -70,6 +72,10 @@ pub(crate) struct Lane {
     /// Where packets come from: who is told to wait.
     sender: Weak<Link>,
     sender_route: u32,
+    /// When it was made.
+    since: Time,
+    /// Payload that was taken in from the sender, in bytes.
+    passed: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -108,6 +114,8 @@ impl Lane {
             pool: Arc::clone(pool),
             sender: Arc::downgrade(sender),
             sender_route: route,
+            since: clock::now(),
+            passed: AtomicU64::new(0),
             state: Mutex::new(State {
                 queue: Queue::new(pool.marks, Arc::clone(&pool.room)),
                 exit: None,
@@ -152,7 +160,12 @@ impl Lane {
             if state.closed || state.farewell.is_some() {
                 return Pushed::Further;
             }
+            let (len, before) = (payload.len(), state.queue.bytes());
             let told = state.queue.push(payload);
+            // What was dropped comes again.
+            if state.queue.bytes() > before {
+                self.passed.fetch_add(len as u64, Ordering::Relaxed);
+            }
             let first = state.queue.received() == 1;
             let pushed = if first {
                 Pushed::First
@@ -169,6 +182,16 @@ impl Lane {
             self.pool.note_starved(self);
         }
         pushed
+    }
+
+    /// When it was made.
+    pub(crate) fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Payload that was taken in, in bytes: sealed packets, without the headers of the hop.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
     }
 
     /// Whether nothing waits in the lane.

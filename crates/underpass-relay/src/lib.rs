@@ -11,6 +11,7 @@
 //! | `desk` | answers to control requests, on the store |
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
 //! | `group` | what other relays have changed in a store that several share |
+//! | `seen` | when machines were last seen, written in few commits |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`authority`] | the ticket authority: who gives out and checks first tickets |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
@@ -21,6 +22,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod announced;
 mod attachment;
 mod attempts;
 pub mod authority;
@@ -39,10 +41,12 @@ pub mod queue;
 mod reception;
 mod refusal;
 mod relay;
+mod seen;
 pub mod settings;
 mod switch;
 pub mod target;
 mod turn;
 
+pub use announced::AnnounceError;
 pub use refusal::Refusal;
 pub use relay::{Relay, RelayHandle, StartError};

@@ -68,6 +68,8 @@ const TABLE: &[Row] = &[
         ControlType::SetRole,
         [Nothing, Nothing, Nothing, Nothing, All],
     ),
+    (ControlType::Group, [Nothing, Nothing, Own, Own, Own]),
+    (ControlType::Events, [Nothing, Nothing, Own, All, All]),
     (ControlType::MayUse, [Nothing, Nothing, Own, Own, Own]),
     (
         ControlType::DecideService,

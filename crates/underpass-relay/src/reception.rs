@@ -1,6 +1,7 @@
 //! From a carrier that has just come in to an attachment that is served until its end.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,12 +24,12 @@ use crate::attachment::{Attached, Unasked};
 use crate::authority::{Authority, AuthorityError, RENEW_EVERY};
 use crate::clock;
 use crate::desk::{Caller, Desk, Origin, hub_member};
-use crate::hub::{AttachmentId, Check, Given, Question, Source, Wanted};
+use crate::hub::{AttachmentId, Check, Given, Member, Question, Source, Wanted};
 use crate::log::{Kind, Log, Note};
 use crate::policy::Standing;
 use crate::refusal::Refusal;
 use crate::switch::{Errand, Switch};
-use crate::target::{self, RELAY_OWNER, RelayService};
+use crate::target::{self, RELAY_OWNER, RelayService, Served};
 
 /// Questions to the store at once: it answers one after the other in any case.
 const MOST_CHECKS: usize = 64;
@@ -134,35 +135,45 @@ impl Reception {
         let attached = Arc::new(attached);
         lock(&self.by_session).insert(session.id(), Arc::clone(&attached));
         match self.admit(&attached).await {
-            Ok(user) => {
+            Ok(()) => {
                 attached.set_ready();
                 self.bring_up(&attached, &link).await;
-                self.serve(&attached).await;
-                self.note(Kind::Detach, &attached, user.as_ref());
+                let whose = self.serve(&attached).await;
+                self.note_detached(&attached, whose).await;
             }
             Err(why) => attached.end(&why),
         }
+        let address = address.map(|address| address.to_string());
+        self.desk.parted(id, address.as_deref());
         self.switch.remove(id);
         lock(&self.by_session).remove(&session.id());
     }
 
-    /// Asks the store who it is, and the hub whether there is room. The user, if it is enrolled.
-    async fn admit(&self, attached: &Arc<Attached>) -> Result<Option<Name>, Refusal> {
-        let standing = self.standing(attached).await?;
-        let (member, user) = match standing {
-            Standing::Stranger | Standing::Waiting(_) => (None, None),
-            Standing::Member(member) => (Some(hub_member(&member)), Some(member.user.name)),
+    /// Asks the store who it is, and the hub whether there is room.
+    async fn admit(&self, attached: &Arc<Attached>) -> Result<(), Refusal> {
+        let member = match self.standing(attached).await? {
+            Standing::Stranger | Standing::Waiting(_) => None,
+            Standing::Member(member) => Some(hub_member(&member)),
         };
+        let whose = member.clone();
         let source = attached.address.map(|address| Source::from(address.ip()));
         self.switch.add(Arc::clone(attached));
-        self.switch
-            .with_hub(|hub, now| hub.attach(attached.id, source, member, now))?;
+        let room = self
+            .switch
+            .with_hub(|hub, now| hub.attach(attached.id, source, member, now));
+        if let Err(why) = room {
+            let note = Note::of_refusal(Kind::Limit, &why);
+            self.note(note, attached, whose.as_ref());
+            return Err(why);
+        }
         if self.stop.is_cancelled() {
             // Whoever was not on the list of those to be told is told here.
             return Err(Refusal::of(Code::GoingAway));
         }
-        self.note(Kind::Attach, attached, user.as_ref());
-        Ok(user)
+        if whose.is_some() {
+            self.note(Note::new(Kind::Attach), attached, whose.as_ref());
+        }
+        Ok(())
     }
 
     /// Whom the key of a token stands for now.
@@ -179,12 +190,38 @@ impl Reception {
         self.desk.standing(key, origin, clock::calendar()).await
     }
 
-    fn note(&self, kind: Kind, attached: &Attached, user: Option<&Name>) {
-        if let Some(user) = user {
-            let address = attached.address.map(|address| address.to_string());
-            self.log
-                .write(Note::new(kind).by(user.as_str()).from(address.as_deref()));
+    fn note(&self, note: Note, attached: &Attached, whose: Option<&Member>) {
+        let address = attached.address.map(|address| address.to_string());
+        let note = note.from(address.as_deref());
+        self.log.write(match whose {
+            Some(member) => note
+                .by(&member.user_name)
+                .with("machine", member.machine_name.as_str()),
+            None => note,
+        });
+    }
+
+    /// A bare HTTP client was not let in: its token is not good, or too many were not.
+    pub(crate) fn note_token_refused(&self, address: Option<SocketAddr>, code: Code) {
+        let address = address.map(|address| address.to_string());
+        self.log.write(
+            Note::of_refusal(Kind::LoginRefused, &Refusal::of(code))
+                .from(address.as_deref())
+                .with("by", "token"),
+        );
+    }
+
+    /// Of a machine that never enrolled nothing was written at its beginning either.
+    async fn note_detached(&self, attached: &Attached, whose: Option<Member>) {
+        if whose.is_none() {
+            return;
         }
+        let code = underpass_proto::code::name(attached.session.closed().await.code);
+        let seconds = clock::now().since(attached.since).as_secs();
+        let note = Note::new(Kind::Detach)
+            .with("code", code)
+            .with("seconds", seconds);
+        self.note(note, attached, whose.as_ref());
     }
 
     /// A further link of a hop session that is known.
@@ -205,9 +242,16 @@ impl Reception {
         }
     }
 
-    /// Serves the channels of an attachment until its session ends.
-    async fn serve(self: &Arc<Self>, attached: &Arc<Attached>) {
+    /// Serves the channels of an attachment until its session ends. Whose it was at last.
+    async fn serve(self: &Arc<Self>, attached: &Arc<Attached>) -> Option<Member> {
+        let whose = || {
+            self.switch
+                .with_hub(|hub, _| hub.member(attached.id).cloned())
+        };
+        let mut member = whose();
         while let Some(incoming) = attached.session.accept().await {
+            // The hub has forgotten who was shut out.
+            member = whose().or(member);
             if incoming.service() == CONTROL_SERVICE {
                 match attached.add_control() {
                     Some(unasked) => {
@@ -223,6 +267,7 @@ impl Reception {
                 self.tasks.spawn(this.dial(Arc::clone(attached), incoming));
             }
         }
+        whose().or(member)
     }
 
     /// Answers the requests of one control channel, one after the other.
@@ -282,20 +327,36 @@ impl Reception {
     /// A channel to a service that the relay itself is to reach.
     async fn dial(self: Arc<Self>, attached: Arc<Attached>, incoming: Incoming) {
         let name = incoming.service().to_owned();
-        match self.find_target(&attached, &name).await {
-            Ok(service) => {
-                let find = move |name: String| {
-                    let (this, attached) = (Arc::clone(&self), Arc::clone(&attached));
-                    async move { this.find_target(&attached, &name).await }
-                };
-                target::serve(incoming, service, find).await;
-            }
-            Err(code) => incoming.refuse(code),
-        }
+        let (user, service) = match self.find_target(&attached, &name).await {
+            Ok(found) => found,
+            Err(code) => return incoming.refuse(code),
+        };
+        let (since, this, whose) = (clock::now(), Arc::clone(&self), Arc::clone(&attached));
+        let find = move |name: String| {
+            let (this, attached) = (Arc::clone(&this), Arc::clone(&whose));
+            async move { Ok(this.find_target(&attached, &name).await?.1) }
+        };
+        let Served {
+            sent,
+            received,
+            code,
+        } = target::serve(incoming, service, find).await;
+        let seconds = clock::now().since(since).as_secs();
+        let note = Note::new(Kind::Disconnect).with("code", code.up());
+        self.log.write(
+            of_target(note, &attached, &user, &name)
+                .with("sent", sent)
+                .with("received", received)
+                .with("seconds", seconds),
+        );
     }
 
-    /// A service of the relay's own that the user of an attachment may use at this moment.
-    async fn find_target(&self, attached: &Attached, name: &str) -> Result<RelayService, Code> {
+    /// A service of the relay's own that the user of an attachment may use at this moment, and the user.
+    async fn find_target(
+        &self,
+        attached: &Attached,
+        name: &str,
+    ) -> Result<(Name, RelayService), Code> {
         let member = match self.standing(attached).await {
             Ok(Standing::Member(member)) => member,
             Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
@@ -303,16 +364,16 @@ impl Reception {
             Err(why) => return Err(why.code),
         };
         let found = self.desk.relay_service(&member, name);
-        let kind = if found.is_ok() {
-            Kind::Connect
-        } else {
-            Kind::Refuse
+        let note = match &found {
+            Ok(_) => Note::new(Kind::Connect),
+            Err(why) => Note::of_refusal(Kind::Refuse, why),
         };
-        let note = Note::new(kind)
-            .by(member.user.name.as_str())
-            .to(RELAY_OWNER);
-        self.log.write(note.with("service", name));
-        found.map_err(|why| why.code)
+        self.log
+            .write(of_target(note, attached, &member.user.name, name));
+        match found {
+            Ok(service) => Ok((member.user.name, service)),
+            Err(why) => Err(why.code),
+        }
     }
 
     async fn run_errand(self: Arc<Self>, errand: Errand) {
@@ -387,6 +448,15 @@ impl Reception {
         self.switch
             .with_hub(|hub, now| hub.verdict(check.check, verdict, now));
     }
+}
+
+/// An event of a user and a service of the relay's own.
+fn of_target(note: Note, attached: &Attached, user: &Name, service: &str) -> Note {
+    let address = attached.address.map(|address| address.to_string());
+    note.by(user.as_str())
+        .to(RELAY_OWNER)
+        .from(address.as_deref())
+        .with("service", service)
 }
 
 /// Where a far endpoint is, in the words of relays that share their services: the service's number.

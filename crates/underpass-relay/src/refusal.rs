@@ -31,6 +31,11 @@ impl Refusal {
         Self::new(code, code.to_string())
     }
 
+    /// Whether it is because a limit was reached.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(self.code, Code::Busy | Code::TooManyAttempts)
+    }
+
     /// A refusal that says which of the relay's limits was reached.
     #[must_use]
     pub fn busy(limit: &str) -> Self {

@@ -26,6 +26,7 @@ use underpass_store::{
     DataFolder, DataFolderError, Fault, OpenError, SetupCodeError, SqliteStore, Store,
 };
 
+use crate::announced::{AnnounceError, Announced};
 use crate::authority::{Authority, InStore, Remote};
 use crate::clock;
 use crate::code::OneTimeCode;
@@ -33,9 +34,10 @@ use crate::desk::{Desk, Passwords, Rules};
 use crate::group;
 use crate::handed::Handed;
 use crate::hub::Load;
-use crate::log::{Keep, Kind, Log, Note};
+use crate::log::{self, Destination, Keep, Kind, Ledger, Log, Note};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
+use crate::seen::Seen;
 use crate::settings::{SettingError, Settings};
 use crate::switch::Switch;
 use crate::turn::Succession;
@@ -74,6 +76,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("{0}")]
     Store(#[from] Fault),
+    /// The list of relays to announce cannot be used.
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
     /// The certificate for HTTPS cannot be used.
     #[error(transparent)]
     Tls(#[from] IdentityError),
@@ -110,11 +115,15 @@ pub struct RelayHandle {
     doors: Doors,
     /// Where another process may be waiting for the sockets: ours to use them.
     succession: Option<Succession>,
+    announced: Arc<Announced>,
     switch: Arc<Switch>,
     reception: Arc<Reception>,
     store: Arc<dyn Store>,
     log: Log,
     log_writer: JoinHandle<()>,
+    seen_writer: JoinHandle<()>,
+    /// Once nobody attaches any more.
+    seen_stop: DropGuard,
     running: JoinHandle<Server>,
     stop: DropGuard,
 }
@@ -158,6 +167,8 @@ impl Relay {
         let folder = DataFolder::open(&settings.data)?;
         let secret = folder.load_or_create_secret(KEY_FILE, || StaticKey::generate().to_bytes())?;
         let identity = Arc::new(StaticKey::from_bytes(*secret));
+        let own_key = identity.public().fingerprint();
+        let announced = Arc::new(Announced::read(settings.announce.clone(), own_key)?);
         let database = settings.database.clone();
         let database = database.unwrap_or_else(|| folder.database_file());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&database).await?);
@@ -188,12 +199,10 @@ impl Relay {
             false => None,
         };
 
-        let (log, writer) = Log::new();
-        let keep = Keep {
-            age: settings.events_keep.0,
-            count: u64::try_from(settings.events_most).unwrap_or(u64::MAX),
-        };
-        let log_writer = tokio::spawn(writer.run(Arc::clone(&store), keep));
+        let (log, writer) = Log::new(settings.events_queue);
+        let destination = destination(&store, &folder, &identity.public().fingerprint());
+        let unclean = !succeeds && log::ended_unclean(store.as_ref(), &destination.relay).await?;
+        let log_writer = tokio::spawn(writer.run(destination));
         let memory = settings.route_memory.0;
         let switch = Switch::new(settings.limits(), settings.marks(), memory, log.clone());
         let rules = Rules {
@@ -205,10 +214,24 @@ impl Relay {
         };
         let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;
         let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
-        let desk = Desk::new(to_store, to_switch, log.clone(), rules, passwords);
+        let to_desk = Arc::clone(&announced);
+        let seen = Seen::default();
+        let desk = Desk::new(
+            to_store,
+            to_switch,
+            log.clone(),
+            seen.clone(),
+            rules,
+            passwords,
+            to_desk,
+        );
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
+        let forgetting = log::forget_old(Arc::clone(&store), keep(&settings));
+        let forgetting = stop.clone().run_until_cancelled_owned(forgetting);
+        let seen_stop = CancellationToken::new();
+        let seen_writer = tokio::spawn(seen.write(Arc::clone(&store), seen_stop.clone()));
         let desk = Arc::new(desk);
         let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
@@ -228,8 +251,10 @@ impl Relay {
         let keeping_time = Arc::clone(&switch).keep_time(stop.clone());
         reception.tasks.spawn(keeping_time);
         reception.tasks.spawn(watching);
+        reception.tasks.spawn(forgetting);
         let running = tokio::spawn(Arc::clone(&reception).run(server));
-        log.write(Note::new(Kind::Start).with("version", env!("CARGO_PKG_VERSION")));
+        let started = Note::new(Kind::Start).with("version", env!("CARGO_PKG_VERSION"));
+        log.write(started.with("unclean", unclean));
         let fingerprint = identity.public().fingerprint();
         Ok(RelayHandle {
             urls: urls(&settings, &addresses, &fingerprint),
@@ -242,11 +267,14 @@ impl Relay {
             shutdown_within: settings.shutdown_within.0,
             doors,
             succession,
+            announced,
             switch,
             reception,
             store,
             log,
             log_writer,
+            seen_writer,
+            seen_stop: seen_stop.drop_guard(),
             running,
             stop: stop.drop_guard(),
         })
@@ -302,6 +330,20 @@ impl RelayHandle {
     #[must_use]
     pub fn load(&self) -> (Load, usize) {
         self.switch.load()
+    }
+
+    /// Reads again what may change while the relay runs: the list of relays to announce. Agents are told where it is
+    /// another one; where it cannot be used, the one before stays.
+    ///
+    /// # Errors
+    /// The list cannot be used.
+    pub fn reload(&self) -> Result<(), AnnounceError> {
+        if let Some(changed) = self.announced.read_again()? {
+            for attached in self.switch.all_attached() {
+                attached.tell_group(changed.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Ends the relay in order: agents are told when to come back, what was sent to them goes out,
@@ -402,6 +444,8 @@ impl RelayHandle {
             store,
             log,
             log_writer,
+            seen_writer,
+            seen_stop,
             switch,
             reception,
             ..
@@ -410,7 +454,29 @@ impl RelayHandle {
         // not waited for without end.
         drop((log, switch, reception));
         let _ = tokio::time::timeout(Duration::from_secs(1), log_writer).await;
+        drop(seen_stop);
+        let _ = tokio::time::timeout(Duration::from_secs(1), seen_writer).await;
         store.close().await;
+    }
+}
+
+/// Where events go, and what this relay is called in them: the beginning of its fingerprint.
+fn destination(store: &Arc<dyn Store>, folder: &DataFolder, key: &Fingerprint) -> Destination {
+    let ledger = Ledger::open(folder.path());
+    let ledger = ledger.inspect_err(|error| {
+        tracing::warn!("a gap in the events would not outlive this process: {error}");
+    });
+    Destination {
+        store: Arc::clone(store),
+        ledger: ledger.ok(),
+        relay: key.to_string().chars().take(9).collect(),
+    }
+}
+
+fn keep(settings: &Settings) -> Keep {
+    Keep {
+        age: settings.events_keep.0,
+        count: u64::try_from(settings.events_most).unwrap_or(u64::MAX),
     }
 }
 

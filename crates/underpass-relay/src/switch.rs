@@ -22,10 +22,11 @@ use crate::attachment::Attached;
 use crate::clock;
 use crate::gate::Gate;
 use crate::hub::{
-    AttachmentId, Command, Given, Hub, Limits, LinkId, Load, Opening, Path, RouteEnd,
+    AttachmentId, Command, Ended, Given, Hub, Limits, LinkId, Load, Opening, Path, RouteEnd,
+    RouteEvent, RouteNews,
 };
 use crate::lane::{Lane, Pool, Pushed};
-use crate::log::{Kind, Log, Note};
+use crate::log::{Kind, Log, Note, Passed};
 use crate::queue::Marks;
 use crate::refusal::Refusal;
 
@@ -296,6 +297,8 @@ impl Switch {
 
     fn open(&self, port: &Port, link: &Arc<Link>, route: u32, path: Path, payload: Bytes) {
         let session = session_of(&payload);
+        let resumes = session.is_some_and(|(_, resumes)| resumes);
+        let session = session.map(|(session, _)| session);
         let known = lock(&port.lanes).contains_key(&route);
         if !known {
             let inward = Lane::new(&self.pool, link, route);
@@ -313,6 +316,7 @@ impl Switch {
             route,
             path,
             session,
+            resumes,
             key: *lock(&port.key),
         };
         if !self.with_hub(|hub, _| hub.open(port.id, opening)) {
@@ -364,14 +368,59 @@ impl Switch {
                     attached.rights_changed();
                 }
             }
-            Command::Record(event) => {
-                let kind = match &event.refused {
-                    None => Kind::Connect,
-                    Some(_) => Kind::Refuse,
-                };
-                self.log.write(Note::of_route(kind, event));
+            Command::Record(event) => self.note_route(event),
+            Command::Returned {
+                attachment: _,
+                link,
+                member,
+            } => {
+                let link = self.known_port(link).and_then(|port| port.link.upgrade());
+                let address = link.and_then(|link| link.info().peer);
+                let address = address.map(|address| address.to_string());
+                self.log.write(
+                    Note::new(Kind::Return)
+                        .by(&member.user_name)
+                        .from(address.as_deref())
+                        .with("machine", member.machine_name),
+                );
             }
         }
+    }
+
+    fn note_route(&self, event: RouteEvent) {
+        let address = lock(&self.attached)
+            .get(&event.opener)
+            .and_then(|attached| attached.address);
+        let address = address.map(|address| address.to_string());
+        let passed = match &event.news {
+            RouteNews::Ended(ended) => self.passed(ended),
+            RouteNews::Opened(_) | RouteNews::Refused(_) => None,
+        };
+        let note = Note::of_route(event, passed);
+        self.log.write(note.from(address.as_deref()));
+    }
+
+    /// What passed on a route that has just ended: what each of its ends took in.
+    fn passed(&self, ended: &Ended) -> Option<Passed> {
+        let lanes = |end: RouteEnd| {
+            let port = self.known_port(end.link)?;
+            let lanes = lock(&port.lanes);
+            let Lanes { inward, outward } = lanes.get(&end.route)?;
+            Some((Arc::clone(inward), outward.clone()?))
+        };
+        let (there, back) = match lanes(ended.near) {
+            Some(lanes) => lanes,
+            None => {
+                let (back, there) = lanes(ended.far)?;
+                (there, back)
+            }
+        };
+        let seconds = clock::now().since(there.since()).as_secs();
+        Some(Passed {
+            sent: there.passed(),
+            received: back.passed(),
+            seconds,
+        })
     }
 
     /// Sent before anything that comes from the other end, since that is not joined yet.
@@ -443,13 +492,13 @@ impl Switch {
     }
 }
 
-/// The session that the first packet of a route is of. This, and nothing else of what agents say to each
-/// other, a relay reads: a ticket is good for one session.
-fn session_of(payload: &Bytes) -> Option<SessionId> {
+/// The session that the first packet of a route is of, and whether that resumes it. This, and nothing else
+/// of what agents say to each other, a relay reads: a ticket is good for one session.
+fn session_of(payload: &Bytes) -> Option<(SessionId, bool)> {
     let packet = Packet::parse_unframed(payload.clone()).ok()?;
     match packet.kind {
-        PacketKind::Hello => Some(Hello::decode(packet.body).ok()?.session),
-        PacketKind::Resume => Some(Resume::decode(packet.body).ok()?.session),
+        PacketKind::Hello => Some((Hello::decode(packet.body).ok()?.session, false)),
+        PacketKind::Resume => Some((Resume::decode(packet.body).ok()?.session, true)),
         _ => None,
     }
 }

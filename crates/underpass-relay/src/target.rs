@@ -79,6 +79,27 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// What became of a channel to a service of the relay's own, seen from its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Served {
+    /// Bytes to the service.
+    pub(crate) sent: u64,
+    /// Bytes from the service.
+    pub(crate) received: u64,
+    /// How it ended.
+    pub(crate) code: Code,
+}
+
+impl Served {
+    fn refused(code: Code) -> Self {
+        Self {
+            sent: 0,
+            received: 0,
+            code,
+        }
+    }
+}
+
 /// What a name means among the relay's own services.
 ///
 /// # Errors
@@ -98,28 +119,41 @@ pub(crate) fn find<'a>(
 
 /// Dials the target of `service` and moves bytes until both sides are done; a target that does not
 /// answer is refused with the reason that the dial gave. Where the client wants the channel to go on
-/// with another service, `find` says whether it may.
+/// with another service, `find` says whether it may. What passed, and how it ended.
 pub(crate) async fn serve<F>(
     incoming: Incoming,
     service: RelayService,
     find: impl Fn(String) -> F + Clone + Send + Sync + 'static,
-) where
+) -> Served
+where
     F: Future<Output = Result<RelayService, Code>> + Send,
 {
-    if incoming.kind() != ChannelKind::Stream {
-        return incoming.refuse(Code::Refused);
-    }
-    let tcp = match connect(&service).await {
+    let connected = match incoming.kind() {
+        ChannelKind::Stream => connect(&service).await,
+        _ => Err(Code::Refused),
+    };
+    let tcp = match connected {
         Ok(tcp) => tcp,
-        Err(code) => return incoming.refuse(code),
+        Err(code) => {
+            incoming.refuse(code);
+            return Served::refused(code);
+        }
     };
     let redial = move |name: String| {
         let find = find.clone();
         async move { connect(&find(name).await?).await }
     };
     let report = splice::splice_far(incoming.accept(), tcp, redial).await;
-    if let Some(error) = report.error {
+    if let Some(error) = &report.error {
         tracing::debug!(service = %service.name, "connection broke: {error}");
+    }
+    Served {
+        sent: report.received,
+        received: report.sent,
+        code: match report.error {
+            None => Code::NoError,
+            Some(_) => Code::Aborted,
+        },
     }
 }
 

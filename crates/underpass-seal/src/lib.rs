@@ -2,8 +2,8 @@
 //!
 //! Bytes in, bytes out: this crate knows keys and messages, but no frames, sockets, files or clocks.
 //! It is the only crate of the workspace that names a cryptographic library, and the only one that
-//! draws randomness by itself: for static keys, for the handshake's ephemeral keys, for ML-KEM and for logins by
-//! password.
+//! draws randomness by itself: for static keys and signing keys, for the handshake's ephemeral keys, for ML-KEM and for
+//! logins by password.
 //! Everything after the handshake is a deterministic function of the [`Secrets`] it yields.
 //!
 //! The order of use is fixed by the types, each of which is consumed by its one next step:
@@ -52,6 +52,7 @@ mod resume;
 mod samples;
 mod schedule;
 mod secrets;
+mod signing;
 
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use handshake::{
@@ -62,3 +63,4 @@ pub use key::{PublicKey, StaticKey, constant_time_eq, sha256};
 pub use record::{Cipher, OpenError, OpeningKey, RecordSecret, SealingKey, Space, TAG_LEN};
 pub use resume::{OnceKey, ResumeSecret};
 pub use secrets::Secrets;
+pub use signing::{SIGNATURE_LEN, SigningKey, VerifyingKey};

@@ -46,7 +46,7 @@ pub struct Event {
     pub event: NewEvent,
 }
 
-/// Which events to list. The default lists none: set `limit`.
+/// Which events to list, the newest first unless `after` is set. The default lists none: set `limit`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventFilter {
     /// Only those at this moment or later.
@@ -57,6 +57,8 @@ pub struct EventFilter {
     pub kind: Option<String>,
     /// Only those before this one: the last of a page asks for the next page.
     pub before: Option<EventId>,
+    /// Only those after this one, the oldest first: what to go on with.
+    pub after: Option<EventId>,
     /// At most so many.
     pub limit: u32,
 }

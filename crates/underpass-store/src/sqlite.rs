@@ -220,8 +220,11 @@ impl Store for SqliteStore {
         Box::pin(self.0.revoke_machine(id))
     }
 
-    fn note_machine_seen(&self, id: MachineId, at: UnixMillis) -> StoreFuture<'_, ()> {
-        Box::pin(self.0.note_machine_seen(id, at))
+    fn note_machines_seen<'a>(
+        &'a self,
+        seen: &'a [(MachineId, UnixMillis)],
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(self.0.note_machines_seen(seen))
     }
 
     fn publish_service<'a>(

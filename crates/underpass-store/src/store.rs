@@ -215,8 +215,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`RevokeError::NoSuchMachine`].
     fn revoke_machine(&self, id: MachineId) -> StoreFuture<'_, Machine, RevokeError>;
 
-    /// Notes that a machine was seen at `at`, unless it was seen later than that already.
-    fn note_machine_seen(&self, id: MachineId, at: UnixMillis) -> StoreFuture<'_, ()>;
+    /// Notes when machines were seen, all at once; none that was seen later than that already, or is not known.
+    fn note_machines_seen<'a>(&'a self, seen: &'a [(MachineId, UnixMillis)])
+    -> StoreFuture<'a, ()>;
 
     // Services.
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `machine.key` | the secret half of the machine key, readable by its owner only |
 //! | `relays.toml` | relays that this machine has logged in to |
+//! | `groups/` | for each group of relays the newest list of them that its key has signed |
 //! | `known_peers` | the key that each service's publisher showed |
 //! | `config.toml` | settings, written by people only |
 //! | `proxy-credentials` | user names and passwords for proxies, written by people only |
@@ -12,6 +13,7 @@
 //! Several processes may use one home: whoever writes holds a lock, and files are replaced whole.
 
 mod file;
+mod groups;
 mod key;
 mod library;
 mod peers;
@@ -24,6 +26,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use underpass_seal::{Fingerprint, StaticKey};
 
+pub use groups::Announcement;
 pub use peers::{KnownPeers, PeerChanged, PinOrigin, PinnedPeer};
 pub use relays::{KnownRelay, KnownRelays, TlsCheck};
 

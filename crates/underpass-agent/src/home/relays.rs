@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use underpass_seal::Fingerprint;
+use underpass_carrier::TlsTrust;
+use underpass_proto::control::GroupRelay;
+use underpass_proto::group::RelayList;
+use underpass_seal::{Fingerprint, ParseFingerprintError, VerifyingKey};
 
 use super::HomeError;
 
@@ -24,6 +27,15 @@ pub enum TlsCheck {
     Pinned([u8; 32]),
 }
 
+impl From<TlsCheck> for TlsTrust {
+    fn from(check: TlsCheck) -> Self {
+        match check {
+            TlsCheck::System => Self::System,
+            TlsCheck::Pinned(sha256) => Self::PinnedCertificate(sha256),
+        }
+    }
+}
+
 /// One relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownRelay {
@@ -37,6 +49,11 @@ pub struct KnownRelay {
     pub user: String,
     /// The name that this machine is enrolled by.
     pub machine: String,
+    /// The key of the group that it belongs to, once it announced one: only what this key signed is believed of
+    /// the group's relays.
+    pub group: Option<VerifyingKey>,
+    /// Whose list of relays it was learnt from; none for one that stands in the file, or was named.
+    pub announced_by: Option<String>,
 }
 
 impl KnownRelay {
@@ -49,17 +66,42 @@ impl KnownRelay {
             tls: TlsCheck::System,
             user: String::new(),
             machine: String::new(),
+            group: None,
+            announced_by: None,
         }
     }
 
+    /// The relays of this one's group, in the order of `list`. This one stays as it is known, by the address that is
+    /// known to work from here; where its key is not on the list it is none of the group any more.
+    #[must_use]
+    pub fn with_group(&self, list: &RelayList) -> Vec<Self> {
+        let of = |relay: &GroupRelay| {
+            let key = Fingerprint::from_bytes(relay.key);
+            if key == self.key {
+                return self.clone();
+            }
+            let pinned = relay.certificate.first();
+            Self {
+                url: relay.url.clone(),
+                key,
+                tls: pinned.map_or(TlsCheck::System, |sha256| TlsCheck::Pinned(*sha256)),
+                announced_by: Some(self.url.clone()),
+                ..self.clone()
+            }
+        };
+        list.relays().iter().map(of).collect()
+    }
+
     /// Keys and values as they stand in the file; a key without a value does not stand there.
-    fn fields(&self) -> [(&'static str, Option<String>); 5] {
+    fn fields(&self) -> [(&'static str, Option<String>); 6] {
         let Self {
             url,
             key,
             tls,
             user,
             machine,
+            group,
+            announced_by: _,
         } = self;
         let certificate = match tls {
             TlsCheck::System => None,
@@ -72,6 +114,7 @@ impl KnownRelay {
             ("certificate", certificate),
             ("user", given(user)),
             ("machine", given(machine)),
+            ("group", group.map(|group| group.to_string())),
         ]
     }
 }
@@ -100,6 +143,7 @@ struct Entry {
     user: String,
     #[serde(default)]
     machine: String,
+    group: Option<toml::Spanned<String>>,
 }
 
 impl KnownRelays {
@@ -115,10 +159,15 @@ impl KnownRelays {
             wrong(position, error.message().to_owned())
         })?;
         let relays = document.relay.into_iter().map(|entry| {
+            let no_key = |at: &toml::Spanned<String>, error: ParseFingerprintError| {
+                wrong(at.span().start, error.to_string())
+            };
             let key = entry.key.get_ref().parse();
-            let key = key.map_err(|error: underpass_seal::ParseFingerprintError| {
-                wrong(entry.key.span().start, error.to_string())
-            })?;
+            let key = key.map_err(|error| no_key(&entry.key, error))?;
+            let group = entry.group.as_ref().map(|text| {
+                let group = text.get_ref().parse();
+                group.map_err(|error| no_key(text, error))
+            });
             let tls = match &entry.certificate {
                 None => TlsCheck::System,
                 Some(text) => TlsCheck::Pinned(from_pairs(text.get_ref()).ok_or_else(|| {
@@ -132,6 +181,8 @@ impl KnownRelays {
                 tls,
                 user: entry.user,
                 machine: entry.machine,
+                group: group.transpose()?,
+                announced_by: None,
             })
         });
         Ok(Self {
@@ -248,6 +299,7 @@ mod tests {
             tls: TlsCheck::Pinned([byte; 32]),
             user: "alice".into(),
             machine: "laptop".into(),
+            group: Some(VerifyingKey([byte ^ 0x55; 32])),
             ..KnownRelay::new(url, Fingerprint::from_bytes([byte; 32]))
         }
     }
@@ -324,6 +376,11 @@ mod tests {
                 &format!("[[relay]]\nurl='a'\nkey='{key}'\ncertificate='AB:C'"),
                 4,
                 "32 pairs",
+            ),
+            (
+                &format!("[[relay]]\nurl='a'\nkey='{key}'\ngroup='x'"),
+                4,
+                "52 characters",
             ),
         ] {
             match parse(text) {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use underpass_endpoint::{Fleet, PeerInfo, Session};
+use underpass_endpoint::{Fleet, MemberStatus, PeerInfo, Session};
 use underpass_seal::Fingerprint;
 
-use super::{AgentReport, EntryReport, SessionReport};
+use super::{AgentReport, EntryReport, RankReport, SessionReport};
 use crate::standings::Standings;
 
 /// Shared by the parts of one agent; clones are the same board.
@@ -66,7 +66,7 @@ impl SessionEntry {
         }
     }
 
-    fn report(&self) -> SessionReport {
+    fn report(&self, rank: impl Fn(&MemberStatus) -> RankReport) -> SessionReport {
         let Self {
             service,
             user,
@@ -89,7 +89,7 @@ impl SessionEntry {
             unread: status.unread,
             path: (&status.told).into(),
             legs: status.legs.iter().map(Into::into).collect(),
-            relays: relays.iter().flatten().map(Into::into).collect(),
+            relays: relays.iter().flatten().map(rank).collect(),
         }
     }
 }
@@ -159,7 +159,12 @@ impl Board {
             let sessions: Vec<_> = content.sessions.values().cloned().collect();
             (content.standings.clone(), content.entries.clone(), sessions)
         };
-        let members = standings.map(|it| it.fleet().status(None));
+        let rank = |member: &MemberStatus| {
+            let standings = standings.as_ref();
+            let by = standings.and_then(|it| it.announced_by(member.ranked.relay));
+            RankReport::new(member, by)
+        };
+        let members = standings.as_ref().map(|it| it.fleet().status(None));
         let members = members.unwrap_or_default();
         AgentReport {
             pid: std::process::id(),
@@ -169,9 +174,9 @@ impl Board {
                 .iter()
                 .find_map(|it| it.attachment.as_ref())
                 .map(Into::into),
-            relays: members.iter().map(Into::into).collect(),
+            relays: members.iter().map(rank).collect(),
             entries,
-            sessions: sessions.iter().map(SessionEntry::report).collect(),
+            sessions: sessions.iter().map(|it| it.report(rank)).collect(),
         }
     }
 

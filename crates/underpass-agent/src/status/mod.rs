@@ -57,15 +57,19 @@ pub struct RankReport {
     pub why: String,
     /// The carrier in use.
     pub carrier: Option<String>,
+    /// The relay whose signed list it was learnt from; none where it was logged in to, or named.
+    #[serde(default)]
+    pub announced_by: Option<String>,
 }
 
-impl From<&MemberStatus> for RankReport {
-    fn from(member: &MemberStatus) -> Self {
+impl RankReport {
+    pub(crate) fn new(member: &MemberStatus, announced_by: Option<String>) -> Self {
         let MemberStatus {
             name,
             ranked,
             attachment,
             ended,
+            retired,
         } = member;
         let carrier = attachment.as_ref().and_then(|it| it.carrier.as_ref());
         Self {
@@ -74,9 +78,11 @@ impl From<&MemberStatus> for RankReport {
             reached: ranked.presence == Presence::Alive,
             why: match ended {
                 Some(ended) => format!("given up: {ended}"),
+                None if *retired => "being left: its group does not name it any more".to_owned(),
                 None => ranked.words.clone(),
             },
             carrier: carrier.map(|info| info.carrier.to_owned()),
+            announced_by,
         }
     }
 }
@@ -258,6 +264,12 @@ pub struct LegReport {
     pub carried_by: String,
     /// What must not wait goes on it.
     pub leads: bool,
+    /// This side sends on it, as far as there is something for it.
+    #[serde(default)]
+    pub sends: bool,
+    /// The peer may send on it.
+    #[serde(default)]
+    pub takes: bool,
     /// Whether it answers.
     pub answers: bool,
     /// Its round trip, in milliseconds.
@@ -275,6 +287,8 @@ impl From<&LegStatus> for LegReport {
         let LegStatus {
             by,
             leads,
+            sends,
+            takes,
             suspect,
             rtt,
             rate,
@@ -284,6 +298,8 @@ impl From<&LegStatus> for LegReport {
         Self {
             carried_by: by.clone(),
             leads: *leads,
+            sends: *sends,
+            takes: *takes,
             answers: !suspect,
             rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             bytes_per_s: *rate,

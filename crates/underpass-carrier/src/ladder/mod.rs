@@ -7,6 +7,8 @@
 //!   What worked and was cut comes back soon, on a longer probation: it was mostly the path.
 //! - *Come down*: what was lost, does not answer or answers much later than before is replaced. While
 //!   an answer is late, others are made ready beside the leg, so that little is left to do should it be dead.
+//! - *Let others pass*: where the relay itself was away or is busy, many agents come back to it at once. For a
+//!   while attempts follow each other slowly then, none beside one that has reached the relay, and nothing is improved.
 //!
 //! The driving contract: after each call of [`Ladder::handle`] and [`Ladder::handle_timeout`] the
 //! driver takes all of [`Ladder::poll_action`], and calls again at [`Ladder::poll_timeout`]. Time is
@@ -45,7 +47,7 @@ pub use words::{
 
 use idle::IdleCuts;
 use mark::Mark;
-use round::{Next, Round};
+use round::{CROWDED, CUT, Next, Round, USUAL};
 use standby::{PREPARE_AFTER, Standby};
 use watch::Watch;
 
@@ -63,6 +65,9 @@ const RELIEF_AFTER: Duration = Duration::from_secs(60);
 const SLOWER: (u32, Duration) = (4, Duration::from_millis(100));
 /// Relief must have a round trip so many times shorter.
 const RELIEVED: u32 = 3;
+/// For so long after a relay was away or busy it is left in peace: half of the time within which all agents of
+/// one that was restarted should be back.
+const PEACE: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 struct Active {
@@ -109,6 +114,8 @@ pub struct Ladder {
     /// The leg in use was cut when nothing passed on it, which is soon to be told of.
     cut_idle: bool,
     next_relief: Time,
+    /// Others come back to the relay as well until then.
+    crowded_until: Time,
     next_attempt: u64,
     actions: VecDeque<Action>,
 }
@@ -131,6 +138,7 @@ impl Ladder {
             idle_cuts: IdleCuts::new(None, Time::ZERO),
             cut_idle: false,
             next_relief: Time::ZERO,
+            crowded_until: Time::ZERO,
             next_attempt: 0,
             actions: VecDeque::new(),
         }
@@ -185,7 +193,14 @@ impl Ladder {
             Event::Late => self.late(now),
             Event::Reached { attempt } => {
                 if let Some(round) = &mut self.round {
-                    round.reached(attempt);
+                    round.reached(now, attempt);
+                }
+            }
+            Event::Heard { attempt } => {
+                self.crowded_until = now + PEACE;
+                let given_up = self.round.as_mut().map(|round| round.heard(now, attempt));
+                for attempt in given_up.into_iter().flatten() {
+                    self.drop_attempt(attempt);
                 }
             }
             Event::Failed {
@@ -244,7 +259,7 @@ impl Ladder {
         let active = self.active.as_ref()?;
         let free = |rung: usize| self.marks[rung].retry_at().unwrap_or(Time::ZERO);
         let better = (0..active.rung).map(free).min();
-        let better = better.map(|at| at.max(active.since + IMPROVE_AFTER));
+        let better = better.map(|at| at.max(active.since + IMPROVE_AFTER).max(self.crowded_until));
         better.into_iter().chain(self.idle_cuts.timeout()).min()
     }
 
@@ -256,6 +271,7 @@ impl Ladder {
             self.drop_attempt(trial.attempt);
         }
         let previous = self.active.take();
+        let had_leg = previous.is_some();
         if let Some(active) = &previous
             && wanted != Wanted::Start
         {
@@ -268,7 +284,13 @@ impl Ladder {
             None => order::start_order(&self.rungs, self.best, shunned),
         };
         let ready = self.standby.take().map(|standby| standby.ready);
-        self.round = Some(Round::new(&order, ready.unwrap_or_default(), now));
+        let pace = match ready {
+            _ if self.crowded_until > now => CROWDED,
+            None if wanted == Wanted::Lost && had_leg => CUT,
+            _ => USUAL,
+        };
+        let round = Round::new(&order, ready.unwrap_or_default(), pace, now);
+        self.round = Some(round);
     }
 
     fn network_changed(
@@ -286,6 +308,8 @@ impl Ladder {
         }
         self.best = best.filter(|best| *best < self.rungs.len());
         self.next_relief = now;
+        // It was this machine that was away.
+        self.crowded_until = Time::ZERO;
         self.last_failure = None;
         let before = self.idle_cuts.interval();
         self.idle_cuts = IdleCuts::new(keepalive, now);
@@ -342,7 +366,7 @@ impl Ladder {
         let Some(active) = self.active.as_ref().filter(|_| free) else {
             return;
         };
-        if self.next_standby > now {
+        if self.next_standby.max(self.crowded_until) > now {
             return;
         }
         self.next_standby = now + PREPARE_AFTER;
@@ -583,7 +607,7 @@ impl Ladder {
         let Some(active) = &self.active else {
             return;
         };
-        if active.since + IMPROVE_AFTER > now {
+        if (active.since + IMPROVE_AFTER).max(self.crowded_until) > now {
             return;
         }
         let next = (0..active.rung).find(|rung| !self.marks[*rung].shunned(now));
@@ -609,7 +633,7 @@ impl Ladder {
                 }
                 self.drop_attempt(overdue);
             } else if let Some(fault) = round.over() {
-                return self.end_round(fault);
+                return self.end_round(now, fault);
             } else if let Some(next) = round.next(now, attempt) {
                 self.actions.push_back(match next {
                     Next::Promote(attempt) => Action::Promote { attempt },
@@ -629,7 +653,11 @@ impl Ladder {
         }
     }
 
-    fn end_round(&mut self, fault: Fault) {
+    fn end_round(&mut self, now: Time, fault: Fault) {
+        // One whose answer is final has mostly forgotten the session, since it was started anew.
+        if matches!(fault, Fault::Host | Fault::Busy | Fault::Final) {
+            self.crowded_until = now + PEACE;
+        }
         if let Some(round) = self.round.take() {
             for live in &round.live {
                 self.drop_attempt(live.attempt);

@@ -15,6 +15,46 @@ pub const STAGGER: Duration = Duration::from_millis(250);
 /// An attempt without success for so long has failed.
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How fast the attempts of a round follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// Between the first two.
+    first: Duration,
+    /// Between the next ones.
+    apart: Duration,
+    /// After so many each one waits twice as long as the one before.
+    close: u32,
+    /// None is begun for so long after one has reached the relay.
+    after_reached: Duration,
+}
+
+/// The first of each sort are among those that follow closely; not even a relay that is alone with its
+/// agents should be asked nine times by each.
+pub(super) const USUAL: Pace = Pace {
+    first: STAGGER,
+    apart: STAGGER,
+    close: 3,
+    after_reached: Duration::ZERO,
+};
+/// What was cut while nothing was wrong with it mostly works again at once, or the relay was started anew and
+/// has all its agents come back. The hardiest still has its turn within 3 s.
+pub(super) const CUT: Pace = Pace {
+    first: Duration::from_millis(1500),
+    apart: Duration::from_millis(500),
+    close: 2,
+    after_reached: Duration::ZERO,
+};
+/// Where the relay was just away or is busy, others come back as well: what is late is late because of them.
+pub(super) const CROWDED: Pace = Pace {
+    first: Duration::from_secs(2),
+    after_reached: Duration::from_secs(1),
+    ..CUT
+};
+/// A relay that has said that it is busy with an attempt says so again within less than this.
+const HEARD_LASTS: Duration = Duration::from_secs(5);
+/// For so long at the most an attempt is believed to be in the relay's hands.
+const HEARD_LIMIT: Duration = Duration::from_secs(60);
+
 /// An attempt under way.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -26,6 +66,15 @@ pub(super) struct Live {
     started: Time,
     /// It got as far as the relay, or a box that speaks HTTP.
     reached: bool,
+    /// When the relay last said that it has it, and that others are before it.
+    heard: Option<Time>,
+}
+
+impl Live {
+    /// When it has failed unless it has come to something.
+    fn limit(&self) -> Time {
+        (self.started + ATTEMPT_LIMIT).min(self.made + HEARD_LIMIT)
+    }
 }
 
 /// What a round does next.
@@ -40,6 +89,9 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Round {
     queue: VecDeque<Next>,
+    pace: Pace,
+    /// How many were begun, without those that followed a failure at once.
+    begun: u32,
     /// When the next one begins.
     next_at: Time,
     pub(super) live: Vec<Live>,
@@ -52,7 +104,7 @@ impl Round {
     /// A round in this order; what was made ready before goes first. All are begun anew nevertheless:
     /// what is still being made ready may have been begun in the very outage, and what is ready may
     /// have died with the leg.
-    pub(super) fn new(order: &[usize], ready: Vec<Ready>, now: Time) -> Self {
+    pub(super) fn new(order: &[usize], ready: Vec<Ready>, pace: Pace, now: Time) -> Self {
         let prepared = |rung: &usize| ready.iter().find(|it| it.rung == *rung);
         let passed = order.iter().filter_map(prepared).filter(|it| it.passed);
         let passed = passed.map(|it| Next::Promote(it.attempt));
@@ -65,9 +117,12 @@ impl Round {
             // What waits to be gone on with has done its part in time.
             started: if it.passed { now } else { it.started },
             reached: it.passed,
+            heard: None,
         };
         Round {
             queue,
+            pace,
+            begun: 0,
             next_at: now,
             live: ready.into_iter().map(live).collect(),
             tried: Vec::new(),
@@ -77,11 +132,17 @@ impl Round {
 
     /// The next one to begin now, if any.
     pub(super) fn next(&mut self, now: Time, attempt: AttemptId) -> Option<Next> {
-        if self.over.is_some() || self.next_at > now {
+        if self.over.is_some() || self.next_at.max(self.quiet_until()) > now {
             return None;
         }
         let next = self.queue.pop_front()?;
-        self.next_at = now + STAGGER;
+        self.begun += 1;
+        let doublings = self.begun.saturating_sub(self.pace.close).min(8);
+        let apart = match self.begun {
+            1 => self.pace.first,
+            _ => self.pace.apart * 2u32.pow(doublings),
+        };
+        self.next_at = now + apart;
         match next {
             Next::Try(rung) => self.live.push(Live {
                 attempt,
@@ -89,6 +150,7 @@ impl Round {
                 made: now,
                 started: now,
                 reached: false,
+                heard: None,
             }),
             Next::Promote(attempt) => self.passed(now, attempt),
         }
@@ -109,10 +171,41 @@ impl Round {
         }
     }
 
-    pub(super) fn reached(&mut self, attempt: AttemptId) {
+    pub(super) fn reached(&mut self, now: Time, attempt: AttemptId) {
         for live in &mut self.live {
             live.reached |= live.attempt == attempt;
         }
+        if self.has(attempt) {
+            self.next_at = self.next_at.max(now + self.pace.after_reached);
+        }
+    }
+
+    /// The relay has this one, and says that it will take a while: its time begins anew, and no other
+    /// would be any faster. Those that the relay has not spoken of are to be given up; their carriers come
+    /// again should this one come to nothing.
+    pub(super) fn heard(&mut self, now: Time, attempt: AttemptId) -> Vec<AttemptId> {
+        if !self.has(attempt) {
+            return Vec::new();
+        }
+        for live in &mut self.live {
+            if live.attempt == attempt {
+                (live.reached, live.started, live.heard) = (true, now, Some(now));
+            }
+        }
+        let given_up = self.live.extract_if(.., |live| live.heard.is_none());
+        let given_up: Vec<(AttemptId, usize)> =
+            given_up.map(|live| (live.attempt, live.rung)).collect();
+        for (attempt, rung) in given_up.iter().rev() {
+            self.queue.retain(|next| *next != Next::Promote(*attempt));
+            self.queue.push_front(Next::Try(*rung));
+        }
+        given_up.into_iter().map(|(attempt, _)| attempt).collect()
+    }
+
+    /// Until when the relay's word holds that it has an attempt.
+    fn quiet_until(&self) -> Time {
+        let heard = self.live.iter().filter_map(|live| live.heard);
+        heard.max().map_or(Time::ZERO, |heard| heard + HEARD_LASTS)
     }
 
     /// Takes an attempt out.
@@ -134,14 +227,14 @@ impl Round {
         match fault {
             Fault::Final => self.over = Some(Fault::Final),
             // Every other carrier would meet the same, unless one has got there already.
-            Fault::Host if !others_got_further => self.over = Some(Fault::Host),
+            Fault::Host | Fault::Busy if !others_got_further => self.over = Some(fault),
             _ => {}
         }
     }
 
     /// The oldest attempt whose time is over.
     pub(super) fn overdue(&self, now: Time) -> Option<AttemptId> {
-        let late = |live: &&Live| live.started + ATTEMPT_LIMIT <= now;
+        let late = |live: &&Live| live.limit() <= now;
         self.live.iter().find(late).map(|live| live.attempt)
     }
 
@@ -152,8 +245,9 @@ impl Round {
     }
 
     pub(super) fn timeout(&self) -> Option<Time> {
-        let next = (!self.queue.is_empty()).then_some(self.next_at);
-        let limits = self.live.iter().map(|live| live.started + ATTEMPT_LIMIT);
+        let next_at = self.next_at.max(self.quiet_until());
+        let next = (!self.queue.is_empty()).then_some(next_at);
+        let limits = self.live.iter().map(Live::limit);
         limits.chain(next).min()
     }
 }

@@ -309,7 +309,7 @@ fn a_final_answer_ends_a_round_at_once() {
     let Some(Action::Try { attempt, .. }) = ladder.poll_action() else {
         panic!("nothing is tried");
     };
-    for fault in [Fault::Final, Fault::Host] {
+    for fault in [Fault::Final, Fault::Host, Fault::Busy] {
         let mut ladder = Ladder::new(all(), None, LadderSettings::default());
         ladder.handle(now, Event::Wanted(Wanted::Start));
         ladder.poll_action().unwrap();
@@ -351,6 +351,170 @@ fn a_host_that_one_carrier_reached_is_not_given_up_for_another() {
         },
     );
     assert!(matches!(ladder.poll_action(), Some(Action::Try { .. })));
+}
+
+/// The rungs that are begun, and the attempts that are given up, at this moment.
+fn done(ladder: &mut Ladder, now: Time) -> (Vec<usize>, Vec<AttemptId>) {
+    ladder.handle_timeout(now);
+    let (mut begun, mut dropped) = (Vec::new(), Vec::new());
+    while let Some(action) = ladder.poll_action() {
+        match action {
+            Action::Try { rung, .. } => begun.push(rung),
+            Action::Drop { attempt } => dropped.push(attempt),
+            Action::RoundOver { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    (begun, dropped)
+}
+
+/// A relay that many agents come back to at once says which attempt it has; a further one would only be
+/// one more.
+#[test]
+fn what_the_relay_has_is_waited_for_instead_of_trying_others() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+    ladder.handle(at(0), Event::Wanted(Wanted::Start));
+    let (first, second) = (AttemptId(1), AttemptId(2));
+    assert_eq!(done(&mut ladder, at(0)).0.len(), 1);
+    let (begun, _) = done(&mut ladder, at(250));
+    assert_eq!(begun.len(), 1);
+    ladder.handle(at(300), Event::Heard { attempt: first });
+    assert_eq!(done(&mut ladder, at(300)), (vec![], vec![second]));
+    // For as long as the relay says so again, and no longer.
+    for ms in [2300, 4300] {
+        assert_eq!(done(&mut ladder, at(ms)), (vec![], vec![]));
+        ladder.handle(at(ms), Event::Heard { attempt: first });
+    }
+    assert_eq!(done(&mut ladder, at(9299)), (vec![], vec![]));
+    assert_eq!(ladder.poll_timeout(), Some(at(9300)));
+    assert_eq!(done(&mut ladder, at(9300)), (begun, vec![]));
+    // Its own time began anew with the relay's last word.
+    assert!(!done(&mut ladder, at(14_299)).1.contains(&first));
+    assert!(done(&mut ladder, at(14_300)).1.contains(&first));
+}
+
+#[test]
+fn the_word_of_a_relay_that_never_comes_to_an_end_has_one() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    ladder.handle(Time::ZERO, Event::Wanted(Wanted::Start));
+    let attempt = AttemptId(1);
+    for second in 0..60 {
+        let now = Time::ZERO + secs(second);
+        assert_eq!(done(&mut ladder, now).1, vec![]);
+        ladder.handle(now, Event::Heard { attempt });
+    }
+    assert_eq!(done(&mut ladder, Time::ZERO + secs(60)).1, vec![attempt]);
+}
+
+#[test]
+fn a_relay_that_does_not_answer_is_asked_less_and_less_often() {
+    let mut dead = near();
+    dead.dead = true;
+    let mut world = World::new(all(), None, dead);
+    for (until, tries) in [(700, 3), (1200, 4), (2200, 5), (4200, 6), (8200, 7)] {
+        world.run(Duration::from_millis(until).saturating_sub(world.now.since(Time::ZERO)));
+        assert_eq!(world.tries, tries, "{until} ms");
+    }
+}
+
+/// The attempt that is begun and the time of the next one, in a round that begins now.
+fn begin_round(ladder: &mut Ladder, now: Time) -> (AttemptId, Option<Time>) {
+    ladder.handle(now, Event::Wanted(Wanted::Start));
+    let Some(Action::Try { attempt, .. }) = ladder.poll_action() else {
+        panic!("nothing is tried");
+    };
+    assert_eq!(ladder.poll_action(), None);
+    (attempt, ladder.poll_timeout())
+}
+
+fn fail(ladder: &mut Ladder, now: Time, attempt: AttemptId, fault: Fault) {
+    let reason = "no".to_owned();
+    let failed = Event::Failed {
+        attempt,
+        fault,
+        reason,
+    };
+    ladder.handle(now, failed);
+}
+
+/// Whoever comes back to a relay that was away is one of many.
+#[test]
+fn a_relay_that_was_away_or_busy_is_asked_slowly() {
+    for fault in [Fault::Host, Fault::Busy, Fault::Final] {
+        let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+        let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+        let (attempt, next) = begin_round(&mut ladder, at(0));
+        assert_eq!(next, Some(at(250)));
+        fail(&mut ladder, at(0), attempt, fault);
+        done(&mut ladder, at(0));
+        let (attempt, next) = begin_round(&mut ladder, at(1000));
+        assert_eq!(next, Some(at(3000)), "{fault:?}");
+        assert_eq!(done(&mut ladder, at(3000)).0.len(), 1);
+        assert_eq!(ladder.poll_timeout(), Some(at(3500)));
+        // One has reached the relay, and no other would be quicker; unless it fails after all.
+        ladder.handle(at(3200), Event::Reached { attempt });
+        assert_eq!(ladder.poll_timeout(), Some(at(4200)));
+        fail(&mut ladder, at(3300), attempt, Fault::Path);
+        assert_eq!(done(&mut ladder, at(3300)).0.len(), 1);
+    }
+}
+
+#[test]
+fn the_others_have_passed_after_a_while_and_on_another_network_there_are_none() {
+    let at = |seconds: u64| Time::ZERO + secs(seconds);
+    for (network_changed, later, apart) in [(false, 14, 2000), (false, 15, 250), (true, 1, 250)] {
+        let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+        let (attempt, _) = begin_round(&mut ladder, at(0));
+        fail(&mut ladder, at(0), attempt, Fault::Host);
+        done(&mut ladder, at(0));
+        if network_changed {
+            ladder.handle(at(0), unknown_network());
+        }
+        let (_, next) = begin_round(&mut ladder, at(later));
+        let apart = Duration::from_millis(apart);
+        assert_eq!(next, Some(at(later) + apart));
+    }
+}
+
+/// Nothing was wrong with it, and whoever cut it may have cut a thousand others.
+#[test]
+fn what_was_cut_has_time_to_come_back() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+    let (attempt, _) = begin_round(&mut ladder, at(0));
+    ladder.handle(at(100), Event::Carries { attempt });
+    ladder.handle(at(500), Event::Wanted(Wanted::Lost));
+    let mut begun = Vec::new();
+    for ms in (500..4000).step_by(100) {
+        let (rungs, _) = done(&mut ladder, at(ms));
+        begun.extend(rungs.iter().map(|_| ms));
+    }
+    assert_eq!(begun, [500, 2000, 2500, 3500]);
+}
+
+/// What is late after a restart is late because of all the others.
+#[test]
+fn nothing_is_made_ready_beside_the_leg_of_a_relay_that_was_just_busy() {
+    let mut ladder = Ladder::new(all(), None, LadderSettings::default());
+    let at = |seconds: u64| Time::ZERO + secs(seconds);
+    let (attempt, _) = begin_round(&mut ladder, at(0));
+    ladder.handle(at(0), Event::Heard { attempt });
+    ladder.handle(at(1), Event::Carries { attempt });
+    for (second, ready) in [(2, 0), (14, 0), (15, 1)] {
+        ladder.handle(at(second), Event::Late);
+        let actions: Vec<Action> = std::iter::from_fn(|| ladder.poll_action()).collect();
+        let standby = |action: &&Action| {
+            matches!(
+                action,
+                Action::Try {
+                    purpose: Purpose::Standby,
+                    ..
+                }
+            )
+        };
+        assert_eq!(actions.iter().filter(standby).count(), ready, "{second} s");
+    }
 }
 
 #[test]

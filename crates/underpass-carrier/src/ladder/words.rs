@@ -91,6 +91,8 @@ pub enum Fault {
     Refused,
     /// The host was not reached: no carrier would have got there.
     Host,
+    /// The relay was reached, and has no room at the moment, whatever the carrier.
+    Busy,
     /// The relay was reached and its answer is the same on every carrier.
     Final,
 }
@@ -137,6 +139,11 @@ pub enum Event {
     Late,
     /// A carrier stands, and nothing has come back on it.
     Reached {
+        /// Of this attempt.
+        attempt: AttemptId,
+    },
+    /// The relay says of an attempt to begin a session that it has it, and that others are before it.
+    Heard {
         /// Of this attempt.
         attempt: AttemptId,
     },

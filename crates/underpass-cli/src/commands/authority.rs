@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 
 use clap::Args;
-use tokio::signal::unix::Signal;
 use underpass_relay::authority::{
     AuthorityHandle, AuthorityProcess, ProcessError, ProcessSettings,
 };
 use underpass_seal::{Fingerprint, ParseFingerprintError};
 
 use super::Context;
-use super::signals::{hang_ups, stop_asked};
+use super::signals::{hang_ups, heard, stop_asked};
 use crate::failure::{Failure, LISTEN};
 use crate::ready;
 
@@ -101,14 +100,6 @@ impl Authority {
         ready::tell_manager("STOPPING=1");
         authority.shutdown().await;
         Ok(())
-    }
-}
-
-/// The next signal, where any is listened for.
-async fn heard(signal: &mut Option<Signal>) -> Option<()> {
-    match signal {
-        Some(signal) => signal.recv().await,
-        None => std::future::pending().await,
     }
 }
 

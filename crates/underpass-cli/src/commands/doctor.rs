@@ -7,7 +7,7 @@ use clap::Args;
 use underpass_agent::doctor::{Deadline, Report, Row, Subject, Trouble, Verdict, examine};
 use underpass_carrier::{RelayUrl, TlsTrust};
 
-use super::{Context, pinned_by, plain_url, trust_of};
+use super::{Context, pinned_by, plain_url};
 use crate::failure::{Failure, NO_PATH};
 use crate::output::{Rows, printable};
 use crate::settings::{Flags, OnPath};
@@ -70,7 +70,7 @@ impl Doctor {
         };
         let known = context.home.relays()?.find(&plain_url(&asked)).cloned();
         let key = pinned_by(&asked)?.or(known.as_ref().map(|known| known.key));
-        let trust = known.as_ref().map_or(TlsTrust::System, trust_of);
+        let trust = known.as_ref().map_or(TlsTrust::System, |it| it.tls.into());
         let identity = match known {
             Some(_) => Some(Arc::new(context.home.machine_key()?)),
             None => None,

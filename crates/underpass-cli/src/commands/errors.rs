@@ -6,6 +6,7 @@ use underpass_agent::publish::PublishError;
 use underpass_agent::{PasswordLoginError, RequestError, StandingError};
 use underpass_endpoint::{AttachError, ConnectError, ControlError};
 use underpass_proto::Code;
+use underpass_proto::group::GroupError;
 use underpass_seal::Fingerprint;
 use underpass_seal::password::PasswordError;
 
@@ -158,6 +159,11 @@ pub fn of_nc(error: &NcError, service: &str) -> Failure {
             .with_what(format!("{trying}: {error}"))
             .with_cause("the program that this one was connected to has ended"),
     }
+}
+
+/// A list of relays cannot be used, or is not believed.
+pub fn of_group(error: &GroupError, place: &str) -> Failure {
+    Failure::of_code(error.code(), "").with_what(format!("{place}: {error}"))
 }
 
 /// A local address cannot be used.

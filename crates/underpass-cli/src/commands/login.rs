@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use underpass_agent::home::{KnownRelay, TlsCheck};
+use underpass_agent::home::{Announcement, KnownRelay, TlsCheck};
 use underpass_agent::{PasswordLoginError, Standing, StandingError};
 use underpass_carrier::{RelayUrl, Scheme, TlsTrust, show_fingerprint};
 use underpass_endpoint::AttachError;
 use underpass_proto::Code;
-use underpass_proto::control::{CodeKind, Identity};
-use underpass_seal::{Fingerprint, StaticKey};
+use underpass_proto::control::{CodeKind, GroupList, Identity};
+use underpass_proto::group::{GroupError, RelayList};
+use underpass_seal::{Fingerprint, StaticKey, VerifyingKey};
 use zeroize::Zeroizing;
 
 use super::password::{PasswordFrom, Purpose};
@@ -36,7 +37,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// The password never leaves this machine: both sides prove that they know it.
 ///
-/// The relay's key is pinned: by the fingerprint in its address, or at the first use.
+/// The relay's key is pinned: by the fingerprint in its address, or at the first use. So is the key of the group of
+/// relays that it announces, if it does: which other relays are used is what that key has signed, and nothing else.
 #[derive(Debug, Args)]
 pub struct Login {
     /// The relay's address: http://HOST[:PORT][/PREFIX][#FINGERPRINT], or https
@@ -69,6 +71,10 @@ pub struct Login {
     /// What this machine is to be called; if not given, its host name
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
+    /// The key of the relay's group, if it was learnt from whoever runs the group; it takes the place of the one that
+    /// is pinned
+    #[arg(long, value_name = "KEY")]
+    group: Option<VerifyingKey>,
     #[command(flatten)]
     pub flags: Flags<OnLogin>,
 }
@@ -93,6 +99,8 @@ enum Way {
 struct LoggedIn {
     relay: KnownRelay,
     identity: Identity,
+    /// The relays of its group, as it says.
+    announced: Option<GroupList>,
 }
 
 impl Login {
@@ -103,8 +111,13 @@ impl Login {
         let mut told = false;
         loop {
             let failure = match self.attempt(&context, &way, &mut told).await {
-                Ok(LoggedIn { relay, identity }) => {
+                Ok(LoggedIn {
+                    relay,
+                    identity,
+                    announced,
+                }) => {
                     context.home.save_relay(&relay)?;
+                    take_group(&context, &relay, announced)?;
                     return tell_result(&context, &relay, &identity);
                 }
                 Err(failure) => failure,
@@ -169,8 +182,15 @@ impl Login {
             tls,
             user: identity.user.clone(),
             machine: identity.machine.clone(),
+            group: self.group.or(before.as_ref().and_then(|relay| relay.group)),
+            announced_by: None,
         };
         let entered = self.enter(&standing, &identity, way).await;
+        let announced = match &entered {
+            // Who is let in is so whether or not this can be asked: agents ask again.
+            Ok(_) => standing.group().await.ok().flatten(),
+            Err(_) => None,
+        };
         standing.attachment().detach().await;
         if let (Err(failure), Way::Register(user, _)) = (&entered, way)
             && failure.up == Code::Waiting.up()
@@ -186,7 +206,11 @@ impl Login {
         }
         let identity = entered?;
         let relay = relay(&identity);
-        Ok(LoggedIn { relay, identity })
+        Ok(LoggedIn {
+            relay,
+            identity,
+            announced,
+        })
     }
 
     /// Comes in, whichever way.
@@ -389,6 +413,33 @@ impl Login {
     }
 }
 
+/// Believes what the relay announced, or says why not.
+fn take_group(
+    context: &Context,
+    relay: &KnownRelay,
+    announced: Option<GroupList>,
+) -> Result<(), Failure> {
+    let Some(announced) = announced else {
+        return Ok(());
+    };
+    let place = format!("logged in to {}, but not to its group", relay.url);
+    let list = RelayList::try_from(announced);
+    let list = list.map_err(|error| errors::of_group(&error, &place))?;
+    let told = match context.home.take_group(&relay.url, &list, true)? {
+        Ok(Announcement::Pinned) => format!(
+            "it is one of {} relays of a group, whose key is {}; what another key has signed will be refused from now on",
+            list.relays().len(),
+            list.group()
+        ),
+        Ok(_) => return Ok(()),
+        // Relays are given a new list one after the other.
+        Err(error @ GroupError::Older { .. }) => error.to_string(),
+        Err(error) => return Err(errors::of_group(&error, &place)),
+    };
+    context.output.message(&told);
+    Ok(())
+}
+
 fn tell_result(context: &Context, relay: &KnownRelay, identity: &Identity) -> Result<(), Failure> {
     if let TlsCheck::Pinned(sha256) = &relay.tls {
         context.output.message(&format!(
@@ -398,6 +449,8 @@ fn tell_result(context: &Context, relay: &KnownRelay, identity: &Identity) -> Re
     }
     let [user, machine] = [&identity.user, &identity.machine].map(|text| printable(text));
     let role = role_word(identity.role);
+    let relays = context.home.relays()?;
+    let group = relays.find(&relay.url).and_then(|relay| relay.group);
     context.output.result(
         &format!(
             "logged in to {} as {user} ({role}), this machine being {machine}",
@@ -409,6 +462,7 @@ fn tell_result(context: &Context, relay: &KnownRelay, identity: &Identity) -> Re
             "user": user,
             "machine": machine,
             "role": role,
+            "group": group.map(|group| group.to_string()),
         }),
     )
 }

@@ -5,6 +5,8 @@ pub mod completions;
 pub mod connect;
 pub mod doctor;
 mod errors;
+pub mod events;
+pub mod group;
 pub mod login;
 pub mod machines;
 pub mod names;
@@ -26,8 +28,8 @@ use std::io::IsTerminal as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use underpass_agent::home::{KnownRelay, TlsCheck};
-use underpass_agent::{Home, Reach, Seen, Standing, Standings};
+use underpass_agent::home::KnownRelay;
+use underpass_agent::{Following, Home, Reach, Seen, Standing, Standings};
 use underpass_carrier::{ClientSettings, RelayUrl, TlsTrust};
 use underpass_endpoint::choice::RosterSettings;
 use underpass_endpoint::{AscentSettings, FleetSettings};
@@ -65,7 +67,7 @@ const NEXT_RELAY: Duration = Duration::from_secs(3);
 pub struct EnrolledAtAll {
     /// The ways to them.
     pub standings: Standings,
-    /// The entry in the home of the one that was named first.
+    /// The entry in the home of the one that was named first, or logged in to.
     pub first: KnownRelay,
 }
 
@@ -119,15 +121,14 @@ impl Context {
         Ok(self.path.get_or_init(|| path))
     }
 
-    /// The relays that were asked for, or the first that is known; at least one.
+    /// The relays that were asked for, or those of the group of the first that is known; at least one.
     pub fn known_relays(&self) -> Result<Vec<KnownRelay>, Failure> {
         let relays = self.home.relays()?;
         let asked = &self.settings.relay.0;
         if asked.is_empty() {
-            let first = relays.list().first().cloned();
-            return first.map(|first| vec![first]).ok_or_else(|| {
-                Failure::local(&NO_RELAY, "this machine has not logged in to any relay")
-            });
+            let first = self.known_relay()?;
+            let group = self.group_of(&first);
+            return Ok(group.unwrap_or_else(|| vec![first]));
         }
         let known = asked.iter().map(|asked| {
             let url = plain_url(asked);
@@ -150,10 +151,26 @@ impl Context {
         known.collect()
     }
 
-    /// The first of those.
+    /// The first relay that was asked for, or that this machine has logged in to.
     pub fn known_relay(&self) -> Result<KnownRelay, Failure> {
-        let first = self.known_relays()?.into_iter().next();
-        Ok(first.expect("there is at least one"))
+        let first = match self.settings.relay.0.is_empty() {
+            true => self.home.relays()?.list().first().cloned(),
+            false => self.known_relays()?.into_iter().next(),
+        };
+        first
+            .ok_or_else(|| Failure::local(&NO_RELAY, "this machine has not logged in to any relay"))
+    }
+
+    /// The relays of the group of one that was logged in to, as they were announced the last time, if they are to be
+    /// used and were.
+    pub fn group_of(&self, login: &KnownRelay) -> Option<Vec<KnownRelay>> {
+        if !self.settings.follow_announced.0 {
+            return None;
+        }
+        // A list that cannot be read must not keep anybody from the relay that is known without it.
+        let list = self.home.group_of(login);
+        let list = list.inspect_err(|error| tracing::error!("{error}"));
+        Some(login.with_group(&list.ok()??))
     }
 
     /// How to reach a relay.
@@ -176,6 +193,7 @@ impl Context {
         client.roots = path.roots.clone();
         let mut session = Config::default();
         session.params.keep_s = settings.keep.0.as_secs();
+        session.params.split_ways = settings.split_ways.0;
         let mut ascent = AscentSettings {
             memory: Some(self.home.networks_file()),
             ..AscentSettings::default()
@@ -190,6 +208,7 @@ impl Context {
             session,
             patience: settings.patience.0,
             machine_name: machine_name(),
+            announced_by: None,
         })
     }
 
@@ -216,7 +235,11 @@ impl Context {
             .url
             .parse()
             .map_err(|error| Failure::local(&NO_PATH, format!("{}: {error}", known.url)))?;
-        self.reach(url, Some(known.key), trust_of(known))
+        let reach = self.reach(url, Some(known.key), known.tls.into())?;
+        Ok(Reach {
+            announced_by: known.announced_by.clone(),
+            ..reach
+        })
     }
 
     /// Attaches to one of the relays that were asked for, which must know us.
@@ -247,13 +270,13 @@ impl Context {
     }
 
     /// Attaches to the relays that were asked for, of which one at least must be there and know us: to all of them
-    /// where others are to find us there, else to the best.
+    /// where others are to find us there, else to the best. Where none was asked for, what they announce is followed.
     pub async fn enrolled_at_all(&self, be_found: bool) -> Result<EnrolledAtAll, Failure> {
         let known = self.known_relays()?;
         let identity = Arc::new(self.home.machine_key()?);
         let reaches = known.iter().map(|known| self.reach_known(known));
         let reaches = reaches.collect::<Result<Vec<_>, _>>()?;
-        let first = known.into_iter().next().expect("there is at least one");
+        let first = self.known_relay()?;
         let (vary, legs) = (self.settings.vary_path.0, self.settings.legs.0);
         let mut roster = RosterSettings::default();
         roster.warm = roster.warm.max(legs);
@@ -264,9 +287,24 @@ impl Context {
             ..FleetSettings::default()
         };
         match Standings::attach(reaches, identity, settings).await {
-            Ok(standings) => Ok(EnrolledAtAll { standings, first }),
+            Ok(standings) => {
+                self.follow(&standings, &first)?;
+                Ok(EnrolledAtAll { standings, first })
+            }
             Err(error) => Err(errors::of_standing(&error, &first.url)),
         }
+    }
+
+    /// Follows what the relays announce, where it is wanted, for as long as the program runs.
+    fn follow(&self, standings: &Standings, login: &KnownRelay) -> Result<(), Failure> {
+        let named = !self.settings.relay.0.is_empty();
+        if named || !self.settings.follow_announced.0 {
+            return Ok(());
+        }
+        let (home, reach) = (self.home.clone(), self.reach_known(login)?);
+        let following = Following::new(home, login.clone(), standings.clone(), reach);
+        tokio::spawn(following.run());
+        Ok(())
     }
 }
 
@@ -314,13 +352,6 @@ pub fn pinned_by(url: &RelayUrl) -> Result<Option<Fingerprint>, Failure> {
             .map_err(|error| Failure::usage(format!("the fingerprint in {url}: {error}")))
     };
     url.fingerprint().map(parse).transpose()
-}
-
-fn trust_of(known: &KnownRelay) -> TlsTrust {
-    match known.tls {
-        TlsCheck::System => TlsTrust::System,
-        TlsCheck::Pinned(sha256) => TlsTrust::PinnedCertificate(sha256),
-    }
 }
 
 /// What this machine calls itself, as far as that can be a name.

@@ -1,15 +1,17 @@
 //! `underpass relay`
 
 use std::path::PathBuf;
+use std::pin::pin;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use underpass_carrier::show_fingerprint;
 use underpass_relay::handed::Handed;
 use underpass_relay::settings::{Setting, SettingError, Settings};
-use underpass_relay::{Relay as Server, RelayHandle, StartError};
+use underpass_relay::{AnnounceError, Relay as Server, RelayHandle, StartError};
 
 use super::Context;
-use super::signals::stop_asked;
+use super::group::Group;
+use super::signals::{hang_ups, heard, stop_asked};
 use crate::failure::{Failure, LISTEN};
 use crate::ready;
 
@@ -22,10 +24,15 @@ use crate::ready;
 /// tables for services that the relay reaches itself: name, target, allow, compression. Variables are
 /// named UNDERPASS_RELAY_ and the setting.
 ///
+/// On SIGHUP the list of --announce is read again.
+///
 /// Sockets that a service manager hands over (LISTEN_FDS) take the place of the addresses to listen on;
 /// a relay that is told to stop then asks its agents to move to the process that uses them next.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Relay {
+    #[command(subcommand)]
+    other: Option<Other>,
     #[command(flatten)]
     given: Given,
     /// The certificate of --tls-listen is made by the relay itself, which also happens when no
@@ -38,6 +45,12 @@ pub struct Relay {
     /// Set from --config, which all commands have
     #[arg(skip)]
     config: Option<PathBuf>,
+}
+
+/// What is done instead of running one.
+#[derive(Debug, Subcommand)]
+enum Other {
+    Group(Group),
 }
 
 /// The relay's settings that were given as flags: name and text.
@@ -53,8 +66,14 @@ impl Relay {
 
     /// Runs the relay until it is told to stop.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
+        if let Some(Other::Group(group)) = self.other {
+            return group.run(&context);
+        }
         let settings = self.settings(&context, |name| std::env::var(name).ok())?;
-        let stop = stop_asked()?;
+        let mut stop = pin!(stop_asked()?);
+        // Without a file there is nothing to read again.
+        let again = settings.announce.as_ref().map(|_| hang_ups());
+        let mut again = again.transpose()?;
         let handed = Handed::from_environment()
             .map_err(|error| Failure::usage(format!("the relay cannot start: {error}")))?;
         let relay = Server::start_with(settings, handed, None)
@@ -62,7 +81,14 @@ impl Relay {
             .map_err(|error| of_start(&error))?;
         tell_ready(&context, &relay)?;
         ready::signal(self.ready_fd)?;
-        stop.await;
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(()) = heard(&mut again) => if let Err(error) = relay.reload() {
+                    tracing::error!("what is announced stays as it was: {error}");
+                }
+            }
+        }
         tracing::info!("shutting down");
         ready::tell_manager("STOPPING=1");
         relay.shutdown().await;
@@ -108,6 +134,9 @@ fn of_start(error: &StartError) -> Failure {
     let failure = |it: Failure| it.with_what(format!("the relay cannot start: {error}"));
     match error {
         StartError::Setting(_) => failure(Failure::usage("")),
+        StartError::Announce(AnnounceError::List { error, .. }) => {
+            failure(Failure::of_code(error.code(), ""))
+        }
         StartError::Listen(_) => failure(Failure::local(&LISTEN, ""))
             .with_next("choose another address with --listen ADDRESS:PORT"),
         _ => failure(Failure::file("")),

@@ -34,6 +34,14 @@ pub fn hang_ups() -> Result<Signal, Failure> {
     handler(SignalKind::hangup())
 }
 
+/// The next signal, where any is listened for.
+pub async fn heard(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 fn handler(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::file(format!("cannot wait for signals: {error}")))
 }

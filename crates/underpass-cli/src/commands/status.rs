@@ -21,9 +21,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 /// Show this machine's identity, its relays, and what its running agents do
 ///
 /// Columns in a pipe: `machine` and its fingerprint; `relay`, address, reachable or why not, user,
-/// machine, role, key; `agent`, process, command, relay, carrier, seconds in use or missing, drops
+/// machine, role, key, where it is known from (config: a login or --relay; or announced by another); `agent`, process, command, relay, carrier, seconds in use or missing, drops
 /// survived, seconds of the last resume, round trip in ms; `rank`, process, place, address, carrier and the reason,
-/// for each relay where an agent uses several; `entry`, process, service, address;
+/// and where it is known from, for each relay where an agent uses several; `entry`, process, service, address;
 /// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer; `leg`, process,
 /// what carries it, what it does, round trip in ms, bytes per second, bytes sent, received, for each leg of the
 /// session before it where several carry it at once; and
@@ -80,10 +80,17 @@ impl Status {
 
     /// All relays, or the one that was asked for.
     fn relays(&self, context: &Context) -> Result<Vec<KnownRelay>, Failure> {
-        match context.settings.relay.0.is_empty() {
-            false => context.known_relays(),
-            true => Ok(context.home.relays()?.list().to_vec()),
+        if !context.settings.relay.0.is_empty() {
+            return context.known_relays();
         }
+        let mut all = context.home.relays()?.list().to_vec();
+        let groups = all.iter().filter_map(|login| context.group_of(login));
+        for announced in groups.flatten().collect::<Vec<_>>() {
+            if all.iter().all(|known| known.key != announced.key) {
+                all.push(announced);
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -129,6 +136,9 @@ impl Seen {
             "machine": relay.machine,
             "role": role,
             "state": self.state(),
+            "known_from": known_from(relay.announced_by.as_deref()),
+            "announced_by": relay.announced_by,
+            "group": relay.group.map(|group| group.to_string()),
             "error": error.map(|it| it["error"].clone()),
         })
     }
@@ -147,8 +157,14 @@ impl Seen {
             relay.machine.clone(),
             role.to_owned(),
             relay.key.to_string(),
+            known_from(relay.announced_by.as_deref()),
         ]
     }
+}
+
+/// Where a relay is known from: what somebody said on this machine, or whose list.
+fn known_from(announced_by: Option<&str>) -> String {
+    announced_by.map_or_else(|| "config".to_owned(), |by| format!("announced by {by}"))
 }
 
 fn number(value: Option<f64>) -> String {
@@ -179,6 +195,7 @@ fn agent_cells(agent: &AgentReport) -> Vec<Vec<String>> {
             relay.url.clone(),
             relay.carrier.clone().unwrap_or_default(),
             relay.why.clone(),
+            known_from(relay.announced_by.as_deref()),
         ]
     }));
     rows.extend(agent.entries.iter().map(|entry| {
@@ -219,7 +236,16 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
     }
     for seen in relays {
         let relay = &seen.relay;
-        lines.push(format!("\nrelay {}: {}", relay.url, seen.state()));
+        let from = relay
+            .announced_by
+            .as_deref()
+            .map(|by| format!(", announced by {by}"));
+        lines.push(format!(
+            "\nrelay {}: {}{}",
+            relay.url,
+            seen.state(),
+            from.unwrap_or_default()
+        ));
         lines.push(format!(
             "  as {} on {}, relay's key {}",
             relay.user, relay.machine, relay.key
@@ -300,10 +326,14 @@ fn legs(legs: &[LegReport]) -> Vec<String> {
 }
 
 fn leg_state(leg: &LegReport) -> &'static str {
-    match (leg.answers, leg.leads) {
-        (false, _) => "does not answer",
-        (true, true) => "leads",
-        (true, false) => "takes its share of what is much",
+    // Where each direction has legs of its own, one that sends takes nothing.
+    match (leg.answers, leg.leads, leg.sends, leg.takes) {
+        (false, ..) => "does not answer",
+        (true, _, false, _) => "carries what comes in",
+        (true, true, true, false) => "leads what goes out",
+        (true, true, true, true) => "leads",
+        (true, false, true, false) => "takes its share of what goes out",
+        (true, false, true, true) => "takes its share of what is much",
     }
 }
 
@@ -328,7 +358,12 @@ fn ranking(relays: &[RankReport]) -> Vec<String> {
         let by = carrier
             .map(|carrier| format!(" by {carrier}"))
             .unwrap_or_default();
-        format!("  relay {place}: {}{by}: {}", relay.url, relay.why)
+        let from = relay
+            .announced_by
+            .as_ref()
+            .map(|by| format!(", announced by {by}"));
+        let from = from.unwrap_or_default();
+        format!("  relay {place}: {}{by}: {}{from}", relay.url, relay.why)
     };
     several.map(line).collect()
 }
@@ -438,6 +473,7 @@ mod tests {
             reached: carrier.is_some(),
             why: why.into(),
             carrier: carrier.map(str::to_owned),
+            announced_by: None,
         };
         let one = relay(
             "http://a",
@@ -490,6 +526,8 @@ mod tests {
         let leg = |carried_by: &str, leads, answers| LegReport {
             carried_by: carried_by.into(),
             leads,
+            sends: true,
+            takes: true,
             answers,
             rtt_ms: leads.then_some(3.0),
             bytes_per_s: 7,
@@ -506,5 +544,20 @@ mod tests {
                 "    h2 through b: does not answer, 7 bytes/s, 8 bytes sent, 9 received",
             ]
         );
+        let state = |leads, sends, takes| {
+            let leg = LegReport {
+                sends,
+                takes,
+                ..leg("h2 through b", leads, true)
+            };
+            leg_state(&leg)
+        };
+        assert_eq!(state(false, true, true), "takes its share of what is much");
+        assert_eq!(state(true, true, false), "leads what goes out");
+        assert_eq!(
+            state(false, true, false),
+            "takes its share of what goes out"
+        );
+        assert_eq!(state(false, false, true), "carries what comes in");
     }
 }

@@ -38,9 +38,9 @@ groups! {
     /// Flags of `login`.
     OnLogin: Path, OnLogin; false
     /// Flags of `connect` and `nc`.
-    OnSession: ToRelay, Path, OnSession; false
+    OnSession: ToRelay, Path, OnSession, AtEnds; false
     /// Flags of `publish`.
-    OnPublish: ToRelay, Path, OnPublish; false
+    OnPublish: ToRelay, Path, OnPublish, AtEnds; false
 }
 
 /// The flags that were given.

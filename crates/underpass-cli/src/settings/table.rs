@@ -20,6 +20,8 @@ pub enum Group {
     OnLogin,
     /// `connect` and `nc`.
     OnSession,
+    /// `connect`, `nc` and `publish`: whoever is one end of sessions.
+    AtEnds,
     /// `publish`.
     OnPublish,
 }
@@ -72,6 +74,8 @@ settings! {
     log: String = "", Everywhere "RULES";
     #[doc = "The relays to use, all of one group: each one that `underpass login` was run for, or, where there are several, given with its key as URL#FINGERPRINT; if not given, the first that was logged in to"]
     relay: RelayChoice = "", ToRelay "URL,...";
+    #[doc = "Where no relay is named: use the relays that the one that was logged in to announces, as the key of its group has signed them: true or false"]
+    follow_announced: Switch = "true", ToRelay "BOOL";
     #[doc = "The carriers that may be used, the first choice first; auto: all, the best that works is found by trying"]
     carrier: Carriers = "auto", Path "NAME,...";
     #[doc = "How long a carrier that failed is left alone before it is tried again, the first time; then twice as long each time, up to an hour"]
@@ -104,6 +108,8 @@ settings! {
     vary_path: Span = "0s", OnSession "TIME";
     #[doc = "Where there are several relays: so many of them carry a session at once (1 to 4), so that it gets more than the path through one of them carries; what must not wait goes by the quickest"]
     legs: Legs = "1", OnSession "N";
+    #[doc = "Where there are several relays: what goes out in a session and what comes in go through different ones; one end that asks for it is enough"]
+    split_ways: Switch = "false", AtEnds "";
     #[doc = "The priority of connections: interactive, normal or bulk"]
     class: Priority = "normal", OnSession "CLASS";
     #[doc = "How long to try to connect to a published service's host"]

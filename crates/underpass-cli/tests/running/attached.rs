@@ -24,6 +24,7 @@ pub async fn session_to(home: &Home, service: &str) -> (Standing, Session) {
         session: Config::default(),
         patience: Duration::from_secs(20),
         machine_name: "test".into(),
+        announced_by: None,
     };
     let key = Arc::new(home.machine_key().unwrap());
     let (standing, _) = Standing::attach(&reach, key).await.unwrap();

@@ -49,7 +49,7 @@ impl Attachment {
         let packets = PacketCarrier::new(carrier);
         let pin = settings.relay_key;
         let made = async {
-            let begun = attempt::begin(packets, &settings, &identity, pin).await?;
+            let begun = attempt::begin(packets, &settings, &identity, pin, || ()).await?;
             attempt::finish(begun, &routes).await
         };
         let unreachable = |reason| AttachError::Unreachable {
@@ -57,7 +57,7 @@ impl Attachment {
             tried: vec![reason],
         };
         let NewHop { session, link, .. } = made.await.map_err(|failed| match failed {
-            Failed::Final(error) | Failed::Stale(error) => error,
+            Failed::Final(error) | Failed::Stale(error) | Failed::Busy(error) => error,
             Failed::Path(reason) | Failed::Cut(reason) => unreachable(reason),
             Failed::Carrier(error) => unreachable(error.to_string()),
         })?;

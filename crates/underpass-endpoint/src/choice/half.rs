@@ -32,24 +32,24 @@ pub struct Measured {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Half {
     /// Seconds.
-    pub(super) round_trip: f64,
-    /// The last ones as they were measured, in seconds.
-    recent: [f64; MIDDLE_OF],
-    /// Bytes per second that were seen last, and when.
-    pub(super) rate: Option<(u64, Time)>,
-    /// When the last one was.
-    pub(super) at: Time,
+    round_trip: Smoothed,
+    /// Bytes per second, where there was more to send.
+    rate: Option<Smoothed>,
 }
 
 impl Half {
     pub(super) fn first(now: Time, measured: Measured) -> Self {
-        let round_trip = measured.round_trip.as_secs_f64();
-        Self {
+        let Measured {
             round_trip,
-            recent: [round_trip; MIDDLE_OF],
-            rate: (measured.rate > 0).then_some((measured.rate, now)),
-            at: now,
-        }
+            rate,
+            full: _,
+        } = measured;
+        let mut half = Self {
+            round_trip: Smoothed::first(now, round_trip.as_secs_f64()),
+            rate: None,
+        };
+        half.delivers(now, rate);
+        half
     }
 
     pub(super) fn take_in(&mut self, now: Time, measured: Measured) {
@@ -58,27 +58,76 @@ impl Half {
             rate,
             full,
         } = measured;
-        let part = 1.0 - (-now.since(self.at).as_secs_f64() / SMOOTHED_OVER).exp();
-        self.at = now;
-        // A path that was idle tells nothing of its rate.
-        if rate > 0 {
-            self.rate = Some((rate, now));
-        }
+        self.delivers(now, rate);
         let new = round_trip.as_secs_f64();
-        let old = self.round_trip;
+        let old = self.round_trip();
         if full && new > old && new < (old * FULL_FACTOR).max(old + FULL_AT_LEAST) {
+            self.round_trip.at = now;
+        } else {
+            self.round_trip.take_in(now, new);
+        }
+    }
+
+    /// So many bytes per second were seen, of more than that to send; 0 where that is not known: a path that was
+    /// idle tells nothing of its rate.
+    pub(super) fn delivers(&mut self, now: Time, rate: u64) {
+        if rate == 0 {
             return;
         }
+        match &mut self.rate {
+            Some(old) if old.age(now) <= RATE_FORGOTTEN_AFTER => old.take_in(now, rate as f64),
+            rate_before => *rate_before = Some(Smoothed::first(now, rate as f64)),
+        }
+    }
+
+    /// When it was measured last.
+    pub(super) fn at(&self) -> Time {
+        self.round_trip.at
+    }
+
+    /// In seconds.
+    pub(super) fn round_trip(&self) -> f64 {
+        self.round_trip.value
+    }
+
+    /// What was seen of it not too long ago, in bytes per second.
+    pub(super) fn rate(&self, now: Time) -> Option<u64> {
+        let rate = self.rate?;
+        (rate.age(now) <= RATE_FORGOTTEN_AFTER).then_some(rate.value as u64)
+    }
+}
+
+/// A quantity that is measured again and again.
+#[derive(Clone, Copy, Debug)]
+struct Smoothed {
+    value: f64,
+    /// The last ones as they were measured.
+    recent: [f64; MIDDLE_OF],
+    /// When the last one was.
+    at: Time,
+}
+
+impl Smoothed {
+    fn first(now: Time, value: f64) -> Self {
+        Self {
+            value,
+            recent: [value; MIDDLE_OF],
+            at: now,
+        }
+    }
+
+    fn take_in(&mut self, now: Time, new: f64) {
+        let part = 1.0 - (-self.age(now) / SMOOTHED_OVER).exp();
+        self.at = now;
         self.recent.rotate_left(1);
         self.recent[MIDDLE_OF - 1] = new;
         let mut sorted = self.recent;
         sorted.sort_by(f64::total_cmp);
-        self.round_trip += part * (sorted[MIDDLE_OF / 2] - old);
+        self.value += part * (sorted[MIDDLE_OF / 2] - self.value);
     }
 
-    /// What was seen of it not too long ago.
-    pub(super) fn rate(&self, now: Time) -> Option<u64> {
-        let (rate, at) = self.rate?;
-        (now.since(at).as_secs_f64() <= RATE_FORGOTTEN_AFTER).then_some(rate)
+    /// Seconds since the last measurement.
+    fn age(&self, now: Time) -> f64 {
+        now.since(self.at).as_secs_f64()
     }
 }

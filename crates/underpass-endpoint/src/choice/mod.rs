@@ -1,11 +1,12 @@
 //! Which of several relays carries what: pure, from what was measured of both sides.
 //!
-//! Latency counts first, then throughput, then how often something fails. What is only a little better
+//! Latency counts first, then throughput, then how much fails or is dropped. What is only a little better
 //! changes nothing: a relay is left for a better one when that is clearly better, has been for a while,
 //! and the last change is some time ago. One that is gone is left at once.
 
 mod half;
 mod roster;
+mod seen;
 mod telling;
 mod vary;
 mod words;
@@ -18,15 +19,12 @@ use underpass_proto::Time;
 use half::Half;
 pub use half::Measured;
 pub use roster::{Roster, RosterSettings};
+use seen::Share;
 pub(crate) use telling::Telling;
 pub use vary::Vary;
 
-/// Part of a new outcome in the share of failures.
-const OUTCOME_PART: f64 = 0.2;
 /// A relay at which this share fails comes after all that work.
 const UNRELIABLE: f64 = 0.5;
-/// After this many seconds a failure weighs half as much.
-const FORGOTTEN_BY_HALF: f64 = 60.0;
 /// What nobody feels, in seconds of a round trip.
 const UNFELT: f64 = 0.005;
 /// A round trip this many times as long, and longer by this many seconds, is far worse:
@@ -95,8 +93,10 @@ struct Relay {
     presence: Presence,
     near: Option<Half>,
     far: Option<Half>,
-    /// Share of attempts that failed lately, and when that was so.
-    failing: (f64, Time),
+    /// What failed lately, of all that was tried.
+    failing: Share,
+    /// What it dropped lately, of all that was sent.
+    dropping: Share,
 }
 
 impl Relay {
@@ -104,10 +104,9 @@ impl Relay {
         self.presence == Presence::Alive
     }
 
-    /// The share of attempts that fail, as far as that is still known.
+    /// The share of what goes wrong, one way or the other.
     fn failing(&self, now: Time) -> f64 {
-        let (failing, at) = self.failing;
-        failing * 0.5_f64.powf(now.since(at).as_secs_f64() / FORGOTTEN_BY_HALF)
+        1.0 - (1.0 - self.failing.at(now)) * (1.0 - self.dropping.at(now))
     }
 }
 
@@ -183,7 +182,8 @@ impl Choice {
             presence: Presence::Away,
             near: None,
             far: None,
-            failing: (0.0, Time::ZERO),
+            failing: Share::NONE,
+            dropping: Share::NONE,
         });
         self.relays.len() - 1
     }
@@ -219,28 +219,11 @@ impl Choice {
             Side::Far => &mut relay.far,
         };
         match half {
-            Some(half) if now.since(half.at) <= self.settings.stale_after => {
+            Some(half) if now.since(half.at()) <= self.settings.stale_after => {
                 half.take_in(now, measured);
             }
             _ => *half = Some(Half::first(now, measured)),
         }
-        self.decide(now);
-    }
-
-    /// A session that had more to send was seen to send so many bytes per second through a relay.
-    pub fn delivered(&mut self, now: Time, relay: usize, rate: u64) {
-        if let Some(near) = &mut self.relays[relay].near {
-            near.rate = Some((rate, now));
-        }
-        self.decide(now);
-    }
-
-    /// Whether something that was tried through a relay worked.
-    pub fn outcome(&mut self, now: Time, relay: usize, worked: bool) {
-        let relay = &mut self.relays[relay];
-        let outcome = if worked { 0.0 } else { 1.0 };
-        let failing = relay.failing(now);
-        relay.failing = (failing + OUTCOME_PART * (outcome - failing), now);
         self.decide(now);
     }
 
@@ -271,7 +254,7 @@ impl Choice {
     #[must_use]
     pub fn round_trip(&self, now: Time, relay: usize) -> Option<Duration> {
         let near = self.fresh(now, self.relays[relay].near)?;
-        Some(Duration::from_secs_f64(near.round_trip))
+        Some(Duration::from_secs_f64(near.round_trip()))
     }
 
     /// So many relays to use: the chosen one, then the next best. One that rests is among them where there is
@@ -443,7 +426,7 @@ impl Choice {
 
     /// A half that is not too old.
     fn fresh(&self, now: Time, half: Option<Half>) -> Option<Half> {
-        half.filter(|half| now.since(half.at) <= self.settings.stale_after)
+        half.filter(|half| now.since(half.at()) <= self.settings.stale_after)
     }
 
     /// Both sides of a relay, where ours is known. A far side that is not known counts as the worst that
@@ -451,14 +434,14 @@ impl Choice {
     fn together(&self, now: Time, at: usize) -> Option<Together> {
         let relay = &self.relays[at];
         let near = relay.near.filter(|near| match relay.presence {
-            Presence::Resting => now.since(near.at) <= self.settings.resting_stale_after,
-            _ => now.since(near.at) <= self.settings.stale_after,
+            Presence::Resting => now.since(near.at()) <= self.settings.resting_stale_after,
+            _ => now.since(near.at()) <= self.settings.stale_after,
         })?;
         let far = self.fresh(now, relay.far);
         let others = self.relays.iter().filter_map(|it| self.fresh(now, it.far));
-        let worst = others.map(|far| far.round_trip).fold(0.0, f64::max);
+        let worst = others.map(|far| far.round_trip()).fold(0.0, f64::max);
         Some(Together {
-            round_trip: near.round_trip + far.map_or(worst, |far| far.round_trip),
+            round_trip: near.round_trip() + far.map_or(worst, |far| far.round_trip()),
             rates: [near.rate(now), far.and_then(|far| far.rate(now))],
             failing: relay.failing(now),
             far_known: far.is_some(),

@@ -303,3 +303,83 @@ fn directions_are_compared_each_with_its_own_kind_and_old_rates_are_forgotten() 
     world.run(300, 0.1);
     assert!(!world.words(other).contains(" B/s"));
 }
+
+/// Where several legs carry a session every relay that one of them passes through is seen at work, one beside the other.
+#[test]
+fn what_each_leg_delivers_counts_and_equals_do_not_alternate() {
+    let mut world = Simulated::new(&[(18.0, 18.0, 0); 3]);
+    let used = world.run(60, 0.1).unwrap();
+    let (faster, slower) = ((used + 1) % 3, (used + 2) % 3);
+    let moves = world.story.len();
+    let run = |world: &mut Simulated, seconds: u64, rates: [u64; 3]| {
+        for _ in 0..seconds {
+            for (relay, rate) in rates.into_iter().enumerate() {
+                let off = world.rng.random_range(0.6..1.4);
+                let rate = (rate as f64 * off) as u64;
+                world.choice.delivered(world.now, relay, rate);
+            }
+            world.run(1, 0.1);
+        }
+    };
+    // As much on all of them, as far as noise lets one see.
+    run(&mut world, 1800, [1_000_000; 3]);
+    assert_eq!(world.story.len(), moves, "{:?}", world.story);
+    let mut rates = [1_000_000; 3];
+    (rates[faster], rates[slower]) = (3_000_000, 500_000);
+    run(&mut world, 120, rates);
+    assert_eq!(world.order(), [faster, used, slower]);
+    assert_eq!(world.story.len(), moves + 1, "{:?}", world.story);
+    // A single moment tells nothing.
+    world.choice.delivered(world.now, slower, 90_000_000);
+    run(&mut world, 60, rates);
+    assert_eq!(world.choice.chosen(), Some(faster));
+    assert_eq!(world.story.len(), moves + 1, "{:?}", world.story);
+    // And a longer way is not made good by what it carries.
+    world.paths[faster] = (60.0, 60.0, 0);
+    run(&mut world, 120, rates);
+    assert_eq!(world.order(), [used, slower, faster]);
+}
+
+#[test]
+fn of_equals_the_one_that_drops_less_is_taken() {
+    let mut world = Simulated::new(&[(18.0, 18.0, 0); 2]);
+    let used = world.run(60, 0.1).unwrap();
+    let moves = world.story.len();
+    for _ in 0..60 {
+        // Too few to tell anything, and what is usual where a relay is busy now and then.
+        world.choice.dropped(world.now, used, 10, 10);
+        world.choice.dropped(world.now, used, 1000, 50);
+        world.run(1, 0.1);
+    }
+    assert_eq!(world.story.len(), moves, "{:?}", world.story);
+    for _ in 0..60 {
+        world.choice.dropped(world.now, used, 1000, 300);
+        world.run(1, 0.1);
+    }
+    assert_eq!(world.choice.chosen(), Some(1 - used));
+    assert!(
+        world.words(used).contains("% of what is sent is dropped"),
+        "{}",
+        world.words(used)
+    );
+    // Nothing is sent there any more: it is forgotten, and no reason to go back.
+    world.run(600, 0.1);
+    assert_eq!(world.choice.chosen(), Some(1 - used));
+    assert!(world.words(used).ends_with("; as good as the one in use"));
+}
+
+/// A leg that dies is held against its relay, and one death is not enough for a move.
+#[test]
+fn a_relay_at_which_legs_die_comes_after_one_at_which_they_do_not() {
+    let mut world = Simulated::new(&[(18.0, 18.0, 0); 3]);
+    let used = world.run(60, 0.1).unwrap();
+    let (bad, good) = ((used + 1) % 3, (used + 2) % 3);
+    world.choice.leg_failed(world.now, used);
+    assert_eq!(world.run(30, 0.1), Some(used));
+    for _ in 0..20 {
+        world.choice.leg_failed(world.now, bad);
+        world.choice.outcome(world.now, good, true);
+        world.run(2, 0.1);
+    }
+    assert_eq!(world.order(), [used, good, bad]);
+}

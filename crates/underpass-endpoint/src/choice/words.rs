@@ -28,8 +28,14 @@ impl Choice {
         if let Some(rate) = together.rate() {
             words += &format!(", {rate} B/s");
         }
-        if together.failing >= self.settings.error_margin {
-            words += &format!(", {:.0} % of attempts fail", together.failing * 1e2);
+        for (share, what) in [
+            (relay.failing, "of attempts fail"),
+            (relay.dropping, "of what is sent is dropped"),
+        ] {
+            let share = share.at(now);
+            if share >= self.settings.error_margin {
+                words += &format!(", {:.0} % {what}", share * 1e2);
+            }
         }
         if relay.presence == Presence::Resting {
             return words + " when it was last looked at; not attached to now";

@@ -44,8 +44,10 @@ impl Fleet {
             full: false,
         };
         self.decide(|state, now| {
-            let known = |member: &super::Member| member.key.as_ref() == Some(relay);
-            // A relay that we know nothing of is of no use to us.
+            // One that got another address is there twice, once to be left.
+            let known =
+                |member: &super::Member| member.key.as_ref() == Some(relay) && !member.retired;
+            // A relay that we know nothing of, or want nothing of, is of no use to us.
             if let Some(relay) = state.members.iter().position(known)
                 && let Some(followed) = state.followed.get_mut(&session.id())
             {

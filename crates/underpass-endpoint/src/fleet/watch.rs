@@ -7,13 +7,15 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use underpass_proto::frame::Hop;
 use underpass_proto::packet::SessionId;
+use underpass_proto::session::LegId;
 use underpass_proto::varint::VARINT_MAX;
 
+use super::follow::Followed;
 use super::{Fleet, Inner, Member};
 use crate::attachment::Attachment;
 use crate::choice::{Choice, Measured, Presence, Side, Telling};
 use crate::clock;
-use crate::session::Session;
+use crate::session::{LegSeen, Session};
 
 /// How often the path to each relay is looked at.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
@@ -92,7 +94,8 @@ impl Fleet {
     fn is_present(&self, relay: usize, attachment: &Attachment, presence: Presence) {
         self.decide(|state, now| {
             if state.members[relay].is_by(attachment) {
-                state.for_each_choice(|choice| choice.set_presence(now, relay, presence));
+                state.members[relay].presence = presence;
+                state.show_presence(now);
             }
         });
         self.changed();
@@ -118,26 +121,39 @@ impl Fleet {
         });
     }
 
-    /// Takes in what the paths of sessions that have much to send were seen to carry.
-    fn take_in_rates(&self) {
+    /// Takes in what the legs of sessions were seen to carry: how much, where there was more, and what of it was
+    /// dropped.
+    fn take_in_legs(&self, before: &mut HashMap<(SessionId, LegId), Sent>) {
         let sessions: Vec<Session> = {
             let state = self.lock();
             let followed = state.followed.values();
             followed.map(|followed| followed.session.clone()).collect()
         };
+        let mut sent = HashMap::with_capacity(before.len());
         for session in sessions {
-            let Some((relay, rate)) = session.full_rate() else {
-                continue;
-            };
-            self.decide(|state, now| {
-                let named = |member: &Member| member.name == relay;
-                if let Some(relay) = state.members.iter().position(named)
-                    && let Some(followed) = state.followed.get_mut(&session.id())
-                {
-                    followed.choice.delivered(now, relay, rate);
-                }
-            });
+            for seen in session.seen_of_legs() {
+                let of_leg = (session.id(), seen.leg);
+                let news = Sent::of(&seen).since(before.get(&of_leg));
+                sent.insert(of_leg, Sent::of(&seen));
+                self.take_in_leg(&session, &seen, news);
+            }
         }
+        *before = sent;
+    }
+
+    fn take_in_leg(&self, session: &Session, seen: &LegSeen, news: Sent) {
+        self.decide(|state, now| {
+            let named = |member: &Member| member.name == seen.relay;
+            let Some(relay) = state.members.iter().position(named) else {
+                return;
+            };
+            if let Some(Followed { choice, .. }) = state.followed.get_mut(&session.id()) {
+                if let Some(rate) = seen.full_rate {
+                    choice.delivered(now, relay, rate);
+                }
+                choice.dropped(now, relay, news.packets, news.dropped);
+            }
+        });
     }
 
     /// Looks at the whole: who is attached to, and which session varies its path.
@@ -173,17 +189,17 @@ impl Fleet {
         }
         for session in sessions {
             let told = told.entry(session.id()).or_default();
-            let full = session.full_rate();
+            let legs = session.seen_of_legs();
             for path in &paths {
                 if !told.tell(clock::now(), path.relay, path.round_trip) {
                     continue;
                 }
                 let round_trip_us = u64::try_from(path.round_trip.as_micros());
-                let full = full.as_ref().filter(|(name, _)| *name == path.name);
+                let mut through = legs.iter().filter(|leg| leg.relay == path.name);
                 session.tell_of_hop(Hop {
                     relay: path.relay,
                     round_trip_us: round_trip_us.map_or(VARINT_MAX, |us| us.min(VARINT_MAX)),
-                    rate: full.map_or(0, |(_, rate)| *rate),
+                    rate: through.find_map(|leg| leg.full_rate).unwrap_or(0),
                 });
             }
         }
@@ -214,17 +230,41 @@ struct OwnPath {
     round_trip: Duration,
 }
 
+/// What was sent on a leg.
+#[derive(Clone, Copy)]
+struct Sent {
+    packets: u64,
+    dropped: u64,
+}
+
+impl Sent {
+    fn of(seen: &LegSeen) -> Self {
+        Self {
+            packets: seen.packets,
+            dropped: seen.dropped,
+        }
+    }
+
+    fn since(self, before: Option<&Self>) -> Self {
+        Self {
+            packets: self.packets - before.map_or(0, |it| it.packets),
+            dropped: self.dropped - before.map_or(0, |it| it.dropped),
+        }
+    }
+}
+
 /// Reviews a fleet for as long as somebody uses it.
 pub(super) async fn review(fleet: Weak<Inner>) {
     let mut looks = looks();
     let mut told = HashMap::new();
+    let mut sent = HashMap::new();
     loop {
         looks.tick().await;
         let Some(inner) = fleet.upgrade() else {
             return;
         };
         let fleet = Fleet { inner };
-        fleet.take_in_rates();
+        fleet.take_in_legs(&mut sent);
         fleet.review();
         fleet.tell(&mut told);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use underpass_proto::packet::SessionId;
-use underpass_proto::session::Closed;
+use underpass_proto::session::{Closed, LegId, LegInfo};
 
 use crate::story::Told;
 
@@ -41,6 +41,10 @@ pub struct LegStatus {
     pub by: String,
     /// What must not wait goes on it.
     pub leads: bool,
+    /// This side sends on it, as far as there is something for it.
+    pub sends: bool,
+    /// The peer may send on it.
+    pub takes: bool,
     /// It does not answer.
     pub suspect: bool,
     /// Its smoothed round trip, once measured.
@@ -51,4 +55,30 @@ pub struct LegStatus {
     pub sent: u64,
     /// Bytes that came in on it.
     pub received: u64,
+}
+
+/// What a leg tells of the relay that it passes through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LegSeen {
+    pub(crate) leg: LegId,
+    /// The relay's name.
+    pub(crate) relay: String,
+    /// Bytes per second that it delivers, where it has more to send than it can.
+    pub(crate) full_rate: Option<u64>,
+    /// Packets sent on it so far.
+    pub(crate) packets: u64,
+    /// Those of them that the relay dropped.
+    pub(crate) dropped: u64,
+}
+
+impl LegSeen {
+    pub(crate) fn new(info: &LegInfo, relay: &str) -> Self {
+        Self {
+            leg: info.leg,
+            relay: relay.to_owned(),
+            full_rate: (info.full && info.rate > 0).then_some(info.rate),
+            packets: info.packets,
+            dropped: info.dropped,
+        }
+    }
 }

@@ -86,7 +86,11 @@ impl Group {
     }
 
     fn used_by(&self, report: &Value) -> Option<usize> {
-        let carried = report["sessions"][0]["path"]["carried_by"].as_str()?;
+        self.number_of(report["sessions"][0]["path"]["carried_by"].as_str()?)
+    }
+
+    /// The number of the relay that these words name, as in "ws through http://192.0.2.1".
+    pub(crate) fn number_of(&self, carried: &str) -> Option<usize> {
         let (_, url) = carried.split_once(" through ")?;
         // The port of a scheme is left out.
         let plain = |url: &str| url.trim_end_matches(":80").to_owned();

@@ -2,9 +2,11 @@
 //!
 //! `UNDERPASS_SOAK=1` makes 50 kills instead of 10, beside an scp of 1 GiB.
 
+mod announced;
 mod group;
 mod legs;
 mod load;
+mod split;
 
 use std::process::ExitCode;
 use std::sync::atomic::AtomicU64;
@@ -14,15 +16,19 @@ use anyhow::{Result, ensure};
 use underpass_lab::traffic::{self, Latencies, Service};
 use underpass_lab::{Cable, Impairment, Story, TwoFirewalls, soak, tests};
 
+use announced::a_group_announces_its_relays;
 use group::Group;
 use legs::two_legs_carry_more_than_one;
 use load::{STALL, Work, come_further, longest_silence};
+use split::each_direction_goes_through_a_relay_of_its_own;
 
 fn main() -> ExitCode {
     tests!(
         the_relay_in_use_dies_again_and_again,
         the_better_relay_is_taken_and_left_when_it_becomes_worse,
-        two_legs_carry_more_than_one
+        two_legs_carry_more_than_one,
+        a_group_announces_its_relays,
+        each_direction_goes_through_a_relay_of_its_own
     )
 }
 

@@ -9,6 +9,8 @@
 mod answers;
 mod attach;
 mod decoder;
+mod events;
+mod group;
 mod passwords;
 mod services;
 mod users;
@@ -16,6 +18,8 @@ mod users;
 pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
+pub use events::{EventRow, EventRows, Events, MAX_EVENTS};
+pub use group::{Group, GroupChanged, GroupList, GroupRelay, MAX_GROUP, MAX_RELAY_URL};
 pub use passwords::{Challenge, Evaluated, Prove, Register, SetPassword, SignIn};
 pub use services::{
     Allow, DecideService, Deny, FarEnd, MAX_ALLOWED, MayUse, Publish, Published, Resolve, Resolved,
@@ -79,12 +83,16 @@ messages! {
     0x13 ChangeUser in [Agent];
     /// Gives a user another role.
     0x14 SetRole in [Agent];
+    /// Which relays does the group have?
+    0x15 Group in [Agent];
+    /// Asks for events.
+    0x16 Events in [Agent];
     /// May a machine use a service?
-    0x15 MayUse in [Agent];
+    0x17 MayUse in [Agent];
     /// Approves or refuses a service.
-    0x16 DecideService in [Agent];
+    0x18 DecideService in [Agent];
     /// Whether what a user publishes waits for approval.
-    0x17 SetPublishing in [Agent];
+    0x19 SetPublishing in [Agent];
 
     /// Carried out.
     0x20 Done in [Relay];
@@ -108,6 +116,10 @@ messages! {
     0x29 Challenge in [Relay];
     /// The relay's part of a registration.
     0x2a Evaluated in [Relay];
+    /// The relays of the group.
+    0x2b GroupList in [Relay];
+    /// Events.
+    0x2c EventRows in [Relay];
 
     /// The relay is shutting down.
     0x30 Going in [Relay];
@@ -115,8 +127,10 @@ messages! {
     0x31 Notice in [Relay];
     /// A manager has ended the attachment.
     0x32 Ended in [Relay];
+    /// The relays of the group are others now.
+    0x33 GroupChanged in [Relay];
     /// Who may use what may have changed.
-    0x33 RightsChanged in [Relay];
+    0x34 RightsChanged in [Relay];
 }
 
 impl Control {
@@ -129,14 +143,16 @@ impl Control {
                     Control::Going(_)
                     | Control::Notice(_)
                     | Control::Ended(_)
+                    | Control::GroupChanged(_)
                     | Control::RightsChanged(_) => None,
                 }
             };
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
-            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole MayUse DecideService SetPublishing
+            MakeToken SignIn Prove Register SetPassword ChangeUser SetRole Group Events MayUse DecideService SetPublishing
             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
+            GroupList EventRows
         }
     }
 
@@ -166,6 +182,17 @@ impl Control {
     pub fn of_machines(request: u64, rows: Vec<MachineRow>) -> Vec<Control> {
         pages(rows, |rows, more| {
             Control::from(MachineRows {
+                request,
+                rows,
+                more,
+            })
+        })
+    }
+
+    /// The relay's answer to a request for events.
+    pub fn of_events(request: u64, rows: Vec<EventRow>) -> Vec<Control> {
+        pages(rows, |rows, more| {
+            Control::from(EventRows {
                 request,
                 rows,
                 more,

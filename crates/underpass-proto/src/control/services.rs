@@ -336,7 +336,7 @@ mod samples {
                     service: "db".into(),
                     machine: [0x33; 32],
                 },
-                "15 15 02 6462 3333333333333333333333333333333333333333333333333333333333333333",
+                "17 15 02 6462 3333333333333333333333333333333333333333333333333333333333333333",
             )]
         }
     }
@@ -349,14 +349,14 @@ mod samples {
                     service: "db.bob".into(),
                     decision: ServiceDecision::Refuse,
                 },
-                "16 16 06 64622e626f62 01",
+                "18 16 06 64622e626f62 01",
             )]
         }
     }
 
     impl Sampled for RightsChanged {
         fn samples() -> Vec<(Self, &'static str)> {
-            vec![(RightsChanged { change: 9 }, "33 09")]
+            vec![(RightsChanged { change: 9 }, "34 09")]
         }
     }
 

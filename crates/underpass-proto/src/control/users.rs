@@ -368,7 +368,7 @@ mod samples {
                     user: "carol".into(),
                     publishing: Publishing::Approval,
                 },
-                "17 17 05 6361726f6c 02",
+                "19 17 05 6361726f6c 02",
             )]
         }
     }

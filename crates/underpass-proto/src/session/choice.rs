@@ -34,12 +34,22 @@ pub struct LegInfo {
     pub leg: LegId,
     /// What must not wait goes on it.
     pub leads: bool,
+    /// This side sends on it, as far as there is something for it.
+    pub sends: bool,
+    /// The peer may send on it.
+    pub takes: bool,
     /// It does not answer.
     pub suspect: bool,
     /// Its smoothed round trip, once measured.
     pub rtt: Option<Duration>,
     /// Bytes per second that it was seen to deliver; zero before that was measured.
     pub rate: u64,
+    /// There is more to send than it takes: so many are what it carries.
+    pub full: bool,
+    /// Packets sent on it.
+    pub packets: u64,
+    /// Those of them that a relay said it dropped.
+    pub dropped: u64,
     /// Bytes sent on it and not acknowledged.
     pub under_way: u64,
 }
@@ -81,12 +91,18 @@ impl Session {
     pub fn active_legs(&self) -> impl Iterator<Item = LegInfo> + '_ {
         let lead = self.lead();
         let active = self.legs.iter().filter(|(_, leg)| leg.is_active());
+        let split = self.several && self.splits_ways();
         active.map(move |(id, leg)| LegInfo {
             leg: *id,
             leads: lead == Some(*id),
+            sends: !(self.several && leg.spare) || lead == Some(*id),
+            takes: !split || leg.spare,
             suspect: leg.is_suspect(),
             rtt: leg.path.measured_rtt(),
             rate: leg.path.rate(),
+            full: leg.path.is_limited(),
+            packets: leg.packets,
+            dropped: leg.dropped,
             under_way: self.replay.under_way(*id),
         })
     }
@@ -94,6 +110,7 @@ impl Session {
     /// Looks anew at which leg leads, after anything about them has changed. What is under way on one
     /// that is in doubt goes out again where another is fit: doubles are harmless, waiting is not.
     pub(super) fn review_legs(&mut self, now: Time) {
+        self.split_legs();
         let mut best = None;
         let mut active = 0;
         for (id, leg) in self.legs.iter().filter(|(_, leg)| leg.is_active()) {

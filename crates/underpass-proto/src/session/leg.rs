@@ -101,6 +101,8 @@ pub(crate) struct Leg {
     opening: Option<(u64, Bytes)>,
     /// Packets handed out for this leg so far: the index of the next one.
     pub(crate) packets: u64,
+    /// Those of them that a relay said it dropped.
+    pub(crate) dropped: u64,
     last_sent: Time,
     /// The peer acknowledged or answered something that was sent on this leg.
     last_answer: Time,
@@ -122,6 +124,8 @@ pub(crate) struct Leg {
     pub(crate) hungry: bool,
     /// When its round trip was measured last.
     measured: Time,
+    /// Its acknowledgements come by another leg, and its round trip is there and back by that one.
+    detour: bool,
 }
 
 impl Leg {
@@ -132,6 +136,7 @@ impl Leg {
             first: VecDeque::new(),
             opening: None,
             packets,
+            dropped: 0,
             last_sent: now,
             last_answer: now,
             asked: VecDeque::new(),
@@ -144,6 +149,7 @@ impl Leg {
             spare: false,
             hungry: true,
             measured: now,
+            detour: false,
         }
     }
 
@@ -189,6 +195,16 @@ impl Leg {
     pub(crate) fn took(&mut self, rtt: Duration, now: Time) {
         self.measured = now;
         self.path.on_rtt(rtt);
+    }
+
+    /// An acknowledgement tells the round trip, which came by another leg (`detour`) or by this one. Where that
+    /// is not as before what was measured tells nothing.
+    pub(crate) fn acknowledged_after(&mut self, rtt: Duration, detour: bool, now: Time) {
+        if self.detour != detour {
+            self.detour = detour;
+            self.path = Path::new(now);
+        }
+        self.took(rtt, now);
     }
 
     /// Asks for the round trip of a leg at work, once in each: acknowledgements take the way of the
@@ -262,7 +278,11 @@ impl Leg {
     pub(crate) fn ponged(&mut self, token: u64, now: Time) -> Option<u64> {
         let position = self.asked.iter().position(|a| a.token == token)?;
         let asked = self.asked.drain(..=position).next_back()?;
-        self.took(now.since(asked.at), now);
+        // The answer came by this leg.
+        match self.detour {
+            true => self.measured = now,
+            false => self.took(now.since(asked.at), now),
+        }
         self.answered(now);
         Some(asked.index)
     }
@@ -270,6 +290,7 @@ impl Leg {
     /// A relay dropped some packets: what of them was neither record nor datagram goes out again.
     pub(crate) fn dropped(&mut self, first: u64, count: u64, now: Time) {
         let hit = first..first.saturating_add(count);
+        self.dropped += hit.end.min(self.packets).saturating_sub(first);
         if let Some((_, packet)) = self.opening.take_if(|(index, _)| hit.contains(index)) {
             self.first.push_back(packet);
         }
@@ -439,6 +460,21 @@ mod tests {
     }
 
     #[test]
+    fn acknowledgements_by_another_leg_tell_another_round_trip() {
+        let mut leg = leg();
+        let trip = |leg: &Leg| leg.path.rtt().as_millis();
+        leg.acknowledged_after(Duration::from_millis(10), false, at(1));
+        assert_eq!(trip(&leg), 10);
+        leg.acknowledged_after(Duration::from_millis(60), true, at(2));
+        assert_eq!(trip(&leg), 60, "not smoothed with what it was by itself");
+        leg.pinged(7, at(3));
+        assert_eq!(leg.ponged(7, at(4)), Some(0));
+        assert_eq!(trip(&leg), 60);
+        leg.acknowledged_after(Duration::from_millis(10), false, at(5));
+        assert_eq!(trip(&leg), 10);
+    }
+
+    #[test]
     fn an_answer_in_time_ends_the_doubt() {
         let mut leg = leg();
         let oldest = Some(at(1000));
@@ -495,9 +531,11 @@ mod tests {
         leg.pong_sent(9, at(0));
         leg.sent(at(0));
         leg.dropped(1, 2, at(0));
+        assert_eq!(leg.dropped, 2);
         assert!(leg.owes_ping() && leg.first.is_empty());
         assert_eq!(leg.pong_owed, Some(9));
         leg.dropped(0, u64::MAX, at(0));
+        assert_eq!(leg.dropped, 5, "no more than there were");
         assert_eq!(leg.next_opening().unwrap(), "confirm");
     }
 }

@@ -45,6 +45,7 @@ mod replay;
 mod resume;
 mod schedule;
 mod send_half;
+mod split;
 mod transmit;
 mod window;
 
@@ -74,6 +75,7 @@ use received::{OnceWindow, Received};
 use replay::Replay;
 use resume::{Far, Near, Standing};
 use schedule::Schedule;
+use split::Split;
 use window::Window;
 
 /// How many legs both ends let carry their session at once.
@@ -153,6 +155,8 @@ pub struct Session {
     several: bool,
     /// Where it is, the one that goes first, and since when it does.
     lead: Option<(LegId, Time)>,
+    /// Where the two directions are to take different legs.
+    split: Option<Split>,
     detached_since: Option<Time>,
     /// How many legs became suspect since the peer last acknowledged anything.
     patience: u32,
@@ -221,6 +225,7 @@ impl Session {
             legs: BTreeMap::new(),
             several: false,
             lead: None,
+            split: Split::new(role, &config.params, &peer),
             detached_since: None,
             patience: 0,
             resumes: 0,
@@ -340,13 +345,6 @@ impl Session {
     #[must_use]
     pub fn last_rtt(&self) -> Option<(u64, Duration)> {
         self.active_leg().and_then(|(_, leg)| leg.path.last_rtt())
-    }
-
-    /// Bytes per second that the leg that leads delivers, where there is more to send than it takes.
-    #[must_use]
-    pub fn full_rate(&self) -> Option<u64> {
-        let (_, leg) = self.active_leg()?;
-        leg.path.is_limited().then(|| leg.path.rate())
     }
 
     /// Bytes per second that the active legs were seen to deliver together; zero before that was

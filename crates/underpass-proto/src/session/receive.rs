@@ -194,7 +194,9 @@ impl Session {
     /// Acts on the frames of a record. A peer that breaks the rules is told so by CLOSE: that the
     /// session ended is an event, and no fault of the leg.
     fn handle_frames(&mut self, now: Time, leg: LegId, place: Place, plain: &mut Bytes) {
+        let mut of_leg = false;
         for frame in frame::decode_all(place, plain) {
+            of_leg |= matches!(frame, Ok(Frame::Ping(_) | Frame::Pong(_)));
             let outcome = match frame {
                 Ok(frame) => self.handle_frame(now, leg, frame),
                 Err(_) => Err(Broken(
@@ -209,6 +211,9 @@ impl Session {
             if self.state == State::Closed {
                 return;
             }
+        }
+        if !of_leg {
+            self.came_in(now, leg);
         }
     }
 
@@ -283,10 +288,13 @@ impl Session {
             // With several legs the delay is that of whatever came last, on any of them.
             let exact =
                 !self.several || outcome.newest == ack.ranges.first().map_or(0, |r| *r.end());
-            if let Some((on, elapsed)) = outcome.rtt.filter(|(on, _)| *on == leg && exact) {
+            // Where the peer has a leg of its own acknowledgements come by that one, but for those beside a PONG.
+            let detour = self.several && self.splits_ways();
+            let tells = |on: LegId| exact && (on != leg) == detour;
+            if let Some((on, elapsed)) = outcome.rtt.filter(|(on, _)| tells(*on)) {
                 let delay = Duration::from_micros(ack.delay_us);
                 if let Some(state) = self.legs.get_mut(&on) {
-                    state.took(elapsed.saturating_sub(delay), now);
+                    state.acknowledged_after(elapsed.saturating_sub(delay), detour, now);
                 }
             }
             for (on, bytes) in outcome.bytes {

@@ -33,9 +33,13 @@ fn up_to(legs: u64) -> Config {
 /// A pair with a leg on each of these links, and the legs. None is made anew.
 fn on(links: &[Link]) -> (Pair, Vec<LegId>) {
     let legs = links.len() as u64;
+    joined([up_to(legs), up_to(legs)], links)
+}
+
+fn joined(config: [Config; 2], links: &[Link]) -> (Pair, Vec<LegId>) {
     let mut pair = Pair::new(Setup {
         link: links[0],
-        config: [up_to(legs), up_to(legs)],
+        config,
         reconnect: None,
         ..Setup::default()
     });
@@ -307,6 +311,77 @@ fn each_side_sends_where_it_likes() {
     world.add(ChannelPlan::exchange(A, 1_000_000, 1_000_000));
     world.finish(Duration::from_secs(10));
     world.check_settled();
+}
+
+/// Sessions of which this side asks that the directions take different ways.
+fn split(asks: usize, links: &[Link]) -> (Pair, Vec<LegId>) {
+    let mut config = [up_to(3), up_to(3)];
+    config[asks].params.split_ways = true;
+    joined(config, links)
+}
+
+#[test]
+fn directions_take_different_legs_where_one_end_asks() {
+    for asks in [A, B] {
+        for links in [[link(10); 2], [link(5), link(60)], [link(60), link(5)]] {
+            let (pair, legs) = split(asks, &links);
+            let before = [A, B].map(|side| [0, 1].map(|leg| pair.sent(side, legs[leg])));
+            let mut world = World::new(pair);
+            for opener in [A, B] {
+                world.add(ChannelPlan {
+                    class: Class::Bulk,
+                    ..ChannelPlan::exchange(opener, 1 << 40, 1 << 40)
+                });
+            }
+            world.add(ChannelPlan::exchange(A, 1 << 40, 1 << 40));
+            world.run(Duration::from_secs(20));
+            let sent =
+                |side: usize, leg: usize| world.pair.sent(side, legs[leg]) - before[side][leg];
+            for (side, own, other) in [(A, 0, 1), (B, 1, 0)] {
+                let (own, other) = (sent(side, own), sent(side, other));
+                println!("{side}: {own} and {other} bytes");
+                // As much as on one leg alone, where there is as much to send both ways.
+                assert!(own > 20 * RATE * 11 / 20, "{own} bytes");
+                assert!(
+                    other < own / 100,
+                    "{other} of {own} bytes on the other one's leg"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn directions_that_take_different_legs_outlive_the_loss_of_any() {
+    for how in CUTS {
+        for (legs, which) in [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)] {
+            let (pair, ids) = split(which % 2, &vec![link(10); legs]);
+            let mut world = World::new(pair);
+            // So much that both sides still send when it is looked who sends where: that is how they learn.
+            world.add(ChannelPlan::exchange(A, 40_000_000, 40_000_000));
+            world.run(Duration::from_secs(1));
+            world.pair.cut(ids[which], how);
+            world.run(Duration::from_secs(3));
+            let dead = ids[which];
+            let there = world.pair.sessions[A].is_active(dead).then_some(dead);
+            world.pair.join(there).expect("another one is welcome");
+            world.run(Duration::from_secs(2));
+            let mut carries = [A, B].map(|side| {
+                let legs = world.pair.sessions[side].active_legs();
+                let uses = legs.map(|it| (it.leg, it.sends, it.takes));
+                uses.collect::<Vec<_>>()
+            });
+            println!("{how:?} of {which}: {carries:?}");
+            assert_eq!(carries[A].len(), legs);
+            assert!(carries[A].iter().all(|(_, sends, takes)| sends != takes));
+            for (_, sends, takes) in &mut carries[A] {
+                std::mem::swap(sends, takes);
+            }
+            assert_eq!(carries[A], carries[B], "each knows what the other one does");
+            world.finish(Duration::from_secs(60));
+            world.check_settled();
+        }
+    }
 }
 
 #[test]

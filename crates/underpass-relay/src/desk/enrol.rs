@@ -20,22 +20,20 @@ use crate::refusal::Refusal;
 const MOST_FAILED_CODES: u32 = 5;
 
 impl Desk {
-    pub(super) async fn attach(
+    pub(super) fn attach(
         &self,
         asked: &Asked<'_>,
-        standing: Standing,
-        attach: Attach,
+        standing: &Standing,
+        attach: &Attach,
     ) -> Result<Vec<Control>, Refusal> {
         if attach.version != packet::VERSION {
             return Err(Refusal::of(Code::VersionUnsupported));
         }
-        let member = match &standing {
+        let member = match standing {
             Standing::Stranger => None,
             Standing::Waiting(waiting) => Some(waiting),
             Standing::Member(member) => {
-                self.store
-                    .note_machine_seen(member.machine.id, asked.at)
-                    .await?;
+                self.seen.note(member.machine.id, asked.at);
                 Some(member)
             }
         };
@@ -59,13 +57,17 @@ impl Desk {
         enrol: Enrol,
     ) -> Result<Vec<Control>, Refusal> {
         let request = enrol.request;
+        let by = match enrol.kind {
+            CodeKind::Setup => "setup code",
+            CodeKind::Invite => "invitation",
+        };
         match self.redeem(asked, enrol).await {
             Ok(enrolled) => {
-                self.note_enrolled(asked, &enrolled)?;
+                self.note_enrolled(asked, &enrolled, by)?;
                 Ok(vec![self.identity(request, Some(&enrolled))])
             }
             Err(why) => {
-                self.note_refused(asked, &why);
+                self.note_refused(asked, &why, by, None);
                 if why.code == Code::InvalidCode {
                     self.count_failed(asked.caller.attachment, why.code)?;
                 }
@@ -98,11 +100,21 @@ impl Desk {
         Ok(redeemed?)
     }
 
-    /// Notes that a machine was not enrolled.
-    pub(super) fn note_refused(&self, asked: &Asked<'_>, why: &Refusal) {
+    /// Writes down that a machine was not enrolled, and as whom, where that is known.
+    pub(super) fn note_refused(
+        &self,
+        asked: &Asked<'_>,
+        why: &Refusal,
+        by: &str,
+        user: Option<&str>,
+    ) {
+        let mut note = Note::new(Kind::LoginRefused);
+        if let Some(user) = user {
+            note = note.to(user);
+        }
         self.log.write(
-            Note::new(Kind::EnrolRefused)
-                .from(asked.caller.address.as_deref())
+            note.from(asked.caller.address.as_deref())
+                .with("by", by)
                 .with("code", why.code.up()),
         );
     }

@@ -7,6 +7,7 @@
 mod approve;
 mod decide;
 mod enrol;
+mod events;
 mod passwords;
 mod people;
 mod refusals;
@@ -28,10 +29,12 @@ use underpass_store::{
 
 pub(crate) use passwords::Passwords;
 
+use crate::announced::Announced;
 use crate::hub::{AttachmentId, Member};
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
 use crate::refusal::Refusal;
+use crate::seen::Seen;
 use crate::switch::Switch;
 use crate::target::{RELAY_OWNER, RelayService};
 
@@ -85,8 +88,10 @@ pub(crate) struct Desk {
     store: Arc<dyn Store>,
     switch: Arc<Switch>,
     log: Log,
+    seen: Seen,
     rules: Rules,
     passwords: Passwords,
+    announced: Arc<Announced>,
 }
 
 /// One request and what is known about it.
@@ -102,15 +107,19 @@ impl Desk {
         store: Arc<dyn Store>,
         switch: Arc<Switch>,
         log: Log,
+        seen: Seen,
         rules: Rules,
         passwords: Passwords,
+        announced: Arc<Announced>,
     ) -> Self {
         Self {
             store,
             switch,
             log,
+            seen,
             rules,
             passwords,
+            announced,
         }
     }
 
@@ -150,10 +159,12 @@ impl Desk {
         at: UnixMillis,
         draw: &Draw,
     ) -> Vec<Control> {
-        let number = request.request().unwrap_or(0);
+        let (number, kind) = (request.request().unwrap_or(0), request.kind());
         match self.try_answer(caller, request, at, draw).await {
             Ok(messages) => messages,
-            Err(Refusal { code, text }) => {
+            Err(why) => {
+                self.note_refused_request(caller, kind, &why);
+                let Refusal { code, text } = why;
                 let (request, code) = (number, code.number());
                 vec![
                     Failed {
@@ -183,7 +194,7 @@ impl Desk {
             draw,
         };
         let member = match (standing, request) {
-            (standing, Control::Attach(it)) => return self.attach(&asked, standing, it).await,
+            (standing, Control::Attach(it)) => return self.attach(&asked, &standing, &it),
             (_, Control::Enrol(it)) => return self.enrol(&asked, it).await,
             (_, Control::SignIn(it)) => return self.sign_in(&asked, it).await,
             (_, Control::Prove(it)) => return self.prove(&asked, it).await,
@@ -235,6 +246,11 @@ impl Desk {
             Control::MakeToken(it) => self.make_token(asked, &me, it).await,
             Control::ChangeUser(it) => self.change_user(asked, &me, it).await,
             Control::SetRole(it) => self.set_role(asked, &me, it).await,
+            Control::Group(it) => match self.announced.list() {
+                Some(list) => Ok(vec![list.answer(it.request).into()]),
+                None => Err(Refusal::of(Code::NoGroup)),
+            },
+            Control::Events(it) => self.list_events(asked, &me, it).await,
             Control::MayUse(it) => self.may_use(asked, &me, it).await,
             Control::DecideService(it) => self.decide_service(asked, &me, it).await,
             Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,

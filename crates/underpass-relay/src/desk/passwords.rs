@@ -32,6 +32,9 @@ const MOST_LOGINS: usize = 4096;
 /// Users that may wait for approval at once, so that strangers cannot fill the store.
 const MOST_WAITING: u64 = 1000;
 
+/// What a login by password is called in the log.
+const BY_PASSWORD: &str = "password";
+
 /// The relay's side of logins by password.
 #[derive(Debug)]
 pub(crate) struct Passwords {
@@ -75,13 +78,14 @@ impl Passwords {
         lock(&self.attempts)
     }
 
-    /// Keeps a login until its proof; an earlier one of the same attachment is forgotten.
-    fn keep(&self, attachment: AttachmentId, login: Login) {
+    /// Keeps a login until its proof; an earlier one of the same attachment comes back.
+    fn keep(&self, attachment: AttachmentId, login: Login) -> Option<Login> {
         let mut logins = lock(&self.logins);
-        logins.insert(attachment, login);
+        let before = logins.insert(attachment, login);
         if logins.len() > MOST_LOGINS {
             logins.pop_first();
         }
+        before
     }
 }
 
@@ -107,9 +111,29 @@ impl Desk {
         let (challenged, message) = challenged.map_err(malformed)?;
         let user = known.map(|known| known.user);
         let login = Login { challenged, user };
-        self.passwords.keep(caller.attachment, login);
+        let before = self.passwords.keep(caller.attachment, login);
+        self.note_unproven(before, caller.address.as_deref());
         let request = sign_in.request;
         Ok(vec![Challenge { request, message }.into()])
+    }
+
+    /// An attachment has ended: what it did not prove by now was a guess.
+    pub(crate) fn parted(&self, attachment: AttachmentId, address: Option<&str>) {
+        let login = lock(&self.passwords.logins).remove(&attachment);
+        self.note_unproven(login, address);
+    }
+
+    /// A client learns from the challenge that its password is wrong, and sends no proof.
+    fn note_unproven(&self, login: Option<Login>, address: Option<&str>) {
+        if let Some(login) = login {
+            self.log.write(
+                Note::new(Kind::LoginRefused)
+                    .to(login.challenged.user())
+                    .from(address)
+                    .with("by", BY_PASSWORD)
+                    .with("code", Code::WrongPassword.up()),
+            );
+        }
     }
 
     /// Counts a guess at a password, or a registration, and has its source wait where there were too many. A challenge
@@ -133,25 +157,31 @@ impl Desk {
         prove: Prove,
     ) -> Result<Vec<Control>, Refusal> {
         let request = prove.request;
-        match self.check_proof(asked, prove).await {
+        let login = lock(&self.passwords.logins).remove(&asked.caller.attachment);
+        let user = login.as_ref().map(|it| it.challenged.user().to_owned());
+        match self.check_proof(asked, prove, login).await {
             Ok(enrolled) => {
-                self.note_enrolled(asked, &enrolled)?;
+                self.note_enrolled(asked, &enrolled, BY_PASSWORD)?;
                 Ok(vec![self.identity(request, Some(&enrolled))])
             }
             Err(why) => {
-                self.note_refused(asked, &why);
+                self.note_refused(asked, &why, BY_PASSWORD, user.as_deref());
                 Err(why)
             }
         }
     }
 
-    async fn check_proof(&self, asked: &Asked<'_>, prove: Prove) -> Result<Enrolled, Refusal> {
+    async fn check_proof(
+        &self,
+        asked: &Asked<'_>,
+        prove: Prove,
+        login: Option<Login>,
+    ) -> Result<Enrolled, Refusal> {
         let caller = asked.caller;
         let machine = NewMachine {
             name: new_name(&prove.machine)?,
             key: MachineKey(caller.key),
         };
-        let login = lock(&self.passwords.logins).remove(&caller.attachment);
         let login = login.ok_or_else(|| {
             Refusal::new(
                 Code::ProtocolViolation,
@@ -223,7 +253,7 @@ impl Desk {
             .register(&user, &file, &machine, MOST_WAITING, asked.at)
             .await;
         let registered = registered.map_err(Refusal::from).inspect_err(|why| {
-            self.note_refused(asked, why);
+            self.note_refused(asked, why, "registration", Some(user.as_str()));
         })?;
         let note = Note::new(Kind::Register)
             .by(user.as_str())
@@ -255,15 +285,17 @@ impl Desk {
         &self,
         asked: &Asked<'_>,
         enrolled: &Enrolled,
+        by: &str,
     ) -> Result<(), Refusal> {
         let member = hub_member(enrolled);
         let attachment = asked.caller.attachment;
         self.switch
             .with_hub(|hub, _| hub.enrolled(attachment, member))?;
         self.log.write(
-            Note::new(Kind::Enrol)
+            Note::new(Kind::Login)
                 .by(enrolled.user.name.as_str())
                 .from(asked.caller.address.as_deref())
+                .with("by", by)
                 .with("machine", enrolled.machine.name.as_str()),
         );
         Ok(())

@@ -38,7 +38,7 @@ impl Office {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("db")).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
-        let (log, _) = Log::new();
+        let (log, _) = Log::new(16);
         let switch = Switch::new(Limits::default(), Marks::default(), 1 << 20, log.clone());
         let rules = Rules {
             relay_key: StaticKey::from_bytes([9; 32]).public(),
@@ -48,7 +48,17 @@ impl Office {
             services: vec![],
         };
         let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
-        let desk = Desk::new(Arc::clone(&store), switch, log, rules, passwords);
+        let announced = Announced::read(None, rules.relay_key.fingerprint()).unwrap();
+        let announced = Arc::new(announced);
+        let desk = Desk::new(
+            Arc::clone(&store),
+            switch,
+            log,
+            Seen::default(),
+            rules,
+            passwords,
+            announced,
+        );
         let office = Self {
             desk,
             store,

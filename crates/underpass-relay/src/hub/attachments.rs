@@ -19,6 +19,8 @@ pub(super) struct Attachment {
     pub(super) enrol_by: Option<Time>,
     /// Oldest first.
     pub(super) links: Vec<LinkId>,
+    /// It has had a link.
+    pub(super) was_up: bool,
     pub(super) published: BTreeMap<ServiceId, Publication>,
     /// Routes with an end here; a route from an attachment to itself counts twice.
     pub(super) route_ends: usize,
@@ -49,6 +51,7 @@ impl Hub {
             member,
             enrol_by,
             links: Vec::new(),
+            was_up: false,
             published: BTreeMap::new(),
             route_ends: 0,
             unjoined: 0,
@@ -221,6 +224,14 @@ impl Hub {
         let Some(known) = self.attachments.get_mut(&attachment) else {
             return;
         };
+        let without = known.links.is_empty() && std::mem::replace(&mut known.was_up, true);
+        if let (true, Some(member)) = (without, known.member.clone()) {
+            self.commands.push_back(Command::Returned {
+                attachment,
+                link,
+                member,
+            });
+        }
         known.links.push(link);
         let services: Vec<ServiceId> = known.published.keys().copied().collect();
         let entry = LinkEntry {

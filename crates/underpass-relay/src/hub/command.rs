@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use underpass_proto::packet::SessionId;
 use underpass_proto::route::{Gone, Incoming};
 use underpass_proto::ticket::{Claim, Handle, Ticket};
 use underpass_store::{MachineId, ServiceId, UserId};
 
-use super::{AttachmentId, CheckId, LinkId, RouteEnd};
+use super::{AttachmentId, CheckId, LinkId, Member, RouteEnd};
 use crate::refusal::Refusal;
 
 /// Something that the driver is to do, in the order given.
@@ -84,8 +85,17 @@ pub enum Command {
         /// Whose agent.
         attachment: AttachmentId,
     },
-    /// Write down that a user is, or is not, connected to a service.
+    /// Write down what became of a route. Comes before what lets go of it.
     Record(RouteEvent),
+    /// Write down that an attachment that had no link any more has one again.
+    Returned {
+        /// The attachment.
+        attachment: AttachmentId,
+        /// The new link.
+        link: LinkId,
+        /// Whose it is.
+        member: Member,
+    },
 }
 
 /// A question to the store.
@@ -167,6 +177,8 @@ pub struct Grant {
 /// Something about a route that belongs in the log of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteEvent {
+    /// Whose agent opened the route.
+    pub opener: AttachmentId,
     /// Who opened the route.
     pub user: String,
     /// From which machine.
@@ -175,6 +187,73 @@ pub struct RouteEvent {
     pub service: String,
     /// Whose service, where it was found.
     pub owner: Option<String>,
-    /// Why there is no route; `None` where there is one now.
-    pub refused: Option<Refusal>,
+    /// The session, where it is known.
+    pub session: Option<SessionId>,
+    /// What is to be written down.
+    pub news: RouteNews,
+}
+
+/// What is to be written down about a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteNews {
+    /// It leads to its publisher.
+    Opened(Opened),
+    /// There will be none.
+    Refused(Refusal),
+    /// It led to its publisher, and has ended.
+    Ended(Ended),
+}
+
+/// What a route that leads to its publisher is to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The first one.
+    New,
+    /// A further one of a session that this relay knows.
+    Again {
+        /// Another one is still there.
+        beside: bool,
+    },
+    /// One of a session that went on by another relay until now, or by this one before its start.
+    FromElsewhere,
+}
+
+/// How a route ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The end of the agent that opened it. What the driver keeps for that end, or for the other one if its link is
+    /// down, is still there when it is told this.
+    pub near: RouteEnd,
+    /// The end of the publisher.
+    pub far: RouteEnd,
+    /// Why: a number from the table of codes, perhaps one that this version does not know.
+    pub code: u64,
+    /// Who ended it.
+    pub by: EndedBy,
+}
+
+/// Who ended a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The agent that opened it.
+    User,
+    /// The publisher.
+    Publisher,
+    /// The relay.
+    Relay,
+    /// Nobody: one of its links broke.
+    Path,
+}
+
+impl EndedBy {
+    /// The word for it in the log.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Publisher => "publisher",
+            Self::Relay => "relay",
+            Self::Path => "path",
+        }
+    }
 }

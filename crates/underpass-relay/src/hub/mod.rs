@@ -29,6 +29,7 @@ mod ids;
 mod limits;
 mod presence;
 mod routes;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -37,7 +38,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use underpass_proto::Time;
 use underpass_store::{ServiceId, UserId};
 
-pub use command::{Asked, Check, Command, Given, Grant, Question, RouteEvent, Wanted};
+pub use command::{
+    Asked, Check, Command, Ended, EndedBy, Given, Grant, Opened, Question, RouteEvent, RouteNews,
+    Wanted,
+};
 pub use ids::{AttachmentId, CheckId, LinkId, Member, RouteEnd, Source};
 pub use limits::Limits;
 pub use presence::Publication;
@@ -46,6 +50,7 @@ pub use routes::{Opening, Path};
 use attachments::Attachment;
 use ids::RouteId;
 use routes::Route;
+use sessions::Sessions;
 
 /// What one link carries.
 #[derive(Debug)]
@@ -99,6 +104,8 @@ pub struct Hub {
     waiting: HashMap<ServiceId, VecDeque<RouteId>>,
     waiting_count: usize,
     checks: HashMap<CheckId, RouteId>,
+    /// Sessions that had a route here.
+    sessions: Sessions,
     by_source: HashMap<Source, Census>,
     by_user: HashMap<UserId, usize>,
     strangers: usize,
@@ -127,6 +134,7 @@ impl Hub {
             waiting: HashMap::new(),
             waiting_count: 0,
             checks: HashMap::new(),
+            sessions: Sessions::default(),
             by_source: HashMap::new(),
             by_user: HashMap::new(),
             strangers: 0,

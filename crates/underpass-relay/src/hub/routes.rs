@@ -10,8 +10,8 @@ use underpass_store::ServiceId;
 
 use super::ids::RouteId;
 use super::{
-    Asked, AttachmentId, Check, CheckId, Command, Given, Grant, Hub, LinkId, Member, Question,
-    RouteEnd, RouteEvent, Wake, Wanted,
+    Asked, AttachmentId, Check, CheckId, Command, Ended, EndedBy, Given, Grant, Hub, LinkId,
+    Member, Opened, Question, RouteEnd, RouteEvent, RouteNews, Wake, Wanted,
 };
 use crate::refusal::Refusal;
 
@@ -25,6 +25,8 @@ pub struct Opening {
     /// The session that its first packet is of, where that can be read: without one there is no
     /// ticket, and none is good.
     pub session: Option<SessionId>,
+    /// Whether that packet resumes the session, and does not begin it.
+    pub resumes: bool,
     /// The key of the agent's machine.
     pub key: [u8; 32],
 }
@@ -58,6 +60,8 @@ pub(super) struct Route {
     grant: Option<Grant>,
     /// Its session, where that is known.
     session: Option<SessionId>,
+    /// It goes on with a session that was there before.
+    resumes: bool,
     /// How long its session is kept.
     keep: Duration,
     /// The handle of its ticket, once it has one.
@@ -134,7 +138,12 @@ impl Hub {
             known.route_ends += 1;
             known.unjoined += 1;
         }
-        let Opening { path, session, .. } = opening;
+        let Opening {
+            path,
+            session,
+            resumes,
+            ..
+        } = opening;
         let (asked, keep) = match &path {
             Path::Named { service, keep } => (service.clone(), *keep),
             Path::Ticketed(_) => ("by ticket".to_owned(), Duration::ZERO),
@@ -147,6 +156,7 @@ impl Hub {
             asked: asked.clone(),
             grant: None,
             session,
+            resumes,
             keep,
             ticket: None,
             issued: false,
@@ -347,7 +357,11 @@ impl Hub {
             machine: route.key,
         };
         let (near, opener) = (route.near, route.opener);
-        self.record(id, None);
+        let opened = match route.session {
+            Some(session) => self.sessions.opened(session, route.resumes),
+            None => Opened::New,
+        };
+        self.record(id, RouteNews::Opened(opened));
         if let Some(entry) = self.links.get_mut(&link) {
             entry.routes.insert(number, id);
         }
@@ -397,6 +411,11 @@ impl Hub {
         let Some(id) = self.route_at(end) else {
             return;
         };
+        let by = match self.routes.get(&id) {
+            Some(route) if route.near == end => EndedBy::User,
+            _ => EndedBy::Publisher,
+        };
+        self.record_end(id, code, by);
         let Some(route) = self.remove_route(id) else {
             return;
         };
@@ -414,6 +433,7 @@ impl Hub {
 
     /// A link of a route is no more, perhaps both: whoever is left is told.
     pub(super) fn route_lost_link(&mut self, id: RouteId) {
+        self.record_end(id, Code::Aborted.number(), EndedBy::Path);
         let Some(route) = self.remove_route(id) else {
             return;
         };
@@ -443,7 +463,10 @@ impl Hub {
 
     /// Ends a route for a reason that lies with the relay; both sides are told.
     fn refuse(&mut self, id: RouteId, why: Refusal) {
-        self.record(id, Some(why.clone()));
+        match self.routes.get(&id).and_then(Route::far) {
+            Some(_) => self.record_end(id, why.code.number(), EndedBy::Relay),
+            None => self.record(id, RouteNews::Refused(why.clone())),
+        }
         let Some(route) = self.remove_route(id) else {
             return;
         };
@@ -463,18 +486,36 @@ impl Hub {
         self.commands.push_back(Command::Finish { end, gone });
     }
 
-    fn record(&mut self, id: RouteId, refused: Option<Refusal>) {
+    fn record(&mut self, id: RouteId, news: RouteNews) {
         let Some(route) = self.routes.get(&id) else {
             return;
         };
         let service = route.grant.as_ref().map(|grant| grant.name.clone());
         self.commands.push_back(Command::Record(RouteEvent {
+            opener: route.opener,
             user: route.by.user_name.clone(),
             machine: route.by.machine_name.clone(),
             service: service.unwrap_or_else(|| route.asked.clone()),
             owner: route.grant.as_ref().map(|grant| grant.owner.clone()),
-            refused,
+            session: route.session,
+            news,
         }));
+    }
+
+    /// Of a route that never led anywhere there is no end to tell.
+    fn record_end(&mut self, id: RouteId, code: u64, by: EndedBy) {
+        let Some(route) = self.routes.get(&id) else {
+            return;
+        };
+        if let (near, Some(far)) = (route.near, route.far()) {
+            let ended = Ended {
+                near,
+                far,
+                code,
+                by,
+            };
+            self.record(id, RouteNews::Ended(ended));
+        }
     }
 
     fn route_at(&self, end: RouteEnd) -> Option<RouteId> {
@@ -521,10 +562,13 @@ impl Hub {
             known.route_ends -= 1;
             known.unjoined -= usize::from(route.far().is_none());
         }
-        if let Stage::Joined { publisher, .. } = route.stage
-            && let Some(known) = self.attachments.get_mut(&publisher)
-        {
-            known.route_ends -= 1;
+        if let Stage::Joined { publisher, .. } = route.stage {
+            if let Some(known) = self.attachments.get_mut(&publisher) {
+                known.route_ends -= 1;
+            }
+            if let Some(session) = route.session {
+                self.sessions.closed(session);
+            }
         }
         if route.stage == Stage::Waiting {
             self.stop_waiting(id, route.grant.as_ref());

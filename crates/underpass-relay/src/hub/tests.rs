@@ -1,5 +1,7 @@
 //! The hub against stories, and against a plain model of its driver.
 
+mod news;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -36,6 +38,11 @@ struct Driver {
     given: Vec<(RouteEnd, Given)>,
     absent: Vec<RouteEnd>,
     discarded: Vec<Handle>,
+    /// What was to be written down, without who and where.
+    news: Vec<RouteNews>,
+    /// Near ends of routes of which it was written that they are there.
+    told: HashSet<RouteEnd>,
+    returned: Vec<AttachmentId>,
 }
 
 /// A wish of a machine whose first packet is of no session.
@@ -48,6 +55,7 @@ fn opening(route: u32, service: &str) -> Opening {
             keep: WAIT,
         },
         session: None,
+        resumes: false,
         key: [9; 32],
     }
 }
@@ -97,6 +105,9 @@ impl Driver {
             given: Vec::new(),
             absent: Vec::new(),
             discarded: Vec::new(),
+            news: Vec::new(),
+            told: HashSet::new(),
+            returned: Vec::new(),
         }
     }
 
@@ -165,8 +176,13 @@ impl Driver {
         end
     }
 
-    /// Opens a route with a first packet of a session.
+    /// Opens a route with a first packet that begins a session.
     fn open_for_session(&mut self, link: u64, route: u32, path: Path) -> RouteEnd {
+        self.open_with(link, route, path, false)
+    }
+
+    /// Opens a route with a first packet of a session, which begins it or resumes it.
+    fn open_with(&mut self, link: u64, route: u32, path: Path, resumes: bool) -> RouteEnd {
         let end = RouteEnd {
             link: LinkId(link),
             route,
@@ -175,6 +191,7 @@ impl Driver {
         let opening = Opening {
             path,
             session: Some(SessionId([3; 16])),
+            resumes,
             ..opening(route, "")
         };
         self.hub.open(end.link, opening);
@@ -239,6 +256,9 @@ impl Driver {
                 assert_eq!(self.ends.insert(near, Some(far)), Some(None), "joined once");
                 assert!(self.ends.insert(far, Some(near)).is_none(), "{far} is new");
                 assert!(self.links.contains(&near.link) && self.links.contains(&far.link));
+                assert!(self.told.insert(near), "written down once");
+                let opened = self.news.last();
+                assert!(matches!(opened, Some(RouteNews::Opened(_))), "{opened:?}");
                 self.joined.push((near, far));
             }
             Command::Absent { end } => {
@@ -260,8 +280,14 @@ impl Driver {
             }
             Command::End { attachment, why } => self.ended.push((attachment, why.code)),
             Command::Notify { attachment, .. } => self.notified.push(attachment),
+            Command::Record(event) => {
+                if let RouteNews::Ended(ended) = &event.news {
+                    assert!(self.told.remove(&ended.near), "an end of what was there");
+                }
+                self.news.push(event.news);
+            }
+            Command::Returned { attachment, .. } => self.returned.push(attachment),
             Command::TellRights { attachment } => self.told_rights.push(attachment),
-            Command::Record(_) => {}
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::LastAdministrator
         | Code::MayNotRetarget
         | Code::NoRedial => StatusCode::FORBIDDEN,
-        Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine => {
+        Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
             StatusCode::NOT_FOUND
         }
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
@@ -78,7 +78,11 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ProxyCannotReach
         | Code::PacUnusable
         | Code::Portal
-        | Code::Certificate => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::Certificate
+        | Code::GroupUnreadable
+        | Code::GroupSignature
+        | Code::GroupKey
+        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

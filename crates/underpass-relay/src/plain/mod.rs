@@ -240,12 +240,16 @@ impl Plain {
         let token = shown.to_str().ok().and_then(ask::bearer);
         let key = token.as_ref().map(|token| token.key().public().0);
         let peer = request.extensions().get::<ConnectedPeer>();
-        let source = peer.and_then(|it| Some(Source::of(it.peer?.ip())));
+        let address = peer.and_then(|it| it.peer);
+        let source = address.map(|address| Source::of(address.ip()));
+        let (_, reception) = self.service()?;
         if let Some(source) = source {
             let admitted = self.attempts().admit(source, key.as_ref(), clock::now());
-            admitted.map_err(Shut::Waits)?;
+            admitted.map_err(|wait| {
+                reception.note_token_refused(address, Code::TooManyAttempts);
+                Shut::Waits(wait)
+            })?;
         }
-        let (_, reception) = self.service()?;
         let standing = match key {
             Some(key) => reception.token_holder(key).await?,
             None => Standing::Stranger,
@@ -262,6 +266,7 @@ impl Plain {
                         tracing::info!(%source, ?wait, "too many wrong tokens");
                     }
                 }
+                reception.note_token_refused(address, Code::InvalidToken);
                 Err(invalid().into())
             }
         }

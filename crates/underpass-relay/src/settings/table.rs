@@ -92,6 +92,9 @@ settings! {
     /// The ticket authority that is a process of its own, as it shows itself at its start. Without one the relay is its
     /// own authority.
     authority: Option<AuthorityAddress> = None;
+    /// The signed list of the relays of this one's group (underpass relay group sign), which agents are told. It is read
+    /// again on SIGHUP.
+    announce: Option<PathBuf> = None;
     /// A file to which the one-time setup code is written as well, readable for its owner only.
     setup_file: Option<PathBuf> = None;
     /// The suffix of pseudo DNS names.
@@ -159,6 +162,9 @@ settings! {
     events_keep: Span = Span(Duration::from_secs(90 * 24 * 3600));
     /// The most events that are kept.
     events_most: Count = 1_000_000;
+    /// The most events that wait while the database cannot take them; further ones are only counted, and the gap is
+    /// written down.
+    events_queue: Count = 4096;
 }
 
 /// `underpass/relay` in the folder for state that the XDG Base Directory Specification names.

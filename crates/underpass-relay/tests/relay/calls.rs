@@ -1,20 +1,24 @@
 //! Every call of the control protocol by everybody, on a real relay: one table.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use underpass_proto::control::{
-    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, DecideService, Deny, Enrol, Invite,
-    Machines, MakeToken, MayUse, Prove, Publish, Publishing, Register, Resolve, Revoke,
-    ServiceDecision, Services, SetPassword, SetPublishing, SetRole, SignIn, UserChange, UserRole,
-    Users, WhoAmI, Withdraw,
+    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, DecideService, Deny, Enrol, Events,
+    Group, GroupRelay, Invite, Machines, MakeToken, MayUse, Prove, Publish, Publishing, Register,
+    Resolve, Revoke, ServiceDecision, Services, SetPassword, SetPublishing, SetRole, SignIn,
+    UserChange, UserRole, Users, WhoAmI, Withdraw,
 };
+use underpass_proto::group::RelayList;
 use underpass_proto::{Code, Speaker};
+use underpass_seal::SigningKey;
 use underpass_seal::password::{Login, Registration};
 use underpass_store::{
     MachineKey, Name, NewMachine, NewService, PasswordFile, Role, ServiceKey, Store as _,
     UnixMillis,
 };
 
+use crate::events::everything;
 use crate::stage::{Agent, Stage};
 
 /// Who asks, in the order of the columns: nobody, one who waits for approval, bob, whose things the calls are about,
@@ -210,6 +214,10 @@ fn calls() -> Vec<Call> {
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::LastAdministrator)];
         "one who waits", |request, n| role(request, format!("w-{n}"), UserRole::Manager),
             [OUT, WAITS, DENIED, DENIED, DENIED, No(Code::Waiting)];
+        "the relays of the group", |request, _| Group { request }.into(), [OUT, WAITS, Done, Done, Done, Done];
+        "events", |request, _| everything(request).into(), [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "bob's events", |request, _| Events { user: "bob".into(), ..everything(request) }.into(),
+            [OUT, WAITS, Sees, DENIED, Sees, Sees];
         "bob's service for bob's machine", |request, n| MayUse {
             request, service: format!("s-{n}"), machine: digest(&format!("m {n} bob")),
         }.into(), [OUT, WAITS, Done, NONE, NONE, NONE];
@@ -239,6 +247,19 @@ fn calls() -> Vec<Call> {
     }
 }
 
+/// A file with a list of relays, beside the data folder.
+fn announced(data: &Path) -> PathBuf {
+    let relay = GroupRelay {
+        url: "http://relay.example".into(),
+        key: [1; 32],
+        certificate: vec![],
+    };
+    let list = RelayList::sign(&SigningKey::generate(), 1, vec![relay]).unwrap();
+    let path = data.with_file_name("relays.list");
+    std::fs::write(&path, list.to_string()).unwrap();
+    path
+}
+
 const AT: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// The stage, the callers, and the store beneath.
@@ -252,6 +273,7 @@ impl Ground {
     async fn new() -> Self {
         let stage = Stage::with(|settings| {
             settings.services_per_attachment = 1000;
+            settings.announce = Some(announced(&settings.data));
         })
         .await;
         let store = stage.store().await;
@@ -349,6 +371,11 @@ fn outcome(answer: &Result<Vec<Control>, Code>) -> Outcome {
             Control::ServiceRows(it) => it.rows.iter().any(|row| row.owner == "bob"),
             Control::UserRows(it) => it.rows.iter().any(|row| row.name == "bob"),
             Control::MachineRows(it) => it.rows.iter().any(|row| row.user == "bob"),
+            // What bob did to alice is alice's to know.
+            Control::EventRows(it) => it
+                .rows
+                .iter()
+                .any(|row| row.actor == "bob" && row.peer.is_empty()),
             _ => continue,
         };
         sees = Some(sees.unwrap_or(false) || found);

@@ -5,6 +5,7 @@
 mod authority;
 mod calls;
 mod enrolment;
+mod events;
 mod far_end;
 mod group;
 mod hostile;
@@ -17,3 +18,4 @@ mod several;
 mod shutdown;
 mod stage;
 mod tickets;
+mod trouble;

@@ -45,6 +45,7 @@ fn list_query(select: &'static str, filter: &EventFilter) -> QueryBuilder<Sqlite
         user,
         kind,
         before,
+        after,
         limit,
     } = filter;
     let mut list = QueryBuilder::new(select);
@@ -62,8 +63,14 @@ fn list_query(select: &'static str, filter: &EventFilter) -> QueryBuilder<Sqlite
     if let Some(EventId(before)) = before {
         list.push(" AND id < ").push_bind(*before);
     }
-    list.push(" ORDER BY id DESC LIMIT ")
-        .push_bind(i64::from(*limit));
+    if let Some(EventId(after)) = after {
+        list.push(" AND id > ").push_bind(*after);
+    }
+    let order = match after {
+        Some(_) => " ORDER BY id LIMIT ",
+        None => " ORDER BY id DESC LIMIT ",
+    };
+    list.push(order).push_bind(i64::from(*limit));
     list
 }
 
@@ -227,5 +234,15 @@ mod tests {
         };
         let by_page = plan(&store, &next_page).await;
         assert!(by_page.contains("PRIMARY KEY"), "{by_page}");
+        let further = EventFilter {
+            after: Some(EventId(100)),
+            limit: 10,
+            ..EventFilter::default()
+        };
+        let on = plan(&store, &further).await;
+        assert!(
+            on.contains("PRIMARY KEY") && !on.contains("TEMP B-TREE"),
+            "{on}"
+        );
     }
 }

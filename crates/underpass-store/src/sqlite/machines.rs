@@ -222,20 +222,22 @@ impl Database {
         Ok(machine)
     }
 
-    pub(super) async fn note_machine_seen(
+    pub(super) async fn note_machines_seen(
         &self,
-        id: MachineId,
-        at: UnixMillis,
+        seen: &[(MachineId, UnixMillis)],
     ) -> Result<(), Fault> {
-        query(
-            "UPDATE machines SET last_seen_at = $2 \
-             WHERE id = $1 AND (last_seen_at IS NULL OR last_seen_at < $2)",
-        )
-        .bind(id.0)
-        .bind(at.0)
-        .execute(&self.write)
-        .await
-        .or_fault(self)?;
-        Ok(())
+        let mut transaction = self.begin_write().await?;
+        for (id, at) in seen {
+            query(
+                "UPDATE machines SET last_seen_at = $2 \
+                 WHERE id = $1 AND (last_seen_at IS NULL OR last_seen_at < $2)",
+            )
+            .bind(id.0)
+            .bind(at.0)
+            .execute(&mut *transaction)
+            .await
+            .or_fault(self)?;
+        }
+        self.commit(transaction).await
     }
 }

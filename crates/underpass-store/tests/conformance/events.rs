@@ -110,6 +110,23 @@ pub(crate) async fn filters_narrow_and_pages_go_on(place: &mut impl Place) {
         paged.extend(events.iter().map(|listed| listed.event.at.0));
     }
     assert_eq!(paged, odd_of_bob);
+
+    // Going on from an event, the oldest first, ends with the newest.
+    let mut onward = EventFilter {
+        before: None,
+        after: Some(EventId(0)),
+        ..page
+    };
+    let mut followed = Vec::new();
+    loop {
+        let events = store.events(&onward).await.unwrap();
+        let Some(last) = events.last() else { break };
+        assert!(events.len() <= 3);
+        onward.after = Some(last.id);
+        followed.extend(events.iter().map(|listed| listed.event.at.0));
+    }
+    followed.reverse();
+    assert_eq!(followed, odd_of_bob);
 }
 
 pub(crate) async fn what_does_not_fit_is_refused_whole(place: &mut impl Place) {

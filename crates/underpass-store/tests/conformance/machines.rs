@@ -79,14 +79,20 @@ pub(crate) async fn a_revoked_key_never_comes_back(place: &mut impl Place) {
 
 pub(crate) async fn last_seen_only_moves_forward(place: &mut impl Place) {
     let store = place.store().await;
-    let id = administrator(&*store).await.machine.id;
+    let root = administrator(&*store).await;
+    let id = root.machine.id;
+    let other = enrolled(&*store, &root, "alice", 1).await.machine.id;
     let later = START.saturating_add(Duration::from_millis(1));
     for (seen, expected) in [(START, START), (later, later), (START, later)] {
-        store.note_machine_seen(id, seen).await.unwrap();
-        let machine = place.store().await.machine(id).await.unwrap().unwrap();
-        assert_eq!(machine.last_seen, Some(expected));
+        // One that nobody knows is no hindrance.
+        let all = [(id, seen), (MachineId(99), later), (other, START)];
+        store.note_machines_seen(&all).await.unwrap();
+        for (id, expected) in [(id, expected), (other, START)] {
+            let machine = place.store().await.machine(id).await.unwrap().unwrap();
+            assert_eq!(machine.last_seen, Some(expected));
+        }
     }
-    store.note_machine_seen(MachineId(99), later).await.unwrap();
+    store.note_machines_seen(&[]).await.unwrap();
 }
 
 pub(crate) async fn a_token_is_a_machine_that_publishes_nothing(place: &mut impl Place) {

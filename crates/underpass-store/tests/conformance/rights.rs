@@ -14,7 +14,7 @@ pub(crate) async fn every_change_of_rights_is_counted(place: &mut impl Place) {
 
     // What gives and takes nothing.
     store
-        .note_machine_seen(alice.machine.id, START)
+        .note_machines_seen(&[(alice.machine.id, START)])
         .await
         .unwrap();
     store.users().await.unwrap();
