@@ -13,7 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, Session};
 use underpass_proto::Code;
-use underpass_proto::control::{FarEnd, Resolved};
+use underpass_proto::control::{FarEnd, Resolved, ServiceRow};
 use underpass_proto::frame::{ChannelKind, Class};
 use underpass_seal::PublicKey;
 
@@ -129,6 +129,15 @@ impl Connector {
     /// There is no such service for this user, or the relay cannot be asked.
     pub async fn resolve(&self, service: &str) -> Result<Resolved, RequestError> {
         Ok(self.ask(service).await?.1)
+    }
+
+    /// The services that this user may use or manage, as the best relay knows them.
+    ///
+    /// # Errors
+    /// The relay does not say.
+    pub async fn services(&self) -> Result<Vec<ServiceRow>, RequestError> {
+        let (_, standing) = self.inner.standings.best();
+        standing.services().await
     }
 
     async fn ask(&self, service: &str) -> Result<(usize, Resolved), RequestError> {

@@ -22,6 +22,7 @@ pub mod services;
 mod signals;
 pub mod status;
 pub mod users;
+pub mod via;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
