@@ -9,7 +9,9 @@ packages=(
   curl openssl openssh-client netcat-openbsd      # clients
   openssh-server nginx-light redis-server redis-tools postgresql postgresql-client postgresql-contrib
   squid-openssl tinyproxy haproxy microsocks      # boxes on the way; squid's plain package cannot intercept TLS
-  musl-tools wget python3                         # programs that are led to services by name
+  musl-tools wget python3 busybox-static sudo     # programs that are led to services by name; of Go, Node and Java too,
+                                                  # where they are there: they are too large to be installed for it
+  dnsmasq-base bind9-dnsutils iperf3              # services of UDP
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
   libfaketime                                     # clocks of processes that are set
 )

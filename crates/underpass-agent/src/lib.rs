@@ -13,6 +13,7 @@ pub mod doctor;
 mod following;
 pub mod home;
 mod passwords;
+pub mod proxy;
 pub mod publish;
 pub mod redirector;
 mod requests;

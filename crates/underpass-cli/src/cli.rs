@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, completions, connect, doctor, events, login, machines, names, nc, publish,
-    redirector, relay, run, services, status, users,
+    Context, authority, completions, connect, doctor, events, login, machines, names, nc, proxy,
+    publish, redirector, relay, run, services, status, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -52,6 +52,7 @@ pub enum Command {
     Connect(connect::Connect),
     Nc(nc::Nc),
     Run(run::Run),
+    Proxy(proxy::Proxy),
     Redirector(redirector::Redirector),
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -82,6 +83,7 @@ impl Command {
             Self::Connect(it) => it.flags.given.clone(),
             Self::Nc(it) => it.flags.given.clone(),
             Self::Run(it) => it.flags.given.clone(),
+            Self::Proxy(it) => it.flags.given.clone(),
             Self::Redirector(it) => it.flags.given.clone(),
             Self::Status(it) => it.flags.given.clone(),
             Self::Doctor(it) => it.flags.given.clone(),
@@ -106,6 +108,7 @@ impl Command {
             | Self::Authority(_)
             | Self::Publish(_)
             | Self::Connect(_)
+            | Self::Proxy(_)
             | Self::Redirector(_) => logging::LONG,
             _ => logging::SHORT,
         }
@@ -131,6 +134,7 @@ impl Command {
             Self::Connect(it) => it.run(context).await,
             Self::Nc(it) => it.run(context).await,
             Self::Run(it) => it.run(context).await,
+            Self::Proxy(it) => it.run(context).await,
             Self::Redirector(it) => it.run(context).await,
             Self::Status(it) => it.run(context).await,
             Self::Doctor(it) => it.run(context).await,

@@ -32,6 +32,10 @@ fn main() -> ExitCode {
     if let Some(code) = commands::path::serve_as_pac_worker() {
         return code;
     }
+    // Before there is another thread.
+    if let Some(code) = commands::via::serve_under_another_name() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

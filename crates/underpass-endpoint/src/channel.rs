@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use underpass_proto::code::{self, Code};
 use underpass_proto::compress::{BlockError, Compressor, Decompressor};
 use underpass_proto::frame::{ChannelId, Encoding};
@@ -389,6 +390,30 @@ impl ChannelWriter {
             Err(WriteError::Stopped(code)) => Err(ChannelError::Stopped(code)),
             Err(WriteError::Closed) => Err(self.session.closed_error()),
         })
+    }
+
+    /// Sends one datagram on a channel of datagrams, whole or not at all, and never again. It is dropped if it still
+    /// waits here at `deadline`, and where too many wait the oldest ones are. Empty ones are sent too.
+    ///
+    /// # Errors
+    /// It is larger than the peer takes ([`Session::max_datagram`]), the peer takes no more, or the session ended.
+    pub fn send_datagram(&mut self, data: Bytes, deadline: Instant) -> Result<(), ChannelError> {
+        let id = self.id;
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let outcome = self
+            .session
+            .with(|state, now| state.core.send_datagram(id, data, now + wait));
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(WriteError::Stopped(code)) => Err(ChannelError::Stopped(code)),
+            Err(WriteError::Closed | WriteError::Blocked) => Err(self.session.closed_error()),
+        }
+    }
+
+    /// The largest datagram that can be sent on the channel, in bytes.
+    #[must_use]
+    pub fn max_datagram(&self) -> usize {
+        self.session.max_datagram()
     }
 
     /// How many bytes may be written at once, at least one.

@@ -17,6 +17,7 @@ mod connect;
 mod control;
 pub mod dial;
 mod fleet;
+pub mod flow;
 mod forgotten;
 mod kept;
 pub mod link;

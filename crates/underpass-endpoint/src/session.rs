@@ -625,6 +625,13 @@ impl Session {
         self.lock().core.peer_params().certificate
     }
 
+    /// The largest datagram that can be sent, in bytes.
+    #[must_use]
+    pub fn max_datagram(&self) -> usize {
+        let most = self.with_core(core::Session::max_datagram);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
     /// Ends the session; the peer and everybody who uses a channel is told.
     pub fn close(&self, code: Code, reason: &str) {
         self.with(|state, now| state.core.close(now, code.number(), reason));

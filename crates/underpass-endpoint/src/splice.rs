@@ -241,7 +241,7 @@ pub fn end_by_reset(tcp: &TcpStream) {
 }
 
 /// Takes that back, for a conversation that has ended: what is still unsent goes out before the end.
-fn end_in_order(tcp: &TcpStream) {
+pub fn end_in_order(tcp: &TcpStream) {
     // Fails only for what is no socket.
     let _ = SockRef::from(tcp).set_linger(None);
 }

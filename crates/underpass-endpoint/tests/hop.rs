@@ -9,18 +9,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{broadcast, mpsc};
 use underpass_carrier::{ClientSettings, KINDS, Kind, Listen, NotFound, Server, ServerSettings};
+use underpass_endpoint::dial::dial_udp;
+use underpass_endpoint::flow::{Flow, FlowSettings};
 use underpass_endpoint::link::{LinkEnd, Router};
 use underpass_endpoint::splice::{HostSide, splice, splice_far, splice_host};
 use underpass_endpoint::{
-    Accepted, Acceptor, AttachSettings, Attachment, Link, OpenOptions, Session,
+    Accepted, Acceptor, AttachSettings, Attachment, Channel, Link, OpenOptions, Session,
 };
 use underpass_proto::code::Code;
+use underpass_proto::frame::ChannelKind;
 use underpass_proto::route::RouteHeader;
 use underpass_proto::session::Config;
 use underpass_seal::StaticKey;
+
+/// Longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct NoRoutes;
 
@@ -73,9 +79,23 @@ async fn echo(session: Session) {
                     writer.finish().await.unwrap();
                 });
             }
+            target if target.starts_with("udp:") => {
+                let socket = dial_udp(&target["udp:".len()..], LIMIT).await.unwrap();
+                tokio::spawn(flow(incoming.accept(), socket));
+            }
             _ => incoming.refuse(Code::Refused),
         }
     }
+}
+
+async fn flow(channel: Channel, mut socket: UdpSocket) {
+    let settings = FlowSettings {
+        idle: Duration::from_millis(500),
+        ..FlowSettings::default()
+    };
+    let mut flow = Flow::new(channel, settings);
+    let end = flow.carry(&mut socket).await;
+    flow.end(&end);
 }
 
 /// A TCP forwarder in between, whose connections can all be cut at once.
@@ -161,6 +181,56 @@ async fn bytes_come_back_over_every_carrier() {
         exchange(&attachment.session(), &pattern(3_000_000), true).await;
         attachment.detach().await;
     }
+}
+
+/// The first one is sent before anybody has answered: it must not overtake the opening.
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_pass_whole_until_their_flow_is_idle_or_nobody_is_there() {
+    let (address, _sessions) = far_end().await;
+    let attachment = attach(address, "upgrade").await;
+    let host = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let at = host.local_addr().unwrap();
+    let echoing = tokio::spawn(async move {
+        let mut room = vec![0; 65_536];
+        loop {
+            let (length, from) = host.recv_from(&mut room).await.unwrap();
+            host.send_to(&room[..length], from).await.unwrap();
+        }
+    });
+    let open = |target: String| {
+        let session = attachment.session();
+        let options = OpenOptions {
+            kind: ChannelKind::Datagram,
+            ..OpenOptions::default()
+        };
+        async move { session.open(&target, options).await.unwrap().into_split() }
+    };
+    let (mut reader, mut writer) = open(format!("udp:{at}")).await;
+    for size in [0, 1, 1500, 65_507] {
+        let data = Bytes::from(pattern(size));
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        writer.send_datagram(data.clone(), deadline).unwrap();
+        assert_eq!(reader.read_chunk().await.unwrap(), Some(data), "{size}");
+    }
+    assert_eq!(writer.max_datagram(), 65_507);
+    let large = Bytes::from(pattern(65_508));
+    assert!(
+        writer
+            .send_datagram(large, tokio::time::Instant::now() + LIMIT)
+            .is_err()
+    );
+    let ended = reader.read_chunk().await.unwrap_err();
+    assert_eq!(ended.code(), Code::NoError);
+
+    echoing.abort();
+    let _ = echoing.await;
+    let (mut reader, mut writer) = open(format!("udp:{at}")).await;
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    writer
+        .send_datagram(Bytes::from_static(b"anybody?"), deadline)
+        .unwrap();
+    let refused = reader.read_chunk().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Refused);
 }
 
 #[tokio::test(flavor = "multi_thread")]

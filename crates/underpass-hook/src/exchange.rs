@@ -206,7 +206,7 @@ impl Redirector {
                 Kept::Name(length)
             }
             // It went away, or is of another version.
-            Some(Answer::Done) | None => return Outcome::Nobody,
+            Some(Answer::Done | Answer::Entry(..)) | None => return Outcome::Nobody,
         };
         Outcome::Answered(kept)
     }

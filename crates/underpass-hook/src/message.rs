@@ -44,6 +44,10 @@ pub enum Question<'a> {
     Stay,
     /// To give a name this address and no other.
     Fix(Address, &'a [u8]),
+    /// To give all names addresses that mean a service now.
+    List,
+    /// The name that comes after this one among those that have addresses, and its address; of none, the first.
+    After(&'a [u8]),
 }
 
 /// What the redirector answers.
@@ -61,6 +65,8 @@ pub enum Answer<'a> {
     Unknown,
     /// What connect(2) must fail with, as `errno` has it on this machine.
     Errno(i32),
+    /// A name and its address.
+    Entry(Address, &'a [u8]),
 }
 
 /// Writes one message; what does not fit any more is left out, which no message of this module comes near.
@@ -157,6 +163,8 @@ impl<'a> Question<'a> {
             Self::Port(mark) => Writer::new(buffer, 4).put_mark(mark),
             Self::Stay => Writer::new(buffer, 5),
             Self::Fix(address, name) => Writer::new(buffer, 6).put(&address).put(name),
+            Self::List => Writer::new(buffer, 7),
+            Self::After(name) => Writer::new(buffer, 8).put(name),
         }
         .done()
     }
@@ -179,6 +187,8 @@ impl<'a> Question<'a> {
             4 => Self::Port(reader.mark()?),
             5 => Self::Stay,
             6 => Self::Fix(reader.take()?, reader.rest()),
+            7 => Self::List,
+            8 => Self::After(reader.rest()),
             _ => return None,
         };
         reader.end(question)
@@ -195,6 +205,7 @@ impl<'a> Answer<'a> {
             Self::Done => Writer::new(buffer, 4),
             Self::Unknown => Writer::new(buffer, 5),
             Self::Errno(errno) => Writer::new(buffer, 6).put(&errno.to_be_bytes()),
+            Self::Entry(address, name) => Writer::new(buffer, 7).put(&address).put(name),
         }
         .done()
     }
@@ -210,6 +221,7 @@ impl<'a> Answer<'a> {
             4 => Self::Done,
             5 => Self::Unknown,
             6 => Self::Errno(i32::from_be_bytes(reader.take()?)),
+            7 => Self::Entry(reader.take()?, reader.rest()),
             _ => return None,
         };
         reader.end(answer)
@@ -256,6 +268,8 @@ mod tests {
                 Question::Fix([127, 64, 0, 2], b"db"),
                 vec![1, 6, 127, 64, 0, 2, b'd', b'b'],
             ),
+            (Question::List, vec![1, 7]),
+            (Question::After(b"db"), vec![1, 8, b'd', b'b']),
         ]
     }
 
@@ -267,6 +281,10 @@ mod tests {
             (Answer::Done, vec![1, 4]),
             (Answer::Unknown, vec![1, 5]),
             (Answer::Errno(111), vec![1, 6, 0, 0, 0, 111]),
+            (
+                Answer::Entry([127, 64, 0, 2], b"db"),
+                vec![1, 7, 127, 64, 0, 2, b'd', b'b'],
+            ),
         ]
     }
 
@@ -294,7 +312,7 @@ mod tests {
         let fixed = |bytes: &[u8], text: &[u8]| !text.contains(&bytes[1]);
         for (_, bytes) in questions()
             .iter()
-            .filter(|(_, bytes)| fixed(bytes, &[1, 6]))
+            .filter(|(_, bytes)| fixed(bytes, &[1, 6, 8]))
         {
             assert_eq!(Question::read(&bytes[..bytes.len() - 1]), None, "{bytes:?}");
             assert_eq!(
@@ -303,7 +321,7 @@ mod tests {
                 "{bytes:?}"
             );
         }
-        for (_, bytes) in answers().iter().filter(|(_, bytes)| fixed(bytes, &[2])) {
+        for (_, bytes) in answers().iter().filter(|(_, bytes)| fixed(bytes, &[2, 7])) {
             assert_eq!(Answer::read(&bytes[..bytes.len() - 1]), None, "{bytes:?}");
             assert_eq!(Answer::read(&[bytes, &[0][..]].concat()), None, "{bytes:?}");
         }

@@ -2,6 +2,7 @@
 //!
 //! Where one is not installed, the test that wants it counts as skipped.
 
+mod dnsmasq;
 mod nginx;
 mod postgres;
 mod redis;
@@ -20,6 +21,7 @@ use crate::host::Host;
 use crate::namespace::which;
 use crate::process::Process;
 
+pub use dnsmasq::Dnsmasq;
 pub use nginx::Nginx;
 pub use postgres::Postgres;
 pub use redis::Redis;

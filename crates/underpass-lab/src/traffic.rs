@@ -3,6 +3,7 @@
 //! They are threads of the test on a host of the lab, so that a test gets their findings as values.
 
 mod client;
+mod datagrams;
 mod latency;
 mod pattern;
 mod service;
@@ -11,6 +12,7 @@ pub use client::{
     Opened, connect, count_by_half_close, download, drip, echo, echo_until, exchange,
     exchange_beside, open_many, upload, upload_exactly,
 };
+pub use datagrams::DatagramEcho;
 pub use latency::Latencies;
 pub use pattern::{Checker, Findings, Pattern};
 pub use service::{Service, Tally};

@@ -436,14 +436,24 @@ impl Agent {
     /// # Errors
     /// As [`Agent::connect`].
     pub fn connect_all_with(&self, services: &[&str], more: &[&str]) -> Result<Entrances> {
-        let pairs: Vec<String> = services
+        let services: Vec<_> = services.iter().map(|name| (*name, "127.0.0.1:0")).collect();
+        self.connect_at(&services, more)
+    }
+
+    /// Opens a local address, as `underpass connect` takes it, for each of several services of one publisher.
+    ///
+    /// # Errors
+    /// As [`Agent::connect`].
+    pub fn connect_at(&self, services: &[(&str, &str)], more: &[&str]) -> Result<Entrances> {
+        let pairs = services
             .iter()
-            .map(|name| format!("{name}=127.0.0.1:0"))
-            .collect();
+            .map(|(name, local)| format!("{name}={local}"));
+        let pairs: Vec<String> = pairs.collect();
         let mut arguments = vec!["connect"];
         arguments.extend(more);
         arguments.extend(pairs.iter().map(String::as_str));
-        let label = format!("connect-{}", services.join("-"));
+        let names: Vec<_> = services.iter().map(|(name, _)| *name).collect();
+        let label = format!("connect-{}", names.join("-"));
         let process = self.host.spawn(&label, self.command(&arguments)?)?;
         let mut addresses = Vec::with_capacity(services.len());
         for _ in services {

@@ -300,6 +300,10 @@ codes! {
         "a manager has refused the service",
         "it is not to be published by this relay",
         "ask the relay's manager; underpass services withdraw NAME forgets it, and publishing it again asks anew";
+    0x38 OtherTransport OTHER_TRANSPORT "UP-TRANSPORT", ConnectionRefused, retry false, exit 1:
+        "the service takes datagrams and not connections, or connections and not datagrams",
+        "it was published with udp: before its host, or without, and is used the other way",
+        "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
 }
 
 impl Code {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use underpass_endpoint::flow::{Flow, FlowSettings};
 use underpass_endpoint::{Incoming, dial, splice};
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
@@ -41,13 +42,15 @@ impl RelayService {
     }
 }
 
-/// A host's name or address, and a TCP port.
+/// A host's name or address, and a port: of TCP, or of UDP where `udp:` stands before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort(String);
 
 /// A text that is not a host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not HOST:PORT, such as 127.0.0.1:5432 or db.example:5432")]
+#[error(
+    "{0:?} is not HOST:PORT, such as 127.0.0.1:5432 or db.example:5432, for UDP with udp: before it"
+)]
 pub struct HostPortError(String);
 
 impl FromStr for HostPort {
@@ -55,7 +58,8 @@ impl FromStr for HostPort {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || HostPortError(text.to_owned());
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let (_, at) = dial::transport(text);
+        let (host, port) = at.rsplit_once(':').ok_or_else(wrong)?;
         let bare = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
@@ -128,9 +132,11 @@ pub(crate) async fn serve<F>(
 where
     F: Future<Output = Result<RelayService, Code>> + Send,
 {
+    let (kind, _) = dial::transport(&service.target.0);
     let connected = match incoming.kind() {
+        wanted if wanted != kind => Err(Code::OtherTransport),
         ChannelKind::Stream => connect(&service).await,
-        _ => Err(Code::Refused),
+        ChannelKind::Datagram => return serve_datagrams(incoming, &service).await,
     };
     let tcp = match connected {
         Ok(tcp) => tcp,
@@ -157,13 +163,41 @@ where
     }
 }
 
+/// One flow, until nothing has passed for a while.
+async fn serve_datagrams(incoming: Incoming, service: &RelayService) -> Served {
+    let (_, at) = dial::transport(&service.target.0);
+    let mut socket = match dial::dial_udp(at, DIAL_LIMIT).await {
+        Ok(socket) => socket,
+        Err(error) => {
+            let code = not_reached(service, &error);
+            incoming.refuse(code);
+            return Served::refused(code);
+        }
+    };
+    let mut flow = Flow::new(incoming.accept(), FlowSettings::default());
+    let end = flow.carry(&mut socket).await;
+    let code = end.code();
+    let report = flow.end(&end);
+    tracing::debug!(service = %service.name, %report, "a flow ended");
+    Served {
+        sent: report.received_bytes,
+        received: report.sent_bytes,
+        code,
+    }
+}
+
 async fn connect(service: &RelayService) -> Result<TcpStream, Code> {
-    dial::dial(&service.target.0, DIAL_LIMIT)
-        .await
-        .map_err(|error| {
-            tracing::info!(service = %service.name, "{error}");
-            error.code()
-        })
+    let (kind, at) = dial::transport(&service.target.0);
+    if kind != ChannelKind::Stream {
+        return Err(Code::OtherTransport);
+    }
+    let dialled = dial::dial(at, DIAL_LIMIT).await;
+    dialled.map_err(|error| not_reached(service, &error))
+}
+
+fn not_reached(service: &RelayService, error: &dial::DialError) -> Code {
+    tracing::info!(service = %service.name, "{error}");
+    error.code()
 }
 
 #[cfg(test)]
@@ -174,7 +208,13 @@ mod tests {
 
     #[test]
     fn hosts_and_ports() {
-        for text in ["127.0.0.1:80", "db.example:5432", "[::1]:22", "a_b-c:1"] {
+        for text in [
+            "127.0.0.1:80",
+            "db.example:5432",
+            "[::1]:22",
+            "a_b-c:1",
+            "udp:10.0.0.53:53",
+        ] {
             assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
         }
         for text in [
@@ -188,6 +228,8 @@ mod tests {
             "[x]:1",
             "a b:1",
             "[::1]",
+            "udp:",
+            "udp:udp:h:1",
         ] {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
         }

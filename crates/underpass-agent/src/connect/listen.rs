@@ -1,24 +1,27 @@
-//! Local listeners: programs connect here and reach the service.
+//! Local listeners: programs connect here, or send datagrams, and reach the service.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use underpass_endpoint::dial::keep_bursts;
 use underpass_endpoint::splice::{end_by_reset, reset, splice};
+use underpass_proto::frame::ChannelKind;
 
-use super::Connector;
+use super::datagrams::{self, FlowLimits};
+use super::{Connector, Local, Sources};
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A local address cannot be listened on.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {local}: {source}")]
 pub struct ListenError {
     /// The address.
-    pub address: SocketAddr,
+    pub local: Local,
     /// The system's answer.
     pub source: io::Error,
 }
@@ -27,22 +30,48 @@ pub struct ListenError {
 #[derive(Debug)]
 pub struct Listener {
     service: String,
-    address: SocketAddr,
-    listener: TcpListener,
+    local: Local,
+    sources: Sources,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Stream(TcpListener),
+    Datagram(UdpSocket, FlowLimits),
 }
 
 impl Listener {
-    /// Listens; port 0 lets the system choose.
+    /// Listens, for whoever is among `sources`; port 0 lets the system choose. `limits` are for datagrams.
     ///
     /// # Errors
     /// The system refuses the address.
-    pub async fn bind(service: &str, address: SocketAddr) -> Result<Self, ListenError> {
-        let failed = |source| ListenError { address, source };
-        let listener = underpass_carrier::listen(address).map_err(failed)?;
+    pub async fn bind(
+        service: &str,
+        local: Local,
+        sources: Sources,
+        limits: FlowLimits,
+    ) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { local, source };
+        let (address, socket) = match local.kind {
+            ChannelKind::Stream => {
+                let listener = underpass_carrier::listen(local.address).map_err(failed)?;
+                (listener.local_addr(), Socket::Stream(listener))
+            }
+            ChannelKind::Datagram => {
+                let socket = UdpSocket::bind(local.address).await.map_err(failed)?;
+                keep_bursts(&socket);
+                (socket.local_addr(), Socket::Datagram(socket, limits))
+            }
+        };
         Ok(Self {
             service: service.to_owned(),
-            address: listener.local_addr().map_err(failed)?,
-            listener,
+            local: Local {
+                kind: local.kind,
+                address: address.map_err(failed)?,
+            },
+            sources,
+            socket,
         })
     }
 
@@ -54,23 +83,49 @@ impl Listener {
 
     /// The address it got.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn local(&self) -> Local {
+        self.local
     }
 
-    /// Takes connections for ever, each to a channel of its own.
+    /// Takes connections for ever, each to a channel of its own; or datagrams, those of each client to one.
     pub async fn serve(self, connector: Connector) {
-        loop {
-            match self.listener.accept().await {
-                Ok((tcp, from)) => {
-                    let (connector, service) = (connector.clone(), self.service.clone());
-                    tokio::spawn(async move { carry(&connector, &service, tcp, from).await });
-                }
-                Err(error) => {
-                    // None of accept(2)'s errors is about the listener itself.
-                    tracing::warn!("cannot take a connection for {}: {error}", self.service);
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+        let Self {
+            service,
+            local: _,
+            sources,
+            socket,
+        } = self;
+        match socket {
+            Socket::Stream(listener) => {
+                take_connections(&listener, &service, &sources, connector).await
+            }
+            Socket::Datagram(socket, limits) => {
+                datagrams::serve(socket, service, &sources, limits, connector).await;
+            }
+        }
+    }
+}
+
+async fn take_connections(
+    listener: &TcpListener,
+    service: &str,
+    sources: &Sources,
+    connector: Connector,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, from)) if sources.admit(from.ip()) => {
+                let (connector, service) = (connector.clone(), service.to_owned());
+                tokio::spawn(async move { carry(&connector, &service, tcp, from).await });
+            }
+            Ok((tcp, from)) => {
+                tracing::warn!(%from, "{service}: a connection from there is reset: only {sources} may");
+                reset(tcp);
+            }
+            Err(error) => {
+                // None of accept(2)'s errors is about the listener itself.
+                tracing::warn!("cannot take a connection for {service}: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -1,8 +1,11 @@
 //! Using services of others: sessions that all local connections share, local listeners, and
 //! standard input and output.
 
+pub(crate) mod datagrams;
 mod lead;
 mod listen;
+mod local;
+mod sources;
 mod stdio;
 mod trust;
 
@@ -13,7 +16,7 @@ use std::time::Duration;
 use thiserror::Error;
 use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, Session};
 use underpass_proto::Code;
-use underpass_proto::control::{FarEnd, Resolved};
+use underpass_proto::control::{FarEnd, Resolved, ServiceRow};
 use underpass_proto::frame::{ChannelKind, Class};
 use underpass_seal::PublicKey;
 
@@ -21,8 +24,11 @@ use crate::standing::RequestError;
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry, Shown};
 
+pub use datagrams::FlowLimits;
 pub use lead::LeadError;
 pub use listen::{ListenError, Listener};
+pub use local::{Local, LocalError};
+pub use sources::{Sources, SourcesError};
 pub use stdio::{NcError, nc};
 pub use trust::PinnedTrust;
 
@@ -131,6 +137,15 @@ impl Connector {
         Ok(self.ask(service).await?.1)
     }
 
+    /// The services that this user may use or manage, as the best relay knows them.
+    ///
+    /// # Errors
+    /// The relay does not say.
+    pub async fn services(&self) -> Result<Vec<ServiceRow>, RequestError> {
+        let (_, standing) = self.inner.standings.best();
+        standing.services().await
+    }
+
     async fn ask(&self, service: &str) -> Result<(usize, Resolved), RequestError> {
         let answer = self.inner.standings.resolve(service).await?;
         self.known().insert(service.to_owned(), answer.clone());
@@ -148,12 +163,40 @@ impl Connector {
             opened => opened,
         };
         if opened.is_err() {
-            self.known().remove(service);
+            self.forget(service);
         }
         opened
     }
 
+    /// Opens a channel of datagrams. These may be sent before the service has answered; if it does not take them the
+    /// channel is reset, and [`Connector::forget`] has the relay asked anew.
+    ///
+    /// # Errors
+    /// There is no session with the service's publisher.
+    pub async fn open_datagrams(&self, service: &str) -> Result<Channel, OpenError> {
+        let opened = match self.begin(service, ChannelKind::Datagram).await {
+            Err(error) if error.session_ended() => self.begin(service, ChannelKind::Datagram).await,
+            opened => opened,
+        };
+        if opened.is_err() {
+            self.forget(service);
+        }
+        opened
+    }
+
+    /// What the relay said about `service` has turned out to be wrong.
+    pub fn forget(&self, service: &str) {
+        self.known().remove(service);
+    }
+
     async fn try_open(&self, service: &str) -> Result<Channel, OpenError> {
+        let mut channel = self.begin(service, ChannelKind::Stream).await?;
+        channel.accepted().await?;
+        Ok(channel)
+    }
+
+    /// Opens a channel, and does not wait for the service.
+    async fn begin(&self, service: &str, kind: ChannelKind) -> Result<Channel, OpenError> {
         let (best, standing) = self.inner.standings.best();
         // What a relay reaches itself is asked for at the one that is used.
         let is_good = |(relay, resolved): &(usize, Resolved)| {
@@ -173,13 +216,12 @@ impl Connector {
             FarEnd::Publisher => self.session(&resolved).await?,
         };
         let options = OpenOptions {
-            kind: ChannelKind::Stream,
+            kind,
             class: self.inner.class,
-            compress: resolved.compression,
+            // A datagram stands alone, and what is lost would be missing for the next.
+            compress: resolved.compression && kind == ChannelKind::Stream,
         };
-        let mut channel = session.open(&resolved.full_name, options).await?;
-        channel.accepted().await?;
-        Ok(channel)
+        Ok(session.open(&resolved.full_name, options).await?)
     }
 
     /// The session with a service's publisher: the one there is, or a new one.

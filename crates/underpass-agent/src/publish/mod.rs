@@ -2,6 +2,7 @@
 
 mod access;
 mod approval;
+mod flows;
 mod serve;
 mod steered;
 
@@ -17,6 +18,7 @@ use underpass_endpoint::{AttachError, Session};
 use underpass_proto::Code;
 use underpass_seal::Fingerprint;
 
+use crate::connect::FlowLimits;
 use crate::standing::{RequestError, Standing};
 use crate::standings::{Seen, Standings};
 use crate::status::Board;
@@ -26,12 +28,21 @@ use serve::Catalogue;
 /// Between attempts to register again, while the relay is there and does not answer as wished.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// What serving others may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long to try to connect to a host.
+    pub dial: Duration,
+    /// Flows of datagrams, of all services together.
+    pub flows: FlowLimits,
+}
+
 /// A service to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// Its name.
     pub name: String,
-    /// `HOST:PORT` as reached from here.
+    /// `HOST:PORT` as reached from here; with `udp:` before it where the service takes datagrams.
     pub target: String,
     /// What it is, for people.
     pub description: String,
@@ -55,7 +66,7 @@ pub struct Listing {
     pub name: String,
     /// Its name with owner and suffix.
     pub full_name: String,
-    /// `HOST:PORT` as reached from here.
+    /// `HOST:PORT` as reached from here, with `udp:` before it for datagrams.
     pub target: String,
 }
 
@@ -165,19 +176,19 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Registers all `offers` with the best relay and serves who comes for them; connecting to a host may
-    /// take `dial_limit`. [`Publisher::keep`] registers them with the others.
+    /// Registers all `offers` with the best relay and serves who comes for them within `limits`.
+    /// [`Publisher::keep`] registers them with the others.
     ///
     /// # Errors
     /// The relay refuses one of them. Those before it stay registered until the attachment ends.
     pub async fn start(
         standings: impl Into<Standings>,
         offers: Vec<Offer>,
-        dial_limit: Duration,
+        limits: Limits,
         board: Board,
     ) -> Result<Self, PublishError> {
         let standings = standings.into();
-        let catalogue = Catalogue::new(standings.clone(), &offers, dial_limit, board);
+        let catalogue = Catalogue::new(standings.clone(), &offers, limits, board);
         let (_, standing) = standings.best();
         let publisher = Self {
             first: (standing.clone(), standing.attachment().session()),

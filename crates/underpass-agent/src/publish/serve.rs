@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::sync::watch;
-use underpass_endpoint::dial::dial;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use underpass_endpoint::dial::{DialError, dial, dial_udp, transport};
+use underpass_endpoint::flow::FlowSettings;
 use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
 use underpass_proto::Code;
@@ -15,7 +16,7 @@ use underpass_proto::steer::STEER_SERVICE;
 use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
-use super::{Listing, Offer, RetargetError, Retargeted, steered};
+use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, steered};
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
 
@@ -47,7 +48,7 @@ impl Served {
     }
 }
 
-/// The service that a connection uses.
+/// The service that a connection, or a flow of datagrams, uses.
 struct Used {
     name: String,
     cuts: watch::Receiver<u64>,
@@ -59,7 +60,9 @@ struct Used {
 pub(super) struct Catalogue {
     services: Mutex<Vec<Served>>,
     pub(super) access: Access,
-    dial_limit: Duration,
+    limits: Limits,
+    /// Places for flows of datagrams.
+    flows: Arc<Semaphore>,
     board: Board,
 }
 
@@ -67,7 +70,7 @@ impl Catalogue {
     pub(super) fn new(
         standings: Standings,
         offers: &[Offer],
-        dial_limit: Duration,
+        limits: Limits,
         board: Board,
     ) -> Self {
         let services = offers.iter().map(|offer| Served {
@@ -85,7 +88,8 @@ impl Catalogue {
         Self {
             services: Mutex::new(services.collect()),
             access: Access::new(standings),
-            dial_limit,
+            flows: Arc::new(Semaphore::new(limits.flows.most)),
+            limits,
             board,
         }
     }
@@ -153,13 +157,7 @@ impl Catalogue {
         if !self.services().iter().any(may) {
             return Err(RetargetError::NoRedial(listing.full_name));
         }
-        // Nothing is given up for a host that is not there.
-        let reached = dial(target, self.dial_limit).await;
-        splice::reset(reached.map_err(|error| RetargetError::Dial {
-            target: target.to_owned(),
-            code: error.code(),
-            text: error.to_string(),
-        })?);
+        self.probe(&listing, target).await?;
         let (before, living, redials) = {
             let mut services = self.services();
             let served = services.iter_mut().find(|it| it.listing.name == *name);
@@ -185,7 +183,7 @@ impl Catalogue {
         if now && living > 0 {
             // Whoever is told that it is done may rely on it. Those that end meanwhile are never counted.
             let done = wait_for(redials);
-            let _ = tokio::time::timeout(self.dial_limit.min(MOVE_LIMIT), done).await;
+            let _ = tokio::time::timeout(self.limits.dial.min(MOVE_LIMIT), done).await;
         }
         Ok(Retargeted {
             name: listing.full_name,
@@ -195,16 +193,71 @@ impl Catalogue {
         })
     }
 
-    /// Connects to the host of `service` for a machine that may use it at this moment.
-    async fn reach(&self, service: &str, peer: &PeerInfo) -> Result<TcpStream, Code> {
+    /// Whether `target` can take the place of what `listing` leads to: nothing is given up for a host that is
+    /// not there. Of one that takes datagrams no more can be said than that there is a way.
+    async fn probe(&self, listing: &Listing, target: &str) -> Result<(), RetargetError> {
+        let failed = |code, text| RetargetError::Dial {
+            target: target.to_owned(),
+            code,
+            text,
+        };
+        let (kind, at) = transport(target);
+        if kind != transport(&listing.target).0 {
+            let text = format!(
+                "{target} is not of the transport that {} is of",
+                listing.target
+            );
+            return Err(failed(Code::OtherTransport, text));
+        }
+        let reached = match kind {
+            ChannelKind::Stream => dial(at, self.limits.dial).await.map(splice::reset),
+            ChannelKind::Datagram => dial_udp(at, self.limits.dial).await.map(drop),
+        };
+        reached.map_err(|error| failed(error.code(), error.to_string()))
+    }
+
+    /// Where `service` leads, for a machine that may use it at this moment; it must be of this kind.
+    async fn permitted(
+        &self,
+        service: &str,
+        peer: &PeerInfo,
+        kind: ChannelKind,
+    ) -> Result<Listing, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
         self.check(&listing, peer).await?;
-        dial(&listing.target, self.dial_limit)
-            .await
-            .map_err(|error| {
-                tracing::warn!(user = peer.user, "{}: {error}", listing.name);
-                error.code()
-            })
+        if transport(&listing.target).0 != kind {
+            tracing::warn!(
+                user = peer.user,
+                "{service}: it leads to {}",
+                listing.target
+            );
+            return Err(Code::OtherTransport);
+        }
+        Ok(listing)
+    }
+
+    /// Connects to the host of `service`.
+    async fn reach(&self, service: &str, peer: &PeerInfo) -> Result<TcpStream, Code> {
+        let listing = self.permitted(service, peer, ChannelKind::Stream).await?;
+        let dialled = dial(&listing.target, self.limits.dial).await;
+        dialled.map_err(|error| not_reached(&listing, peer, &error))
+    }
+
+    /// A socket for the host of `service`.
+    async fn reach_udp(&self, service: &str, peer: &PeerInfo) -> Result<UdpSocket, Code> {
+        let listing = self.permitted(service, peer, ChannelKind::Datagram).await?;
+        let (_, at) = transport(&listing.target);
+        let dialled = dial_udp(at, self.limits.dial).await;
+        dialled.map_err(|error| not_reached(&listing, peer, &error))
+    }
+
+    /// A place for one more flow of datagrams, until it is dropped.
+    pub(super) fn flow_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.flows).try_acquire_owned().ok()
+    }
+
+    pub(super) fn flow_settings(&self) -> FlowSettings {
+        self.limits.flows.settings
     }
 
     async fn check(&self, listing: &Listing, peer: &PeerInfo) -> Result<(), Code> {
@@ -236,6 +289,11 @@ impl Catalogue {
         let mut of_name = services.iter().filter(|it| it.listing.name == name);
         of_name.all(|it| it.only.is_empty() || it.only.contains(machine))
     }
+}
+
+fn not_reached(listing: &Listing, peer: &PeerInfo, error: &DialError) -> Code {
+    tracing::warn!(user = peer.user, "{}: {error}", listing.name);
+    error.code()
 }
 
 /// Waits until connections were dialled anew so many times altogether.
@@ -303,16 +361,7 @@ async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer:
 }
 
 async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerInfo>) {
-    if incoming.kind() != ChannelKind::Stream {
-        tracing::warn!(
-            user = peer.user,
-            "{}: datagrams are not served",
-            incoming.service()
-        );
-        incoming.refuse(Code::Refused);
-        return;
-    }
-    if incoming.service() == STEER_SERVICE {
+    if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
         return steered::take(&catalogue, incoming, &peer).await;
     }
     let service = incoming.service().to_owned();
@@ -328,6 +377,9 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
         catalogue,
         peer,
     };
+    if incoming.kind() == ChannelKind::Datagram {
+        return flows::channel(incoming, &host).await;
+    }
     let tcp = match host.catalogue.reach(&service, &host.peer).await {
         Ok(tcp) => tcp,
         Err(code) => return incoming.refuse(code),
@@ -340,9 +392,9 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
 }
 
 /// The host side of one channel.
-struct Host {
-    catalogue: Arc<Catalogue>,
-    peer: Arc<PeerInfo>,
+pub(super) struct Host {
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) peer: Arc<PeerInfo>,
     used: Mutex<Used>,
     /// Of rights, since before the first dial.
     changes: watch::Receiver<u64>,
@@ -359,6 +411,19 @@ impl Host {
         let used = self.catalogue.used(service).ok_or(Code::NoService)?;
         *self.used() = used;
         self.catalogue.reach(service, &self.peer).await
+    }
+
+    /// A socket for the host of the service in use, wherever that is by now; `again` where there was one before.
+    pub(super) async fn dial_udp(&self, again: bool) -> Result<UdpSocket, Code> {
+        let (name, redials) = {
+            let used = self.used();
+            (used.name.clone(), Arc::clone(&used.redials))
+        };
+        let reached = self.catalogue.reach_udp(&name, &self.peer).await;
+        if again {
+            redials.fetch_add(1, Ordering::AcqRel);
+        }
+        reached
     }
 
     /// Returns once the peer may not use the service any more.

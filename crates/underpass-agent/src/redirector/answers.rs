@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::io::Interest;
@@ -15,12 +15,16 @@ use underpass_proto::Code;
 use underpass_proto::names::ServiceName;
 
 use super::Shared;
-use super::names::Names;
+use super::names::{Names, pseudo_names};
 
 /// A program asks as soon as it is connected.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// How long a lookup may take; a program waits a little longer.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(30);
+/// How long the relay may take to list names; those who asked wait a little longer.
+const LIST_LIMIT: Duration = Duration::from_secs(15);
+/// For how long a list is not asked for again.
+const LISTED_FOR: Duration = Duration::from_secs(3);
 
 impl Shared {
     /// One question and its answer. Whoever says what cannot be understood is left without one.
@@ -92,6 +96,40 @@ impl Shared {
                     false => Answer::Unknown,
                 }
             }
+            Question::List => self.list().await,
+            Question::After(name) => {
+                let name = String::from_utf8_lossy(name);
+                match self.names().after(&name) {
+                    Some((name, address)) => {
+                        name.clone_into(kept);
+                        Answer::Entry(address, kept.as_bytes())
+                    }
+                    None => Answer::Unknown,
+                }
+            }
+        }
+    }
+
+    /// Gives all names addresses that mean a service. Many may ask at once, and the relay is asked once for all.
+    async fn list(&self) -> Answer<'static> {
+        let mut listed = self.listed.lock().await;
+        if listed.is_some_and(|at| at.elapsed() < LISTED_FOR) {
+            return Answer::Done;
+        }
+        let services = tokio::time::timeout(LIST_LIMIT, self.connector.services()).await;
+        match services {
+            Ok(Ok(services)) => {
+                for (name, _) in pseudo_names(&services) {
+                    self.names().give(&name);
+                }
+                *listed = Some(Instant::now());
+                Answer::Done
+            }
+            Ok(Err(error)) => {
+                tracing::info!("cannot list names: {error} [{}]", error.code().up());
+                Answer::Errno(errno(error.code()))
+            }
+            Err(_) => Answer::Errno(Errno::TIMEDOUT.raw_os_error()),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Serves programs that run with the preloaded library of `underpass-hook`: gives names pseudo addresses, and takes their
-//! connections to those.
+//! Serves programs that run with the preloaded library of `underpass-hook`, or under the supervisor of
+//! `underpass-supervisor`: gives names pseudo addresses, and takes their connections to those.
 //!
 //! A hooked program announces each connection on a socket that only its user can reach, and then makes it to a listener on
 //! the pseudo address. What comes there unannounced, or of another user, is reset, and nothing is dialled for it.
@@ -40,6 +40,7 @@ use names::Names;
 use present::Present;
 use usage::Usage;
 
+pub use names::pseudo_names;
 pub use socket::{fix, place, stay};
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
@@ -81,6 +82,8 @@ pub struct Redirector {
 struct Shared {
     connector: Connector,
     names: Mutex<Names>,
+    /// When the relay was last asked for all names.
+    listed: tokio::sync::Mutex<Option<Instant>>,
     doors: Doors,
     present: Present,
     usage: Usage,
@@ -122,6 +125,7 @@ impl Redirector {
         let shared = Shared {
             connector,
             names: Mutex::default(),
+            listed: tokio::sync::Mutex::default(),
             doors: Doors::new().map_err(failed)?,
             present: Present::default(),
             usage: Usage::new(),

@@ -1,8 +1,12 @@
 //! Which pseudo address stands for which name. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use underpass_hook::address::{Address, FIRST, LAST};
+use underpass_hook::name::SUFFIX;
+use underpass_proto::control::ServiceRow;
+use underpass_proto::names::ServiceName;
 
 /// The most names that are given addresses.
 pub(super) const MOST: usize = 4096;
@@ -11,7 +15,7 @@ pub(super) const MOST: usize = 4096;
 /// as they like.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    by_name: HashMap<String, Address>,
+    by_name: BTreeMap<String, Address>,
     by_address: HashMap<Address, String>,
 }
 
@@ -24,6 +28,13 @@ impl Names {
     /// The name of an address, if it was given to one.
     pub(super) fn name(&self, address: Address) -> Option<&str> {
         self.by_address.get(&address).map(String::as_str)
+    }
+
+    /// The name that comes after `name`, which need not be one, and its address.
+    pub(super) fn after(&self, name: &str) -> Option<(&str, Address)> {
+        let rest = (Bound::Excluded(name), Bound::Unbounded);
+        let (name, address) = self.by_name.range::<str, _>(rest).next()?;
+        Some((name, *address))
     }
 
     /// Gives a name this very address; whether it has that from now on. Not where either is given already, or the address is
@@ -70,6 +81,23 @@ fn hash(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
+}
+
+/// Every pseudo name that means one of the services, and which. The short form is there where only one of them has the name.
+pub fn pseudo_names(services: &[ServiceRow]) -> Vec<(String, &ServiceRow)> {
+    let mut names = Vec::new();
+    for service in services {
+        let alone = services
+            .iter()
+            .filter(|other| other.name == service.name)
+            .count()
+            == 1;
+        let short = ServiceName::new(&service.name, None).ok().filter(|_| alone);
+        let long = ServiceName::new(&service.name, Some(&service.owner)).ok();
+        let both = short.into_iter().chain(long);
+        names.extend(both.map(|name| (name.to_dns(SUFFIX), service)));
+    }
+    names
 }
 
 #[cfg(test)]
@@ -123,6 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn names_are_told_in_their_order() {
+        let mut names = Names::default();
+        let given = ["db", "web", "db.al"].map(|name| (name, names.give(name).unwrap()));
+        let mut told = Vec::new();
+        let mut last = "";
+        while let Some((name, address)) = names.after(last) {
+            told.push((name, address));
+            last = name;
+        }
+        assert_eq!(told, [given[0], given[2], given[1]]);
+        assert_eq!(names.after("c"), Some(given[0]));
+        assert_eq!(Names::default().after(""), None);
+    }
+
+    #[test]
     fn names_that_begin_at_the_same_place_get_neighbours() {
         let mut names = Names::default();
         let first = names.give("db").unwrap();
@@ -131,5 +174,35 @@ mod tests {
         let second = taken.give("db").unwrap();
         let distance = u32::from_be_bytes(second).wrapping_sub(u32::from_be_bytes(first));
         assert!(distance == 1 || second == FIRST.to_be_bytes());
+    }
+
+    fn service(name: &str, owner: &str) -> ServiceRow {
+        ServiceRow {
+            name: name.into(),
+            owner: owner.into(),
+            full_name: format!("{name}.{owner}.{SUFFIX}"),
+            description: String::new(),
+            present: true,
+            mine: false,
+            publisher: [0; 32],
+            allowed: Vec::new(),
+            plain_http: false,
+            state: underpass_proto::control::ServiceState::Active,
+        }
+    }
+
+    #[test]
+    fn a_short_name_means_one_service() {
+        let services = [
+            service("db", "al"),
+            service("web", "al"),
+            service("db", "bo"),
+        ];
+        let names: Vec<String> = pseudo_names(&services)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let expected = ["db.al", "web", "web.al", "db.bo"];
+        assert_eq!(names, expected.map(|name| format!("{name}.{SUFFIX}")));
     }
 }

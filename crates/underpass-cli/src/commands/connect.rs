@@ -1,19 +1,16 @@
 //! `underpass connect`
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
 use clap::Args;
 use underpass_agent::Connector;
-use underpass_agent::connect::{Listener, PinnedTrust};
-use underpass_agent::status::{Board, StatusServer};
-use underpass_endpoint::AttachError;
+use underpass_agent::connect::{Listener, Local, LocalError};
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
-use super::{Context, EnrolledAtAll, errors, log_notices};
+use super::using::Using;
+use super::{Context, errors};
 use crate::failure::Failure;
 use crate::ready;
-use crate::settings::{Flags, OnSession};
+use crate::settings::{Flags, OnListen};
 
 /// Listen on this machine for programs that want to use a service, until stopped
 ///
@@ -21,7 +18,7 @@ use crate::settings::{Flags, OnSession};
 #[derive(Debug, Args)]
 pub struct Connect {
     /// The service and, optionally, the local address or port (127.0.0.1:0 if not given, which is a
-    /// free port); or any number of NAME=LOCAL
+    /// free port), for a service of UDP with udp: before it; or any number of NAME=LOCAL
     #[arg(required = true, num_args = 1.., value_names = ["NAME", "LOCAL"])]
     services: Vec<String>,
     /// The fingerprint that the service's publisher must show, if it was learnt from its owner; it
@@ -32,47 +29,37 @@ pub struct Connect {
     #[arg(long, value_name = "N")]
     ready_fd: Option<u32>,
     #[command(flatten)]
-    pub flags: Flags<OnSession>,
+    pub flags: Flags<OnListen>,
 }
 
 impl Connect {
     /// Listens until it is told to stop, or the attachment ends for good.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let pairs = pairs(&self.services)?;
+        for (_, local) in &pairs {
+            check_reach(&context, *local)?;
+        }
         if self.peer_key.is_some() && pairs.len() > 1 {
             return Err(Failure::usage("--peer-key is for one service at a time"));
         }
         let stop = stop_asked()?;
-        let board = Board::new("connect");
-        let EnrolledAtAll { standings, first } = tokio::select! {
-            enrolled = context.enrolled_at_all(false) => enrolled?,
-            () = stop_asked()? => return Ok(()),
+        let Some(using) = Using::start(&context, "connect", self.peer_key).await? else {
+            return Ok(());
         };
-        board.show_standings(standings.clone());
-        let _status = StatusServer::start(&context.home, board.clone())?;
-        tokio::spawn(log_notices(standings.clone()));
-        let trust = PinnedTrust::new(context.home.clone(), first.key, self.peer_key);
-        let class = context.settings.class.0;
-        let connector = Connector::new(standings.clone(), trust, class, board.clone());
+        let connector = &using.connector;
         let mut listeners = Vec::new();
-        for (service, address) in &pairs {
-            listeners.push(prepare(&context, &connector, service, *address).await?);
+        for (service, local) in &pairs {
+            listeners.push(prepare(&context, connector, service, *local).await?);
         }
         for listener in listeners {
-            board.show_entry(listener.service(), &listener.address().to_string());
+            using
+                .board
+                .show_entry(listener.service(), &listener.local().to_string());
             tell_ready(&context, &listener)?;
             tokio::spawn(listener.serve(connector.clone()));
         }
         ready::signal(self.ready_fd)?;
-        let ended: AttachError = tokio::select! {
-            ended = standings.fleet().ended() => ended,
-            () = stop => {
-                connector.close().await;
-                standings.detach().await;
-                return Ok(());
-            }
-        };
-        Err(errors::of_attach(&ended, &first.url))
+        using.until_stopped(stop, std::future::pending()).await
     }
 }
 
@@ -81,7 +68,7 @@ async fn prepare(
     context: &Context,
     connector: &Connector,
     service: &str,
-    address: SocketAddr,
+    local: Local,
 ) -> Result<Listener, Failure> {
     let resolved = connector.resolve(service).await;
     let resolved = resolved
@@ -91,20 +78,33 @@ async fn prepare(
             "{service} is published by a machine that is away; connections will wait for it a little"
         ));
     }
-    let listener = Listener::bind(service, address).await;
+    let sources = context.settings.allow_from.clone();
+    let limits = context.settings.flow_limits();
+    let listener = Listener::bind(service, local, sources, limits).await;
     listener.map_err(|error| errors::of_listen(&error))
 }
 
 fn tell_ready(context: &Context, listener: &Listener) -> Result<(), Failure> {
-    let (service, address) = (listener.service(), listener.address());
+    let (service, address) = (listener.service(), listener.local());
     context.output.result(
         &format!("{service} is at {address}"),
         &serde_json::json!({ "service": service, "address": address.to_string() }),
     )
 }
 
+/// What other machines can reach is offered only to those that are named.
+pub(super) fn check_reach(context: &Context, local: Local) -> Result<(), Failure> {
+    if local.is_loopback() || !context.settings.allow_from.is_loopback_only() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{local} can be reached from other machines: name those that may use it with --allow-from, as in \
+         --allow-from 192.168.1.0/24 (0.0.0.0/0,::/0 lets all of them)"
+    )))
+}
+
 /// The services and local addresses that the arguments name.
-fn pairs(arguments: &[String]) -> Result<Vec<(String, SocketAddr)>, Failure> {
+fn pairs(arguments: &[String]) -> Result<Vec<(String, Local)>, Failure> {
     if arguments.iter().any(|argument| argument.contains('=')) {
         return arguments
             .iter()
@@ -125,19 +125,9 @@ fn pairs(arguments: &[String]) -> Result<Vec<(String, SocketAddr)>, Failure> {
     }
 }
 
-/// An address, or a port on the loopback address.
-fn local_address(text: &str) -> Result<SocketAddr, Failure> {
-    if let Ok(port) = text.parse() {
-        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-    }
-    let text = text
-        .strip_prefix("localhost:")
-        .map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    text.parse().map_err(|_| {
-        Failure::usage(format!(
-            "{text:?} is not a local address: IP:PORT, localhost:PORT or PORT"
-        ))
-    })
+fn local_address(text: &str) -> Result<Local, Failure> {
+    text.parse()
+        .map_err(|error: LocalError| Failure::usage(error.to_string()))
 }
 
 #[cfg(test)]
@@ -160,8 +150,8 @@ mod tests {
         assert_eq!(read(&["db", "localhost:1"]).unwrap(), ["db 127.0.0.1:1"]);
         assert_eq!(read(&["db.bob", "[::1]:9"]).unwrap(), ["db.bob [::1]:9"]);
         assert_eq!(
-            read(&["db=1", "web=0.0.0.0:80"]).unwrap(),
-            ["db 127.0.0.1:1", "web 0.0.0.0:80"]
+            read(&["db=1", "web=0.0.0.0:80", "dns=udp:53"]).unwrap(),
+            ["db 127.0.0.1:1", "web 0.0.0.0:80", "dns udp:127.0.0.1:53"]
         );
         for bad in [
             &["db", "somewhere"][..],

@@ -13,6 +13,7 @@ pub mod names;
 pub mod nc;
 pub mod password;
 pub mod path;
+pub mod proxy;
 pub mod publish;
 pub mod redirector;
 pub mod relay;
@@ -22,6 +23,8 @@ pub mod services;
 mod signals;
 pub mod status;
 pub mod users;
+mod using;
+pub mod via;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;

@@ -1,8 +1,7 @@
 //! `underpass names`
 
 use clap::Args;
-use underpass_proto::control::ServiceRow;
-use underpass_proto::names::{DEFAULT_SUFFIX, ServiceName};
+use underpass_agent::redirector::pseudo_names;
 
 use super::{Context, errors};
 use crate::failure::Failure;
@@ -26,7 +25,7 @@ impl Names {
         let services = standing.services().await;
         standing.attachment().detach().await;
         let services = services.map_err(|error| errors::of_request(&error, "cannot list names"))?;
-        let names = names(&services);
+        let names = pseudo_names(&services);
         let state = |present: bool| if present { "present" } else { "away" };
         let cells = names.iter().map(|(name, of)| {
             vec![
@@ -43,57 +42,5 @@ impl Names {
             cells: cells.collect(),
             json: json.collect(),
         })
-    }
-}
-
-/// Every name that means one of the services, and which.
-fn names(services: &[ServiceRow]) -> Vec<(String, &ServiceRow)> {
-    let mut names = Vec::new();
-    for service in services {
-        let alone = services
-            .iter()
-            .filter(|other| other.name == service.name)
-            .count()
-            == 1;
-        let short = ServiceName::new(&service.name, None).ok().filter(|_| alone);
-        let long = ServiceName::new(&service.name, Some(&service.owner)).ok();
-        let both = short.into_iter().chain(long);
-        names.extend(both.map(|name| (name.to_dns(DEFAULT_SUFFIX), service)));
-    }
-    names
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn service(name: &str, owner: &str) -> ServiceRow {
-        ServiceRow {
-            name: name.into(),
-            owner: owner.into(),
-            full_name: format!("{name}.{owner}.{DEFAULT_SUFFIX}"),
-            description: String::new(),
-            present: true,
-            mine: false,
-            publisher: [0; 32],
-            allowed: Vec::new(),
-            plain_http: false,
-            state: underpass_proto::control::ServiceState::Active,
-        }
-    }
-
-    #[test]
-    fn a_short_name_means_one_service() {
-        let services = [
-            service("db", "al"),
-            service("web", "al"),
-            service("db", "bo"),
-        ];
-        let names: Vec<String> = names(&services).into_iter().map(|(name, _)| name).collect();
-        let expected = ["db.al", "web", "web.al", "db.bo"];
-        assert_eq!(
-            names,
-            expected.map(|name| format!("{name}.{DEFAULT_SUFFIX}"))
-        );
     }
 }

@@ -2,8 +2,10 @@
 
 use clap::Args;
 use underpass_agent::Publisher;
-use underpass_agent::publish::{Listing, Offer, PublishEnd};
+use underpass_agent::publish::{Limits, Listing, Offer, PublishEnd};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
+use underpass_endpoint::dial::transport;
+use underpass_proto::frame::ChannelKind;
 use underpass_proto::{Code, names};
 use underpass_seal::Fingerprint;
 
@@ -20,7 +22,8 @@ use crate::settings::{Flags, OnPublish, Span};
 /// so, waits for it, and goes on by itself.
 #[derive(Debug, Args)]
 pub struct Publish {
-    /// The service's name, and the host and port where this machine reaches it; any number of pairs
+    /// The service's name, and the host and port where this machine reaches it, for a service of UDP with udp: before
+    /// them; any number of pairs
     #[arg(required = true, num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
     services: Vec<String>,
     /// What it is, for people who look for it
@@ -67,8 +70,11 @@ impl Publish {
         board.show_standings(standings.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
         tokio::spawn(log_notices(standings.clone()));
-        let limit = context.settings.dial_timeout.0;
-        let started = Publisher::start(standings.clone(), offers, limit, board.clone()).await;
+        let limits = Limits {
+            dial: context.settings.dial_timeout.0,
+            flows: context.settings.flow_limits(),
+        };
+        let started = Publisher::start(standings.clone(), offers, limits, board.clone()).await;
         let publisher = started.map_err(|error| errors::of_publish(&error))?;
         let listings = publisher.listings();
         for listing in &listings {
@@ -130,6 +136,11 @@ impl Publish {
             names::check(name)
                 .map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
             check_target(target)?;
+            if self.plain_http && transport(target).0 == ChannelKind::Datagram {
+                return Err(Failure::usage(format!(
+                    "--plain-http is for connections, and {name} takes datagrams"
+                )));
+            }
             Ok(Offer {
                 name: name.clone(),
                 target: target.clone(),
@@ -154,9 +165,10 @@ impl Publish {
     }
 }
 
-/// Whether a text can be dialled: a host, a colon, a port.
+/// Whether a text can be dialled: a host, a colon, a port, and `udp:` before them for datagrams.
 pub(super) fn check_target(target: &str) -> Result<(), Failure> {
-    let sound = target.rsplit_once(':').is_some_and(|(host, port)| {
+    let (_, at) = transport(target);
+    let sound = at.rsplit_once(':').is_some_and(|(host, port)| {
         let bare = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
@@ -170,7 +182,7 @@ pub(super) fn check_target(target: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "{target:?} is not HOST:PORT (an IPv6 address stands in brackets)"
+        "{target:?} is not HOST:PORT, or udp:HOST:PORT (an IPv6 address stands in brackets)"
     )))
 }
 
@@ -202,7 +214,15 @@ mod tests {
 
     #[test]
     fn targets() {
-        for good in ["localhost:1", "10.0.0.1:5432", "[::1]:80", "db.corp:65535"] {
+        for good in [
+            "localhost:1",
+            "10.0.0.1:5432",
+            "[::1]:80",
+            "db.corp:65535",
+            "udp:dns:53",
+            "udp:[::1]:53",
+            "udp:53",
+        ] {
             assert!(check_target(good).is_ok(), "{good}");
         }
         for bad in [
@@ -216,6 +236,9 @@ mod tests {
             "h:",
             "http://h:80",
             "[x]:1",
+            "udp:",
+            "udp:udp:h:1",
+            "udp:h:0",
         ] {
             assert!(check_target(bad).is_err(), "{bad}");
         }

@@ -136,9 +136,10 @@ fn failed(what: &str, error: &io::Error) -> Failure {
 pub fn own_command() -> Result<Command, Failure> {
     let own = std::env::current_exe().map_err(|error| failed("find the program of", &error))?;
     let mut command = Command::new(own);
+    // Were the second one taken away too, a hook of this process would put both back.
     command
         .env_remove("LD_PRELOAD")
-        .env_remove(underpass_hook::VARIABLE);
+        .env(underpass_hook::VARIABLE, "off");
     Ok(command)
 }
 

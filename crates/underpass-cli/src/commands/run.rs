@@ -1,7 +1,6 @@
 //! `underpass run`
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -11,9 +10,13 @@ use clap::Args;
 use underpass_agent::redirector::{fix, place, stay};
 use underpass_proto::names::{DEFAULT_SUFFIX, NameError, ServiceName};
 
+use underpass_supervisor::kind::Program;
+use underpass_supervisor::{Launcher, hosts, is_supervised, is_supervised_at_all};
+
 use super::Context;
 use super::redirector::{self, own_command};
-use crate::failure::{Failure, HOOK, PROGRAM, REDIRECTOR};
+use super::via::{self, Via, Way, cannot_start};
+use crate::failure::{Failure, HOOK, REDIRECTOR};
 use crate::settings::{Flags, OnSession};
 
 /// How long the redirector that is started here stays after the last program that needed it.
@@ -27,13 +30,17 @@ const PRELOAD: &str = "LD_PRELOAD";
 ///
 /// For example: underpass run -- psql -h db.underpass.internal. In the program, and in all that it starts, the names
 /// SERVICE.underpass.internal and SERVICE.OWNER.underpass.internal mean published services, at whatever port; everything
-/// else is as without. Flags for the way to the relay count where no redirector runs yet. The program takes the place of this command: signals, terminal and exit code are its own. If it
-/// cannot be started the exit code is 127 where there is none, else 126.
+/// else is as without. Flags for the way to the relay count where no redirector runs yet. The program takes the place of
+/// this command: signals, terminal and exit code are its own. If it cannot be started the exit code is 127 where there is
+/// none, else 126.
 #[derive(Debug, Args)]
 pub struct Run {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENT"])]
     program: Vec<OsString>,
+    /// How the program is led to services: by a preloaded library (preload), by a supervisor (seccomp), or as it needs (auto, the default)
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Via::Auto)]
+    via: Via,
     /// The library to preload; if not given, libunderpass_hook.so beside the underpass binary, else the one inside it
     #[arg(
         long,
@@ -62,8 +69,10 @@ impl Run {
     /// Becomes the program. Returns only when that fails.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let known = context.known_relay()?;
-        let library = self.library(&context)?;
         let place = place(&context.home, &known.key)?;
+        if is_supervised_at_all() && !is_supervised(&place) {
+            return Err(via::nested());
+        }
         if stay(&place).is_err() {
             self.start_redirector(&place)?;
             stay(&place).map_err(|error| {
@@ -80,13 +89,58 @@ impl Run {
         let [program, arguments @ ..] = &self.program[..] else {
             return Err(Failure::usage("no program was named"));
         };
-        let preload = preload(std::env::var_os(PRELOAD).as_deref(), &library);
-        let error = Command::new(program)
-            .args(arguments)
-            .env(PRELOAD, preload)
-            .env(underpass_hook::VARIABLE, &place)
-            .exec();
-        Err(cannot_start(program, &error))
+        let mut command = self.command(&context, &place, program, arguments)?;
+        Err(cannot_start(program, &command.exec()))
+    }
+
+    /// What this process turns into.
+    fn command(
+        &self,
+        context: &Context,
+        place: &Path,
+        program: &OsStr,
+        arguments: &[OsString],
+    ) -> Result<Command, Failure> {
+        let mut plain = Command::new(program);
+        plain.args(arguments);
+        if is_supervised(place) {
+            return Ok(plain);
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = Program::find(program, &path);
+        let preloaded = std::env::var_os(PRELOAD);
+        match via::choose(self.via, found.as_ref())? {
+            Way::Preload => {
+                let library = self.library(context)?;
+                let list = via::preload(preloaded.as_deref(), Some(&library));
+                plain
+                    .env(PRELOAD, list)
+                    .env(underpass_hook::VARIABLE, place);
+                Ok(plain)
+            }
+            Way::Seccomp => {
+                let hosts = hosts::make(place, std::process::id()).map_err(|error| {
+                    Failure::local(&REDIRECTOR, format!("cannot write the names: {error}"))
+                })?;
+                let launcher = Launcher {
+                    place: place.to_owned(),
+                    hosts: Some(hosts),
+                    program: program.to_owned(),
+                    arguments: arguments.to_vec(),
+                };
+                let own = own_command()?;
+                let mut command = launcher.command(Path::new(own.get_program()));
+                // Both at once would each announce what the other one connects.
+                match via::preload(preloaded.as_deref(), None) {
+                    list if list.is_empty() => command.env_remove(PRELOAD),
+                    list => command.env(PRELOAD, list),
+                };
+                command
+                    .env(underpass_hook::VARIABLE, "off")
+                    .env(underpass_supervisor::VARIABLE, place);
+                Ok(command)
+            }
+        }
     }
 
     fn fix_addresses(&self, place: &Path) -> Result<(), Failure> {
@@ -176,57 +230,9 @@ fn mapping(text: &str) -> Result<(ServiceName, Ipv4Addr), String> {
     Ok((service, address))
 }
 
-/// The list of preloaded libraries with ours at its front, and no other of that name: a program that is hooked already may
-/// start another one.
-fn preload(existing: Option<&OsStr>, library: &Path) -> OsString {
-    let mut list = library.as_os_str().to_owned();
-    let existing = existing.map(OsStr::to_string_lossy).unwrap_or_default();
-    let ours = |path: &&str| {
-        let file = path.rsplit('/').next().unwrap_or_default();
-        file.starts_with("libunderpass_hook")
-    };
-    for other in existing
-        .split([' ', ':'])
-        .filter(|path| !path.is_empty() && !ours(path))
-    {
-        list.push(":");
-        list.push(other);
-    }
-    list
-}
-
-/// As env(1) and the shells have it.
-fn cannot_start(program: &OsStr, error: &io::Error) -> Failure {
-    let mut failure = Failure::local(
-        &PROGRAM,
-        format!("cannot run {}: {error}", program.to_string_lossy()),
-    );
-    if error.kind() != io::ErrorKind::NotFound {
-        failure.exit = 126;
-    }
-    failure
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_library_is_preloaded_once_and_first() {
-        let library = Path::new("/new/libunderpass_hook.so");
-        let list = |existing: Option<&str>| {
-            let list = preload(existing.map(OsStr::new), library);
-            list.into_string().unwrap()
-        };
-        assert_eq!(list(None), "/new/libunderpass_hook.so");
-        assert_eq!(list(Some("")), "/new/libunderpass_hook.so");
-        assert_eq!(
-            list(Some(
-                "/old/libunderpass_hook-12.so /x/libfake.so::/new/libunderpass_hook.so"
-            )),
-            "/new/libunderpass_hook.so:/x/libfake.so"
-        );
-    }
 
     #[test]
     fn services_are_mapped_by_either_form_of_their_names() {
@@ -245,12 +251,5 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_exit_code_tells_whether_there_is_a_program() {
-        let exit = |kind: io::ErrorKind| cannot_start(OsStr::new("x"), &kind.into()).exit;
-        assert_eq!(exit(io::ErrorKind::NotFound), 127);
-        assert_eq!(exit(io::ErrorKind::PermissionDenied), 126);
     }
 }

@@ -37,10 +37,12 @@ groups! {
     OnPath: Path; false
     /// Flags of `login`.
     OnLogin: Path, OnLogin; false
-    /// Flags of `connect` and `nc`.
+    /// Flags of `nc` and of commands that serve programs by name.
     OnSession: ToRelay, Path, OnSession, AtEnds; false
+    /// Flags of `connect` and `proxy`.
+    OnListen: ToRelay, Path, OnSession, AtEnds, Datagrams, Listening; false
     /// Flags of `publish`.
-    OnPublish: ToRelay, Path, OnPublish, AtEnds; false
+    OnPublish: ToRelay, Path, OnPublish, AtEnds, Datagrams; false
 }
 
 /// The flags that were given.

@@ -221,6 +221,20 @@ impl FromStr for Legs {
     }
 }
 
+/// How many there may be of something that takes a socket each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count(pub usize);
+
+impl FromStr for Count {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let count = text.parse().ok();
+        let count = count.filter(|count| (1..=65_536).contains(count));
+        count.map(Self).ok_or("it is a number from 1 to 65536")
+    }
+}
+
 words! {
     /// How a certificate is checked at login.
     TlsMode(TlsCheckMode): "auto" => TlsCheckMode::Auto, "system" => TlsCheckMode::System, "pinned" => TlsCheckMode::Pinned
@@ -264,6 +278,8 @@ mod tests {
         for bad in ["0", "5", "two", ""] {
             assert!(bad.parse::<Legs>().is_err(), "{bad:?}");
         }
+        assert_eq!("1024".parse::<Count>(), Ok(Count(1024)));
+        assert!("0".parse::<Count>().is_err() && "65537".parse::<Count>().is_err());
         let error = "fast".parse::<Priority>().unwrap_err();
         assert_eq!(error, "it is one of interactive, normal, bulk");
         let proxy = |text: &str| text.parse::<ProxySetting>().unwrap().mode();

@@ -1,9 +1,12 @@
 //! The table.
 
 use super::kinds::{
-    CarrierIdPlace, Carriers, Legs, MediaType, PollMethod, Port, Priority, ProxySetting,
+    CarrierIdPlace, Carriers, Count, Legs, MediaType, PollMethod, Port, Priority, ProxySetting,
     RelayChoice, Span, Switch, Text, TlsMode,
 };
+use underpass_agent::connect::{FlowLimits, Sources};
+use underpass_endpoint::flow::FlowSettings;
+
 use super::{Layers, Row};
 use crate::failure::Failure;
 
@@ -18,12 +21,16 @@ pub enum Group {
     ToRelay,
     /// `login`.
     OnLogin,
-    /// `connect` and `nc`.
+    /// Those that use services.
     OnSession,
     /// `connect`, `nc` and `publish`: whoever is one end of sessions.
     AtEnds,
     /// `publish`.
     OnPublish,
+    /// Those that carry datagrams.
+    Datagrams,
+    /// Those that listen for programs.
+    Listening,
 }
 
 macro_rules! settings {
@@ -63,6 +70,19 @@ macro_rules! settings {
             }
         }
     };
+}
+
+impl Settings {
+    /// How flows of datagrams are kept.
+    pub fn flow_limits(&self) -> FlowLimits {
+        FlowLimits {
+            settings: FlowSettings {
+                idle: self.udp_idle.0,
+                late: self.udp_late.0,
+            },
+            most: self.udp_flows.0,
+        }
+    }
 }
 
 settings! {
@@ -114,4 +134,12 @@ settings! {
     class: Priority = "normal", OnSession "CLASS";
     #[doc = "How long to try to connect to a published service's host"]
     dial_timeout: Span = "10s", OnPublish "TIME";
+    #[doc = "A client's flow of datagrams to a service of UDP ends when nothing has passed for so long"]
+    udp_idle: Span = "2m", Datagrams "TIME";
+    #[doc = "Datagrams that could not be sent within this are too late, and are dropped"]
+    udp_late: Span = "1s", Datagrams "TIME";
+    #[doc = "So many flows of datagrams there may be at once: at each local address, or of all services that are published"]
+    udp_flows: Count = "1024", Datagrams "N";
+    #[doc = "Other machines that may use local addresses which they can reach, as addresses and networks (192.168.1.7,10.0.0.0/8); if not given, only this machine may"]
+    allow_from: Sources = "", Listening "NETWORKS";
 }

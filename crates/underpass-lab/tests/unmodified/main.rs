@@ -3,6 +3,9 @@
 //! Topology of each: servers and publisher on `a` behind firewall A, programs on `b` behind firewall B, the relay in public
 //! between them. On `b` the same names also stand in `/etc/hosts`, for decoys on `b` itself.
 
+mod cost;
+mod fetch;
+mod matrix;
 mod rows;
 
 use std::net::Ipv4Addr;
@@ -10,16 +13,29 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use underpass_lab::server::{Nginx, Postgres, SshServer};
+use cost::what_it_costs_to_connect;
+use matrix::programs_reach_services_by_name_by_every_way;
+use underpass_lab::server::Nginx;
 use underpass_lab::traffic::Service;
 use underpass_lab::{Finished, Options, Scene, TwoFirewalls, exec, tests, wait_until};
 
 fn main() -> ExitCode {
+    if let Some(fetched) = fetch::asked() {
+        return match fetched {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     tests!(
-        programs_reach_services_by_name,
+        programs_reach_services_by_name_by_every_way,
         every_call_is_led_there_by_either_c_library,
         errors_and_ends_are_those_of_a_network,
         what_was_not_announced_is_reset,
+        an_ordinary_user_is_served_too,
+        what_it_costs_to_connect,
         many_at_once_and_nobody_else_once_it_is_gone
     )
 }
@@ -28,7 +44,10 @@ fn main() -> ExitCode {
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What the names on `b` lead to when nobody stands before the C library.
-const NAMES: [&str; 4] = ["files", "db", "shell", "echo"];
+const NAMES: [&str; 5] = ["files", "db", "cache", "shell", "echo"];
+
+/// How long a compiler may take that has to compile its library first.
+const BUILD_LIMIT: Duration = Duration::from_secs(300);
 
 fn scene() -> Result<Scene> {
     let scene = Scene::start(TwoFirewalls::new()?, &Options::default())?;
@@ -40,62 +59,29 @@ fn scene() -> Result<Scene> {
     Ok(scene)
 }
 
-/// `underpass run -- WORDS...` on `b`; or the same with the hook told to let everything pass.
-fn run<S: AsRef<str>>(scene: &Scene, hooked: bool, words: &[S]) -> Result<Finished> {
-    let mut arguments = vec!["run", "--"];
-    if !hooked {
-        arguments.extend(["env", "UNDERPASS_HOOK=off"]);
-    }
+/// How a program is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Preload,
+    Seccomp,
+    /// With the hook told to let everything pass.
+    Through,
+}
+
+/// `underpass run -- WORDS...` on `b`.
+fn run<S: AsRef<str>>(scene: &Scene, way: Way, words: &[S]) -> Result<Finished> {
+    let mut arguments = match way {
+        Way::Preload => vec!["run", "--"],
+        Way::Seccomp => vec!["run", "--via", "seccomp", "--"],
+        Way::Through => vec!["run", "--", "env", "UNDERPASS_HOOK=off"],
+    };
     arguments.extend(words.iter().map(AsRef::as_ref));
     exec::output(&mut scene.client.command(&arguments)?, LIMIT)
 }
 
-fn python(scene: &Scene, script: &str, arguments: &[&str]) -> Result<Finished> {
+fn python(scene: &Scene, way: Way, script: &str, arguments: &[&str]) -> Result<Finished> {
     let words = [&["python3", "-c", script], arguments].concat();
-    run(scene, true, &words)
-}
-
-fn programs_reach_services_by_name() -> Result<()> {
-    let scene = scene()?;
-    let (a, b) = (&scene.net.a, &scene.net.b);
-    let files = Nginx::start(a, a.address(), 80)?;
-    files.put("who", b"the far one\n")?;
-    let decoy = Nginx::start(b, Ipv4Addr::LOCALHOST, 80)?;
-    decoy.put("who", b"the near one\n")?;
-    let postgres = Postgres::start(a, a.address(), 5432)?;
-    let sshd = SshServer::start(a, a.address(), 22)?;
-    let _published = scene.publish(&[
-        ("files", files.address()),
-        ("db", postgres.address()),
-        ("shell", sshd.address()),
-    ])?;
-    let ssh = sshd.ssh(b, (Ipv4Addr::LOCALHOST, 22).into())?;
-    let rows = rows::all(b.logs(), &ssh)?;
-    let mut wrong = Vec::new();
-    println!("| program | hooked | passing |");
-    println!("|---|---|---|");
-    for row in &rows {
-        if !row.installed() {
-            println!("| {} | not installed | |", row.name);
-            continue;
-        }
-        let mut seen = Vec::new();
-        for (hooked, expected) in [(true, row.hooked), (false, row.passing)] {
-            let done = run(&scene, hooked, &row.words)?;
-            let said = done.text() + &done.errors();
-            let as_expected = said.contains(expected);
-            seen.push(if as_expected { expected } else { "WRONG" });
-            if !as_expected {
-                wrong.push(format!(
-                    "{} (hooked: {hooked}): {:?} {said}",
-                    row.name, done.status
-                ));
-            }
-        }
-        println!("| {} | {} | {} |", row.name, seen[0], seen[1]);
-    }
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    Ok(())
+    run(scene, way, &words)
 }
 
 /// The lines that `calls.c` prints where every call is led to the service.
@@ -121,6 +107,30 @@ sendmmsg ok
 multipath ok
 epoll ok
 ";
+/// The same under the supervisor, where names are in a file and DNS is not touched.
+const SUPERVISED: [&str; 2] = [
+    "\
+gethostbyname echo.underpass.internal
+gethostbyname2 echo.underpass.internal
+gethostbyname_r echo.underpass.internal
+gethostbyname_r-short ERANGE
+gethostbyname2_r echo.underpass.internal
+gethostbyaddr_r echo.underpass.internal
+gethostbyaddr echo.underpass.internal
+getnameinfo echo.underpass.internal 7
+getnameinfo-numeric 127
+connect-mapped ok
+",
+    "\
+connect ANY ok
+syscall ok
+sendto ok
+sendmsg ok
+sendmmsg ok
+multipath ok
+epoll ok
+",
+];
 /// Those that it prints in any case.
 const UNTOUCHED: &str = "\
 untouched-refused Connection refused
@@ -132,43 +142,80 @@ fn every_call_is_led_there_by_either_c_library() -> Result<()> {
     let scene = scene()?;
     let echo = Service::echo(&scene.net.a, 0)?;
     let _published = scene.publish(&[("echo", echo.address())])?;
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/unmodified/calls.c");
-    for compiler in ["gcc", "musl-gcc"] {
+    for (compiler, option) in [
+        ("gcc", "-O1"),
+        ("musl-gcc", "-O1"),
+        ("gcc", "-static"),
+        ("musl-gcc", "-static"),
+    ] {
         if !rows::installed(compiler) {
             println!("{compiler} is not installed");
             continue;
         }
-        let program = scene.net.b.logs().join(format!("calls-{compiler}"));
-        let program = program.to_str().context("temporary folders are UTF-8")?;
-        let mut build = Command::new(compiler);
-        build.args(["-O1", "-w", "-o", program, source]);
-        exec::output(&mut build, LIMIT)?
-            .success()
-            .context(compiler)?;
-        let words = [program, "echo.underpass.internal"];
-        let before = echo.tally().connections();
-        let done = run(&scene, true, &words)?;
-        let expected = format!("{CALLS}{UNTOUCHED}");
-        ensure!(
-            done.text() == expected,
-            "{compiler}: {}{}",
-            done.text(),
-            done.errors()
-        );
-        let arrived = echo.tally().connections() - before;
-        ensure!(arrived >= 7, "{compiler}: {arrived} connections arrived");
+        let program = calls(&scene, compiler, option)?;
+        let words = [&program, "echo.underpass.internal", "no queries"];
+        let led = |way, words: &[&str], expected: &str| {
+            let before = echo.tally().connections();
+            let done = run(&scene, way, words)?;
+            let said = done.text();
+            ensure!(
+                as_named(&said) == format!("{expected}{UNTOUCHED}"),
+                "{compiler} {option} {way:?}: {said}{}",
+                done.errors()
+            );
+            let arrived = echo.tally().connections() - before;
+            ensure!(
+                arrived >= 7,
+                "{compiler} {option} {way:?}: {arrived} connections arrived"
+            );
+            Ok(())
+        };
+        led(Way::Seccomp, &words, &SUPERVISED.join(""))?;
+        if option == "-static" {
+            continue;
+        }
+        led(Way::Preload, &words[..2], CALLS)?;
         // The same calls, let through: to nobody, since nothing listens at the near address.
-        let passing = run(&scene, false, &words)?.text();
+        let before = echo.tally().connections();
+        let passing = run(&scene, Way::Through, &words[..2])?.text();
         ensure!(
             passing.ends_with(UNTOUCHED) && !passing.contains("ok\ne"),
             "{compiler}: {passing}"
         );
         ensure!(
-            echo.tally().connections() - before == arrived,
+            echo.tally().connections() == before,
             "{compiler}: it arrived all the same"
         );
     }
     Ok(())
+}
+
+/// Builds `calls.c`.
+fn calls(scene: &Scene, compiler: &str, option: &str) -> Result<String> {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/unmodified/calls.c");
+    let program = scene.net.b.logs().join(format!("calls-{compiler}{option}"));
+    let program = program.to_str().context("temporary folders are UTF-8")?;
+    let mut build = Command::new(compiler);
+    build.args([option, "-w", "-o", program, source]);
+    exec::output(&mut build, LIMIT)?
+        .success()
+        .context(compiler.to_owned())?;
+    Ok(program.to_owned())
+}
+
+/// What was printed, with the port that the program named where it is told the redirector's: the supervisor does not stand
+/// before getpeername(2).
+fn as_named(said: &str) -> String {
+    let lines = said.lines().map(|line| {
+        let port = line
+            .strip_prefix("connect ")
+            .and_then(|rest| rest.strip_suffix(" ok"));
+        match port.is_some_and(|port| port != "7" && port.parse::<u16>().is_ok()) {
+            true => "connect ANY ok\n".to_owned(),
+            false => format!("{line}\n"),
+        }
+    });
+    lines.collect()
 }
 
 /// Prints what each name gives, and what a connection to it gives: by a socket that waits, and by one that does not.
@@ -214,10 +261,24 @@ fn errors_and_ends_are_those_of_a_network() -> Result<()> {
     scene
         .publisher
         .run(&["services", "deny", "client", "private"])?;
-    let done = python(&scene, ERRORS, &["closed", "private", "nothing", "a.b.c"])?;
+    let done = python(
+        &scene,
+        Way::Preload,
+        ERRORS,
+        &["closed", "private", "nothing", "a.b.c"],
+    )?;
     let expected = "closed ECONNREFUSED True ECONNRESET\nprivate EACCES True ECONNRESET\n\
                     nothing EAI True\na.b.c EAI True\n";
     ensure!(done.text() == expected, "{}{}", done.text(), done.errors());
+    // Names that a user may not use are not in the file of names.
+    let done = python(&scene, Way::Seccomp, ERRORS, &["closed"])?;
+    let expected = expected.lines().next().map(|line| line.to_owned() + "\n");
+    ensure!(
+        Some(done.text()) == expected,
+        "{}{}",
+        done.text(),
+        done.errors()
+    );
     ensure!(
         echo.tally().connections() == 0,
         "one that is not allowed got through"
@@ -237,22 +298,38 @@ fn errors_and_ends_are_those_of_a_network() -> Result<()> {
     ensure!(mapped("127.0.0.1")?.errors().contains("UP-REDIRECTOR"));
 
     // The program takes the command's place: its exit code, its death, its input, and its limits.
-    let code = |words: &[&str]| Ok::<_, anyhow::Error>(run(&scene, true, words)?.status.code());
-    ensure!(code(&["sh", "-c", "exit 7"])? == Some(7));
-    ensure!(code(&["no-such-program"])? == Some(127));
-    ensure!(code(&["/etc/passwd"])? == Some(126));
-    let killed = run(&scene, true, &["sh", "-c", "kill -TERM $$"])?.status;
-    ensure!(
-        std::os::unix::process::ExitStatusExt::signal(&killed) == Some(15),
-        "{killed}"
-    );
-    let limits = run(&scene, true, &["sh", "-c", "ulimit -Sn"])?.text();
-    ensure!(
-        limits.trim() == "1024",
-        "the program may open {limits} files"
-    );
-    let mut cat = scene.client.command(&["run", "--", "cat"])?;
-    ensure!(exec::output_with_input(&mut cat, b"input", LIMIT)?.text() == "input");
+    for way in [Way::Preload, Way::Seccomp] {
+        let code = |words: &[&str]| Ok::<_, anyhow::Error>(run(&scene, way, words)?.status.code());
+        ensure!(code(&["sh", "-c", "exit 7"])? == Some(7));
+        ensure!(code(&["no-such-program"])? == Some(127));
+        ensure!(code(&["/etc/passwd"])? == Some(126));
+        let killed = run(&scene, way, &["sh", "-c", "kill -TERM $$"])?.status;
+        ensure!(
+            std::os::unix::process::ExitStatusExt::signal(&killed) == Some(15),
+            "{killed}"
+        );
+        let limits = run(&scene, way, &["sh", "-c", "ulimit -Sn"])?.text();
+        ensure!(
+            limits.trim() == "1024",
+            "the program may open {limits} files"
+        );
+        // It has no child that it does not know, and is in the session that it was started in.
+        let about =
+            "ps -o args= --ppid $$ | grep '[s]upervise'; ps -o sid= -p $$; ps -o sid= -p $PPID";
+        let sessions = run(&scene, way, &["bash", "-c", about])?.text();
+        let sessions: Vec<&str> = sessions.split_whitespace().collect();
+        ensure!(
+            sessions.len() == 2 && sessions[0] == sessions[1],
+            "{way:?}: {sessions:?}"
+        );
+        let via = if way == Way::Seccomp {
+            "seccomp"
+        } else {
+            "preload"
+        };
+        let mut cat = scene.client.command(&["run", "--via", via, "--", "cat"])?;
+        ensure!(exec::output_with_input(&mut cat, b"input", LIMIT)?.text() == "input");
+    }
     Ok(())
 }
 
@@ -287,11 +364,35 @@ for line in open("/proc/net/tcp"):
         print(address, int(words[1].split(":")[1], 16))
 "#;
 
+/// Connects a socket that another user made, and says how far it came.
+const FOREIGN: &str = r#"
+import errno, os, select, socket
+ours, theirs = socket.socketpair()
+if os.fork() == 0:
+    os.setuid(65534)
+    made = socket.socket()
+    socket.send_fds(theirs, [b"x"], [made.fileno()])
+    os._exit(0)
+s = socket.socket(fileno=socket.recv_fds(ours, 1, 1)[1][0])
+s.setblocking(False)
+begun = s.connect_ex(("echo.underpass.internal", 7))
+if begun not in (0, errno.EINPROGRESS):
+    print(errno.errorcode[begun])
+else:
+    poll = select.poll()
+    poll.register(s, select.POLLIN)
+    poll.poll(60000)
+    try:
+        print(s.recv(1))
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"#;
+
 fn what_was_not_announced_is_reset() -> Result<()> {
     let scene = scene()?;
     let echo = Service::echo(&scene.net.a, 0)?;
     let _published = scene.publish(&[("echo", echo.address())])?;
-    let found = python(&scene, PEER, &[])?.success()?.text();
+    let found = python(&scene, Way::Preload, PEER, &[])?.success()?.text();
     let (address, port) = found
         .trim()
         .split_once(' ')
@@ -304,6 +405,19 @@ fn what_was_not_announced_is_reset() -> Result<()> {
         ensure!(
             done.errors().contains("reset by peer"),
             "user {user}: {done:?}"
+        );
+    }
+    // What was announced, but is another user's.
+    for (way, expected) in [
+        (Way::Preload, "ECONNRESET\n"),
+        (Way::Seccomp, "ECONNREFUSED\n"),
+    ] {
+        let done = python(&scene, way, FOREIGN, &[])?;
+        ensure!(
+            done.text() == expected,
+            "{way:?}: {}{}",
+            done.text(),
+            done.errors()
         );
     }
     // Nor is another user heard at the socket where programs announce.
@@ -340,6 +454,104 @@ except OSError:
     Ok(())
 }
 
+/// What user and group the program has, and whether `/etc/hosts` is that of the supervisor.
+const WHO: &str = "id -u; id -g; grep -c 'echo.underpass.internal$' /etc/hosts";
+
+fn an_ordinary_user_is_served_too() -> Result<()> {
+    let scene = scene()?;
+    let (a, b) = (&scene.net.a, &scene.net.b);
+    let files = Nginx::start(a, a.address(), 80)?;
+    files.put("who", rows::FAR.as_bytes())?;
+    let echo = Service::echo(a, 0)?;
+    let _published = scene.publish(&[("files", files.address()), ("echo", echo.address())])?;
+    let folder = tempfile::tempdir()?;
+    let home = folder
+        .path()
+        .to_str()
+        .context("temporary folders are UTF-8")?;
+    let program = rows::static_program(folder.path())?;
+    let script = "cp -r \"$0\"/. \"$1\" && rm -rf \"$1\"/run && chown -R 65533:65533 \"$1\"";
+    let from = scene
+        .client
+        .home()
+        .to_str()
+        .context("temporary folders are UTF-8")?;
+    b.run("sh", ["-c", script, from, home], LIMIT)?.success()?;
+    let own = underpass_lab::built::underpass()?;
+    let own = own.to_str().context("the target folder is UTF-8")?;
+    let as_user = |words: &[&str]| -> Result<Finished> {
+        let variable = format!("UNDERPASS_HOME={home}");
+        let before = [
+            "--reuid",
+            "65533",
+            "--regid",
+            "65533",
+            "--clear-groups",
+            "env",
+        ];
+        let before = [&before[..], &[&variable, own, "run"]].concat();
+        b.run("setpriv", [&before[..], words].concat(), LIMIT)
+    };
+    for way in ["preload", "seccomp", "auto"] {
+        let done = as_user(&[
+            "--via",
+            way,
+            "--",
+            "curl",
+            "-fsS",
+            "http://files.underpass.internal/who",
+        ])?;
+        ensure!(
+            done.text() == rows::FAR,
+            "{way}: {}{}",
+            done.text(),
+            done.errors()
+        );
+    }
+    let who = as_user(&["--via", "seccomp", "--", "sh", "-c", WHO])?;
+    ensure!(
+        who.text() == "65533\n65533\n1\n",
+        "{}{}",
+        who.text(),
+        who.errors()
+    );
+    if let Some(program) = program {
+        let program = program.to_str().context("temporary folders are UTF-8")?;
+        let done = as_user(&["--", program, "files.underpass.internal", "/who"])?;
+        ensure!(
+            done.text().contains(rows::FAR),
+            "{}{}",
+            done.text(),
+            done.errors()
+        );
+    }
+    // What gets more rights than its user is told so, and not started.
+    let mount = as_user(&["--", "su", "-c", "true"])?;
+    ensure!(
+        mount.status.code() == Some(1) && mount.errors().contains("underpass connect"),
+        "{}",
+        mount.errors()
+    );
+    // Nor can one program have two supervisors.
+    let other = format!("UNDERPASS_HOME={from}");
+    let words = [
+        "run", "--via", "seccomp", "--", "env", &other, own, "run", "--", "true",
+    ];
+    let done = exec::output(&mut scene.client.command(&words)?, LIMIT)?.success()?;
+    ensure!(done.text().is_empty());
+    let variable = format!("UNDERPASS_HOME={home}");
+    let words = [
+        "run", "--via", "seccomp", "--", "env", &variable, own, "run", "--", "true",
+    ];
+    let done = exec::output(&mut scene.client.command(&words)?, LIMIT)?;
+    ensure!(
+        done.errors().contains("supervised already"),
+        "{}",
+        done.errors()
+    );
+    Ok(())
+}
+
 /// Looks up and connects from many threads at once; then ends the redirector and tries again.
 const MANY: &str = r#"
 import errno, os, socket, sys, threading
@@ -359,7 +571,7 @@ threads = [threading.Thread(target=work) for _ in range(50)]
 print(len(good), all(good), bad)
 known = socket.gethostbyname("echo.underpass.internal")
 os.kill(int(sys.argv[1]), 9)
-for name in (known, "echo.underpass.internal", "other.underpass.internal"):
+for name in [known] + sys.argv[2:]:
     for _ in range(2):
         try:
             socket.create_connection((name, 80))
@@ -374,17 +586,36 @@ fn many_at_once_and_nobody_else_once_it_is_gone() -> Result<()> {
     // It listens on all addresses of `b`, those of 127.64.0.0/10 too.
     let decoy = Service::echo(&scene.net.b, 80)?;
     let _published = scene.publish(&[("echo", echo.address())])?;
-    run(&scene, true, &["true"])?.success()?;
-    let process = redirector(&scene)?.context("no redirector is there")?;
-    let done = python(&scene, MANY, &[&process.to_string()])?;
-    let expected = format!("400 True []\n{}", "ECONNREFUSED\n".repeat(6));
-    ensure!(done.text() == expected, "{}{}", done.text(), done.errors());
-    ensure!(echo.tally().connections() == 400 && decoy.tally().connections() == 0);
+    let names = ["echo.underpass.internal", "other.underpass.internal"];
+    // What the supervisor does not know goes to DNS, which is not there.
+    for (way, names) in [(Way::Preload, &names[..]), (Way::Seccomp, &names[..1])] {
+        let before = echo.tally().connections();
+        run(&scene, way, &["true"])?.success()?;
+        let process = redirector(&scene)?.context("no redirector is there")?;
+        let process = process.to_string();
+        let arguments = [&[process.as_str()], names].concat();
+        let done = python(&scene, way, MANY, &arguments)?;
+        let expected = format!(
+            "400 True []\n{}",
+            "ECONNREFUSED\n".repeat(2 + 2 * names.len())
+        );
+        ensure!(
+            done.text() == expected,
+            "{way:?}: {}{}",
+            done.text(),
+            done.errors()
+        );
+        let arrived = echo.tally().connections() - before;
+        ensure!(
+            arrived == 400 && decoy.tally().connections() == 0,
+            "{way:?}: {arrived}"
+        );
+    }
 
     // The next program finds another redirector, which goes when nobody has needed it for a while.
     let background = ["redirector", "--background", "--linger", "3s"];
     scene.client.run(&background)?;
-    python(&scene, PEER, &[])?.success()?;
+    python(&scene, Way::Preload, PEER, &[])?.success()?;
     wait_until("the redirector goes", LIMIT, || {
         Ok(redirector(&scene)?.is_none().then_some(()))
     })

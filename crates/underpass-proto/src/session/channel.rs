@@ -67,6 +67,8 @@ pub(crate) struct Channel {
     pub(crate) recv: RecvHalf,
     /// OPEN was sent or has arrived. Data may overtake it where a session has several legs.
     pub(crate) announced: bool,
+    /// OPEN of this side's channel has not gone out: a datagram before it would find no channel.
+    pub(crate) open_waits: bool,
     /// Stands in the schedule.
     pub(crate) scheduled: bool,
     /// Something was read: its window may be worth renewing.
@@ -98,6 +100,7 @@ impl Channel {
             send: SendHalf::new(send_limit),
             recv,
             announced: false,
+            open_waits: false,
             scheduled: false,
             renewable: false,
             write_blocked: false,

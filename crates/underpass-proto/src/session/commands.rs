@@ -84,6 +84,7 @@ impl Session {
         self.credit.opened += 1;
         let mut channel = self.new_channel(now, kind, class, encoding);
         channel.announced = true;
+        channel.open_waits = true;
         self.channels.insert(id, channel);
         self.control.push_back(Frame::Open(Open {
             channel: id,
@@ -233,6 +234,12 @@ impl Session {
         outcome
     }
 
+    /// The largest datagram that can be sent, in bytes.
+    #[must_use]
+    pub fn max_datagram(&self) -> u64 {
+        self.peer.max_datagram.min(MAX_DATAGRAM)
+    }
+
     /// Sends a datagram on a datagram channel; it is dropped if it is still here at `deadline`.
     ///
     /// # Errors
@@ -243,7 +250,7 @@ impl Session {
         data: Bytes,
         deadline: Time,
     ) -> Result<(), WriteError> {
-        let most = self.peer.max_datagram.min(MAX_DATAGRAM);
+        let most = self.max_datagram();
         let channel = self.channels.get_mut(&id).ok_or(WriteError::Closed)?;
         if let Some(code) = channel.stopped {
             channel.send.set_told();
@@ -254,7 +261,7 @@ impl Session {
         if channel.kind != ChannelKind::Datagram || !channel.send.is_open() || !fits {
             return Err(WriteError::Closed);
         }
-        if channel.datagrams_out.is_empty() {
+        if channel.datagrams_out.is_empty() && !channel.open_waits {
             self.datagrams.push_back(id);
         }
         channel.datagrams_out.push(data, deadline);

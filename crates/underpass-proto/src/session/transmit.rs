@@ -255,6 +255,14 @@ impl Session {
             match frame {
                 Frame::Redial(redial) => self.redials_under_way.push((number, redial.channel)),
                 Frame::Close(_) => self.close_number = Some(number),
+                Frame::Open(open) => {
+                    if let Some(channel) = self.channels.get_mut(&open.channel) {
+                        channel.open_waits = false;
+                        if !channel.datagrams_out.is_empty() {
+                            self.datagrams.push_back(open.channel);
+                        }
+                    }
+                }
                 _ => {}
             }
             frame.encode(&mut self.outgoing);

@@ -54,7 +54,9 @@ pub(super) fn status(code: Code) -> StatusCode {
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
             StatusCode::BAD_REQUEST
         }
-        Code::WrongOffset | Code::Exists | Code::Decided => StatusCode::CONFLICT,
+        Code::WrongOffset | Code::Exists | Code::Decided | Code::OtherTransport => {
+            StatusCode::CONFLICT
+        }
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
         Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
