@@ -51,6 +51,7 @@ impl Way {
             session: Config::default(),
             patience: Duration::from_secs(60),
             machine_name: format!("m{number}"),
+            announced_by: None,
         };
         let attached = Standing::attach(&reach, Arc::clone(identity)).await;
         attached.map(|(standing, _)| standing)
