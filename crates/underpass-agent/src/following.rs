@@ -88,7 +88,9 @@ impl Following {
                 changes.mark_unchanged();
                 let again = match standing.group().await {
                     Ok(list) => {
-                        list.map(|list| self.announced(&standing, list));
+                        if let Some(list) = list {
+                            self.announced(&standing, list);
+                        }
                         None
                     }
                     Err(error) => {

@@ -76,11 +76,11 @@ impl Speaking {
 
     /// Says that rights have changed: now, or once there is room again.
     fn rights_changed(&self) {
-        let say = || self.messages.try_send(self.told.rights_changed());
-        if say().is_err() {
+        let say = || self.messages.try_send(self.told.rights_changed()).is_ok();
+        if !say() {
             self.told.missed.store(true, Ordering::Release);
             // Room that came between is used, so that somebody comes to see the mark.
-            let _ = say();
+            say();
         }
     }
 }

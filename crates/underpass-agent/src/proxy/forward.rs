@@ -137,7 +137,8 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         without_ours(&mut headers);
-        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["x-kept", "content-length"]);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "x-kept"]);
     }
 }

@@ -65,6 +65,10 @@ impl Asked {
             Some(_) => return None,
             None => usual?,
         };
+        // Without brackets nobody can tell which colon the port comes after (RFC 3986 section 3.2.2).
+        if host.contains(':') && !host.starts_with('[') {
+            return None;
+        }
         let host = Host::parse(host)?;
         Some(Self { host, port })
     }
