@@ -202,6 +202,7 @@ impl Relay {
         let (log, writer) = Log::new(settings.events_queue);
         let destination = destination(&store, &folder, &identity.public().fingerprint());
         let unclean = !succeeds && log::ended_unclean(store.as_ref(), &destination.relay).await?;
+        let name = destination.relay.clone();
         let log_writer = tokio::spawn(writer.run(destination));
         let memory = settings.route_memory.0;
         let switch = Switch::new(settings.limits(), settings.marks(), memory, log.clone());
@@ -254,7 +255,8 @@ impl Relay {
         reception.tasks.spawn(forgetting);
         let running = tokio::spawn(Arc::clone(&reception).run(server));
         let started = Note::new(Kind::Start).with("version", env!("CARGO_PKG_VERSION"));
-        log.write(started.with("unclean", unclean));
+        let started = started.with("unclean", unclean);
+        log.write_now(store.as_ref(), &name, started).await;
         let fingerprint = identity.public().fingerprint();
         Ok(RelayHandle {
             urls: urls(&settings, &addresses, &fingerprint),

@@ -209,6 +209,15 @@ impl Log {
             missed.add(at);
         }
     }
+
+    /// Writes an event before anything goes on, so that it is there whatever comes after. Where the store cannot take it
+    /// now, it waits with the others.
+    pub(crate) async fn write_now(&self, store: &dyn Store, relay: &str, note: Note) {
+        let event = note.clone().into_event(relay);
+        if store.append_events(&[event]).await.is_err() {
+            self.write(note);
+        }
+    }
 }
 
 /// Whether the last time that this relay ran it did not stop in order, by its own events.

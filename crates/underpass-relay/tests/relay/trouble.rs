@@ -181,8 +181,8 @@ async fn a_relay_that_is_killed_while_it_writes_loses_nothing_that_it_has_answer
         "it did something between the kills"
     );
     let (relay, admin) = relay(folder.path()).await;
-    let starts = of_kind(&admin, "start", 2).await;
-    // The first start that was written knows of none before it.
+    let starts = of_kind(&admin, "start", KILLS as usize + 1).await;
+    // The first one knows of none before it.
     let unclean = starts[1..]
         .iter()
         .all(|row| details(row)["unclean"] == true);
