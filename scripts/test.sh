@@ -9,11 +9,10 @@ cargo build --workspace --all-targets || exit 1
 
 # These mostly wait for paths that are cut, so the others run beside them.
 beside=(cuts authority_death)
-# These compare times or rates with each other, so nothing runs beside them.
-alone=(channels latency)
+# These compare times or rates with each other, or keep both processors busy, so nothing runs beside them.
+alone=(channels latency herd)
 # Every kind of proxy takes too long for a test that everybody runs: scripts/soak.sh goes through them.
-# Two thousand agents keep both processors busy, and one that is busy with anything else too shows nothing.
-long=(proxy_matrix herd)
+long=(proxy_matrix)
 
 logs=${CARGO_TARGET_DIR:-target}/test-logs
 rm -rf "$logs"

@@ -14,7 +14,7 @@ use underpass_proto::Time;
 const FIRST: Duration = Duration::from_millis(200);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(8);
-/// The longest wait for a host that was there a short while ago. With [`FORGOTTEN_SPREAD`] an agent is back within a
+/// The longest wait, and from the first one, for a host that was there a short while ago. With [`FORGOTTEN_SPREAD`] an agent is back within a
 /// second after its relay.
 const AWAY: Duration = Duration::from_millis(750);
 /// A short while: what is started anew is there again within this.
@@ -54,9 +54,10 @@ impl Pauses {
         match over {
             Fault::Host => {
                 let away = now.since(*self.away.get_or_insert(now));
-                let longest = if away < SHORT_WHILE { AWAY } else { LONGEST };
+                // The first one too: a relay that is back at once has all of them in the first one.
+                let window = if away < SHORT_WHILE { AWAY } else { window };
                 // A shorter least wait would have more of them come in the first moment.
-                window.min(longest).mul_f64(0.25 + part * 0.75)
+                window.mul_f64(0.25 + part * 0.75)
             }
             Fault::Busy => window.mul_f64(part),
             // Each round of these asks many times.
@@ -90,13 +91,13 @@ mod tests {
         // After that it is asked less often.
         assert_eq!(pauses.next(at(now), Fault::Host, 1.0), LONGEST);
         pauses.reset();
-        assert_eq!(pauses.next(at(now), Fault::Host, 1.0), FIRST);
+        assert_eq!(pauses.next(at(now), Fault::Host, 1.0), AWAY);
     }
 
     /// 2000 agents lose their relay at once; it listens again after a while, in milliseconds.
     #[test]
     fn a_herd_comes_back_spread() {
-        for back in [700, 2_000, 30_000].map(at) {
+        for back in [20, 200, 700, 2_000, 30_000].map(at) {
             let mut steps = [0u32; 8];
             let mut random = 1u32;
             for _ in 0..2000 {

@@ -18,7 +18,7 @@ const BACK: Duration = Duration::from_secs(30);
 /// Accepted connections are counted in steps of at least this length.
 const STEP: Duration = Duration::from_millis(100);
 /// The largest part of the agents that may come in one step; where nothing keeps them apart all of them do.
-const AT_ONCE: f64 = 0.3;
+const AT_ONCE: f64 = 0.5;
 /// Connections for each agent: one that learns that it is forgotten, one to begin anew, and one to spare.
 const EACH: usize = 3;
 /// How much more memory the relay may hold with all agents back than it held before.
@@ -78,7 +78,7 @@ fn two_thousand_agents_come_back_to_a_relay_that_was_killed() -> Result<()> {
     drop(herd);
     let left = wait_until("nothing is left of the agents", LIMIT, || {
         let left = settled(relay.process())?;
-        Ok((left.files < AGENTS / 100).then_some(left))
+        Ok((left.files < AGENTS / 10).then_some(left))
     })?;
     println!("without them it has {left}");
     Ok(())
