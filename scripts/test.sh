@@ -10,7 +10,7 @@ cargo build --workspace --all-targets || exit 1
 # These mostly wait for paths that are cut, so the others run beside them.
 beside=(cuts authority_death)
 # These compare times or rates with each other, or keep both processors busy, so nothing runs beside them.
-alone=(channels latency herd)
+alone=(channels latency herd unmodified)
 # Every kind of proxy takes too long for a test that everybody runs: scripts/soak.sh goes through them.
 long=(proxy_matrix)
 

@@ -1,6 +1,6 @@
 //! Many channels in one session: none disturbs another, and memory has a bound whatever the readers do.
 //!
-//! `UNDERPASS_SOAK=1` pushes 10 GiB past each slow reader instead of 2.
+//! `UNDERPASS_SOAK=1` pushes 10 GiB past each slow reader instead of 1.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -141,7 +141,7 @@ fn a_slow_reader_costs_bounded_memory() -> Result<()> {
             carrier
         };
         let scene = Scene::start(TwoFirewalls::new()?, &Options::by(carrier))?;
-        let length = if soak() { 10 << 30 } else { 2 << 30 };
+        let length = if soak() { 10 << 30 } else { 1 << 30 };
         let pace = Arc::new(Pace::new(Duration::from_secs(60)));
         let found = Arc::new(Mutex::new(None));
         let service = if direction == "up" {

@@ -24,7 +24,7 @@ const RATE: u64 = 20_000_000;
 /// Bytes of a keystroke-sized exchange.
 const KEYSTROKE: usize = 64;
 /// Exchanges of one round.
-const EXCHANGES: usize = 250;
+const EXCHANGES: usize = 150;
 /// Rounds of each way, each with a transfer of its own. All exchanges of a carrier count together: one in a hundred may be
 /// late, whatever the way.
 const ROUNDS: usize = 2;
