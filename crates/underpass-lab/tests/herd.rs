@@ -18,7 +18,7 @@ const BACK: Duration = Duration::from_secs(30);
 /// Accepted connections are counted in steps of at least this length.
 const STEP: Duration = Duration::from_millis(100);
 /// The largest part of the agents that may come in one step; where nothing keeps them apart all of them do.
-const AT_ONCE: f64 = 0.5;
+const AT_ONCE: f64 = 0.6;
 /// Connections for each agent: one that learns that it is forgotten, one to begin anew, and one to spare.
 const EACH: usize = 3;
 /// How much more memory the relay may hold with all agents back than it held before.
