@@ -12,6 +12,7 @@
 //! | [`params`] | what the two ends of a session tell each other in the handshake |
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`far_host`] | how a host of a network is named that is published as one service |
 //! | [`group`] | the signed list of the relays of a group |
 //! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
 //! | [`authority`] | what a relay and its ticket authority say to each other |
@@ -27,6 +28,7 @@ pub mod code;
 pub mod compress;
 pub mod control;
 pub mod event;
+pub mod far_host;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -3,6 +3,7 @@
 mod access;
 mod approval;
 mod flows;
+mod network;
 mod serve;
 mod steered;
 
@@ -23,6 +24,7 @@ use crate::standing::{RequestError, Standing};
 use crate::standings::{Seen, Standings};
 use crate::status::Board;
 use approval::Approval;
+pub use network::{Network, NetworkError};
 use serve::Catalogue;
 
 /// Between attempts to register again, while the relay is there and does not answer as wished.
@@ -42,8 +44,11 @@ pub struct Limits {
 pub struct Offer {
     /// Its name.
     pub name: String,
-    /// `HOST:PORT` as reached from here; with `udp:` before it where the service takes datagrams.
+    /// `HOST:PORT` as reached from here; with `udp:` before it where the service takes datagrams. Of a network, what it is
+    /// shown as.
     pub target: String,
+    /// What may be reached of it, where it is a whole network, and its clients say which host and port they mean.
+    pub network: Option<Network>,
     /// What it is, for people.
     pub description: String,
     /// Whether channels to it may be compressed.
@@ -104,6 +109,9 @@ pub enum RetargetError {
         "connections to {0} may not be moved while they last: it was published without --redial"
     )]
     NoRedial(String),
+    /// It is a network, and leads to no one host.
+    #[error("{0} is a whole network, which leads to no one host")]
+    Network(String),
     /// The machine that wants it was not named when the service was published.
     #[error("the publisher of {service} takes no such wish from the machine {machine}")]
     NotNamed {
@@ -132,6 +140,7 @@ impl RetargetError {
         match self {
             Self::NotHere(_) => Code::NoService,
             Self::NoRedial(_) => Code::NoRedial,
+            Self::Network(_) => Code::HostNeeded,
             Self::NotNamed { .. } => Code::MayNotRetarget,
             Self::Dial { code, .. } => *code,
         }
@@ -303,6 +312,7 @@ impl Publisher {
             let Offer {
                 name,
                 target: _,
+                network: _,
                 description,
                 compression,
                 plain_http,

@@ -42,6 +42,9 @@ pub struct EntryReport {
     pub service: String,
     /// The published host, or the local address.
     pub address: String,
+    /// Why nothing is taken there; none where it is as it should be.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// The place of one relay among those of an agent.

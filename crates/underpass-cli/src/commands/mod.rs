@@ -45,7 +45,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, NO_PATH, NO_RELAY};
 use crate::logging;
 use crate::output::{Output, printable};
-use crate::settings::{Layers, Settings};
+use crate::settings::{Origin, Settings};
 use path::PathSettings;
 
 /// What every command needs.
@@ -55,6 +55,8 @@ pub struct Context {
     pub home: Home,
     /// All settings.
     pub settings: Settings,
+    /// Where they come from.
+    pub origin: Origin,
     /// Where results go.
     pub output: Output,
     /// Whether somebody may be asked on the terminal.
@@ -95,8 +97,8 @@ impl Context {
         // A relay's settings are of another kind, and its file is its own.
         let is_relay = matches!(cli.command, crate::cli::Command::Relay(_));
         let explicit = cli.config.as_deref().filter(|_| !is_relay);
-        let layers = Layers::new(flags, explicit, &home.config_file())?;
-        let settings = Settings::resolve(&layers, |name| {
+        let origin = Origin::new(flags, explicit, &home.config_file());
+        let settings = Settings::resolve(&origin.read()?, |name| {
             // What is no text is no valid value either, and is refused as such.
             variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
         })?;
@@ -107,6 +109,7 @@ impl Context {
         let is_doctor = matches!(cli.command, crate::cli::Command::Doctor(_));
         Ok(Self {
             home,
+            origin,
             may_ask: !is_doctor && !settings.quiet.0 && std::io::stderr().is_terminal(),
             settings,
             output,

@@ -8,12 +8,11 @@ use underpass_agent::proxy::{Proxy as Serving, ProxySettings};
 use underpass_proto::frame::ChannelKind;
 
 use super::Context;
-use super::connect::check_reach;
 use super::signals::stop_asked;
 use super::using::Using;
 use crate::failure::{Failure, LISTEN};
 use crate::ready;
-use crate::settings::{Flags, OnListen};
+use crate::settings::{Flags, OnListen, reachable};
 
 /// Where it listens unless something else is said.
 const SOCKS: &str = "127.0.0.1:1080";
@@ -76,7 +75,8 @@ impl Proxy {
                     "{local}: a proxy is reached by TCP"
                 )));
             }
-            check_reach(context, local)?;
+            reachable(local, &context.settings.allow_from, "--allow-from")
+                .map_err(Failure::usage)?;
             if self.direct && !local.is_loopback() {
                 return Err(Failure::usage(format!(
                     "--direct would let other machines go anywhere through this one: not with {local}"
@@ -87,6 +87,7 @@ impl Proxy {
             socks: socks.map(|local| local.address),
             http: http.map(|local| local.address),
             direct: self.direct,
+            suffix: context.settings.suffix.clone(),
             sources: context.settings.allow_from.clone(),
             limits: context.settings.flow_limits(),
         })

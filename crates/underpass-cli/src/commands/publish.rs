@@ -2,7 +2,7 @@
 
 use clap::Args;
 use underpass_agent::Publisher;
-use underpass_agent::publish::{Limits, Listing, Offer, PublishEnd};
+use underpass_agent::publish::{Limits, Listing, Network, NetworkError, Offer, PublishEnd};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
 use underpass_endpoint::dial::transport;
 use underpass_proto::frame::ChannelKind;
@@ -23,9 +23,16 @@ use crate::settings::{Flags, OnPublish, Span};
 #[derive(Debug, Args)]
 pub struct Publish {
     /// The service's name, and the host and port where this machine reaches it, for a service of UDP with udp: before
-    /// them; any number of pairs
+    /// them; any number of pairs. A network (10.0.0.0/8; several with commas between) publishes all of it at --ports
     #[arg(required = true, num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
     services: Vec<String>,
+    /// The ports of a network that may be reached (22,443,8000-8099)
+    #[arg(long, value_name = "PORTS")]
+    ports: Option<String>,
+    /// The hosts of a network that may also be named, and not only given by their addresses (db.corp,*.lab.corp, or * for
+    /// all); this machine looks their names up
+    #[arg(long, value_name = "HOSTS", requires = "ports")]
+    hosts: Option<String>,
     /// What it is, for people who look for it
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
@@ -135,15 +142,20 @@ impl Publish {
         let offers = pairs.iter().map(|[name, target]| {
             names::check(name)
                 .map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
-            check_target(target)?;
+            let network = self.network(name, target)?;
+            if network.is_none() {
+                check_target(target)?;
+            }
             if self.plain_http && transport(target).0 == ChannelKind::Datagram {
                 return Err(Failure::usage(format!(
                     "--plain-http is for connections, and {name} takes datagrams"
                 )));
             }
+            let shown = network.as_ref().map(ToString::to_string);
             Ok(Offer {
                 name: name.clone(),
-                target: target.clone(),
+                target: shown.unwrap_or_else(|| target.clone()),
+                network,
                 description: self.description.clone(),
                 compression: !self.no_compression,
                 plain_http: self.plain_http,
@@ -158,10 +170,38 @@ impl Publish {
                 .iter()
                 .any(|earlier| earlier.name == offer.name)
         });
+        if self.ports.is_some() && offers.iter().all(|offer| offer.network.is_none()) {
+            return Err(Failure::usage(
+                "--ports is for a network, such as 10.0.0.0/8, of which none is named",
+            ));
+        }
         match twice {
             Some((_, offer)) => Err(Failure::usage(format!("{} is named twice", offer.name))),
             None => Ok(offers),
         }
+    }
+
+    /// What may be reached of a target that is a network; none for one that is a host.
+    fn network(&self, name: &str, target: &str) -> Result<Option<Network>, Failure> {
+        if !target.contains('/') || target.contains("://") {
+            return Ok(None);
+        }
+        let Some(ports) = &self.ports else {
+            return Err(Failure::usage(format!(
+                "{name} is to be a whole network: name the ports that may be reached with --ports, as in --ports 22,443"
+            )));
+        };
+        // A web request has no field for the host that is meant, and leads to what the relay can read.
+        if self.plain_http || self.redial || !self.retarget_by.is_empty() {
+            return Err(Failure::usage(format!(
+                "{name} is to be a whole network, which goes with none of --plain-http, --redial and --retarget-by"
+            )));
+        }
+        let hosts = self.hosts.as_deref().unwrap_or_default();
+        let network = Network::parse(target, ports, hosts);
+        network
+            .map(Some)
+            .map_err(|error: NetworkError| Failure::usage(format!("{name}: {error}")))
     }
 }
 

@@ -37,10 +37,12 @@ groups! {
     OnPath: Path; false
     /// Flags of `login`.
     OnLogin: Path, OnLogin; false
+    /// Flags of `names`.
+    OnNames: ToRelay, Path, Named; true
     /// Flags of `nc` and of commands that serve programs by name.
-    OnSession: ToRelay, Path, OnSession, AtEnds; false
+    OnSession: ToRelay, Path, OnSession, AtEnds, Named; false
     /// Flags of `connect` and `proxy`.
-    OnListen: ToRelay, Path, OnSession, AtEnds, Datagrams, Listening; false
+    OnListen: ToRelay, Path, OnSession, AtEnds, Named, Datagrams, Listening; false
     /// Flags of `publish`.
     OnPublish: ToRelay, Path, OnPublish, AtEnds, Datagrams; false
 }

@@ -7,13 +7,20 @@
 mod flags;
 mod kinds;
 mod table;
+mod tables;
 
 use std::path::{Path, PathBuf};
 
+use underpass_agent::connect::{Local, Sources};
+
 use crate::failure::Failure;
-pub use flags::{Everywhere, Flags, OnListen, OnLogin, OnPath, OnPublish, OnSession, ToRelay};
+pub use flags::{
+    Everywhere, Flags, OnListen, OnLogin, OnNames, OnPath, OnPublish, OnSession, ToRelay,
+};
 pub use kinds::{ProxyMode, Span, TlsCheckMode};
 pub use table::{Group, Settings, TABLE};
+use tables::TABLES;
+pub use tables::connects;
 
 /// A row of the table: everything about a setting but its type.
 pub struct Row {
@@ -48,6 +55,57 @@ impl Row {
     }
 }
 
+/// Where settings come from, to be read again.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    flags: Vec<(&'static str, String)>,
+    /// The settings file, and whether it was named, so that it must be there.
+    file: PathBuf,
+    named: bool,
+}
+
+impl Origin {
+    /// The flags that were given, and the settings file: `explicit`, or `usual` where that exists.
+    pub fn new(flags: Vec<(&'static str, String)>, explicit: Option<&Path>, usual: &Path) -> Self {
+        Self {
+            flags,
+            file: explicit.unwrap_or(usual).to_owned(),
+            named: explicit.is_some(),
+        }
+    }
+
+    /// The settings file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The same, and from now on the file must be there: who reads it again has read it before.
+    pub fn kept(mut self) -> Self {
+        self.named = true;
+        self
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or has a key that nobody knows.
+    pub fn read(&self) -> Result<Layers, Failure> {
+        let explicit = self.named.then_some(self.file.as_path());
+        Layers::new(self.flags.clone(), explicit, &self.file)
+    }
+}
+
+/// What other machines can reach is offered only to those that are named, which `how` says how to do.
+pub fn reachable(local: Local, sources: &Sources, how: &str) -> Result<(), String> {
+    if local.is_loopback() || !sources.is_loopback_only() {
+        return Ok(());
+    }
+    Err(format!(
+        "{local} can be reached from other machines: name those that may use it with {how}, such as 192.168.1.0/24 \
+         (0.0.0.0/0,::/0 lets all of them)"
+    ))
+}
+
 /// The texts given for settings, from all layers.
 #[derive(Debug, Default)]
 pub struct Layers {
@@ -77,6 +135,11 @@ impl Layers {
             }
         };
         Ok(Self { flags, file, path })
+    }
+
+    /// The settings file, whether or not it is there.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The text of a setting, and where it was found.
@@ -125,7 +188,7 @@ fn read(text: &str, path: &Path) -> Result<toml::Table, Failure> {
     })?;
     match file
         .keys()
-        .find(|key| TABLE.iter().all(|row| row.name != *key))
+        .find(|key| TABLE.iter().all(|row| row.name != *key) && !TABLES.contains(&key.as_str()))
     {
         None => Ok(file),
         Some(key) => Err(wrong(format!("there is no setting {key:?}"))),
@@ -150,7 +213,7 @@ fn value_text(value: &toml::Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn layers(flags: &[(&'static str, &str)], file: &str) -> Result<Layers, Failure> {
+    pub(super) fn layers(flags: &[(&'static str, &str)], file: &str) -> Result<Layers, Failure> {
         Ok(Layers {
             flags: flags
                 .iter()

@@ -6,6 +6,7 @@ use super::kinds::{
 };
 use underpass_agent::connect::{FlowLimits, Sources};
 use underpass_endpoint::flow::FlowSettings;
+use underpass_proto::names::Suffix;
 
 use super::{Layers, Row};
 use crate::failure::Failure;
@@ -27,6 +28,8 @@ pub enum Group {
     AtEnds,
     /// `publish`.
     OnPublish,
+    /// Those that take or show pseudo names.
+    Named,
     /// Those that carry datagrams.
     Datagrams,
     /// Those that listen for programs.
@@ -132,6 +135,8 @@ settings! {
     split_ways: Switch = "false", AtEnds "";
     #[doc = "The priority of connections: interactive, normal or bulk"]
     class: Priority = "normal", OnSession "CLASS";
+    #[doc = "What pseudo names end with on this machine, as in SERVICE.underpass.internal"]
+    suffix: Suffix = "underpass.internal", Named "SUFFIX";
     #[doc = "How long to try to connect to a published service's host"]
     dial_timeout: Span = "10s", OnPublish "TIME";
     #[doc = "A client's flow of datagrams to a service of UDP ends when nothing has passed for so long"]

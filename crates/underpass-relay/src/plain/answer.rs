@@ -47,11 +47,17 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
+        | Code::HostNotListed
+        | Code::PortNotListed
+        | Code::HostForbidden
         | Code::NoRedial => StatusCode::FORBIDDEN,
-        Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
-            StatusCode::NOT_FOUND
-        }
-        Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
+        Code::NoService
+        | Code::UnknownSession
+        | Code::NoUser
+        | Code::NoMachine
+        | Code::NoGroup
+        | Code::NoNetwork => StatusCode::NOT_FOUND,
+        Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation | Code::HostNeeded => {
             StatusCode::BAD_REQUEST
         }
         Code::WrongOffset | Code::Exists | Code::Decided | Code::OtherTransport => {
@@ -59,7 +65,9 @@ pub(super) fn status(code: Code) -> StatusCode {
         }
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
+        Code::Refused | Code::Unreachable | Code::ServiceAway | Code::HostUnknown => {
+            StatusCode::BAD_GATEWAY
+        }
         Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
