@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use underpass_lab::server::{Nginx, SshServer};
+use underpass_lab::server::{Dnsmasq, Nginx, SshServer};
 use underpass_lab::traffic::DatagramEcho;
 use underpass_lab::{
     CLIENT, Finished, Host, Options, Process, Scene, Signal, TwoFirewalls, exec, tests,
@@ -225,29 +225,15 @@ fn a_lan_uses_what_one_machine_listens_for() -> Result<()> {
 /// The name server of the publisher's network, which answers as a file says that it reads again on SIGHUP.
 struct Names {
     file: PathBuf,
-    process: Process,
+    server: Dnsmasq,
 }
 
 impl Names {
     fn start(host: &Host, records: &[(&str, Ipv4Addr)]) -> Result<Self> {
         let file = host.logs().join("names");
         std::fs::write(&file, "")?;
-        let mut command = host.command("dnsmasq");
-        command.args([
-            "--keep-in-foreground",
-            "--log-facility=-",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-            "--user=root",
-            "--no-resolv",
-            "--no-hosts",
-            "--bind-interfaces",
-        ]);
-        command.arg(format!("--listen-address={}", host.address()));
-        command.arg(format!("--addn-hosts={}", file.display()));
-        let process = host.spawn("dnsmasq", command)?;
-        process.logged("started", LIMIT)?;
-        let names = Self { file, process };
+        let server = Dnsmasq::reading(host, host.address(), &file)?;
+        let names = Self { file, server };
         names.answer(records)?;
         Ok(names)
     }
@@ -256,7 +242,7 @@ impl Names {
     fn answer(&self, records: &[(&str, Ipv4Addr)]) -> Result<()> {
         let lines = records.iter().map(|(name, at)| format!("{at} {name}\n"));
         std::fs::write(&self.file, lines.collect::<String>())?;
-        self.process.signal(Signal::HUP)
+        self.server.process().signal(Signal::HUP)
     }
 }
 

@@ -20,7 +20,7 @@ pub use flags::{
 pub use kinds::{ProxyMode, Span, TlsCheckMode};
 pub use table::{Group, Settings, TABLE};
 use tables::TABLES;
-pub use tables::connects;
+pub use tables::{Written, connects, publishes};
 
 /// A row of the table: everything about a setting but its type.
 pub struct Row {
@@ -202,8 +202,9 @@ fn value_text(value: &toml::Value) -> Option<String> {
         toml::Value::Integer(number) => Some(number.to_string()),
         toml::Value::Boolean(on) => Some(on.to_string()),
         toml::Value::Array(values) => {
-            let texts: Option<Vec<&str>> = values.iter().map(toml::Value::as_str).collect();
-            Some(texts?.join(","))
+            let plain = |value: &toml::Value| value.is_str() || value.is_integer();
+            let texts = values.iter().map(|it| value_text(it).filter(|_| plain(it)));
+            Some(texts.collect::<Option<Vec<_>>>()?.join(","))
         }
         _ => None,
     }

@@ -1,17 +1,58 @@
-//! Tables of the settings file that may stand there several times: `[[connect]]`.
+//! Tables of the settings file that may stand there several times: `[[connect]]`, `[[publish]]`.
 
 use std::path::Path;
 
 use underpass_agent::connect::{Sources, Wanted};
+use underpass_seal::{Fingerprint, ParseFingerprintError};
 
+use super::kinds::Switch;
 use super::{Layers, value_text};
 use crate::failure::Failure;
 
 /// The names of such tables. A key of another name is a setting.
-pub const TABLES: [&str; 1] = [CONNECT];
+pub const TABLES: [&str; 2] = [CONNECT, PUBLISH];
 
 /// A service that is offered at a local address.
 const CONNECT: &str = "connect";
+/// A service that is published.
+const PUBLISH: &str = "publish";
+
+/// A service to publish, as somebody wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Its name.
+    pub name: String,
+    /// `HOST:PORT`, or a network.
+    pub target: String,
+    /// The ports of a network.
+    pub ports: Option<String>,
+    /// The hosts of a network that may be named.
+    pub hosts: Option<String>,
+    /// What it is, for people.
+    pub description: String,
+    /// Whether channels to it are not compressed.
+    pub no_compression: bool,
+    /// Whether bare HTTP clients may use it.
+    pub plain_http: bool,
+    /// Whether its connections may be dialled anew.
+    pub redial: bool,
+    /// Machines that may lead it elsewhere.
+    pub retarget_by: Vec<Fingerprint>,
+    /// The only machines that may use it.
+    pub only: Vec<Fingerprint>,
+}
+
+/// Fingerprints with commas between.
+struct Fingerprints(Vec<Fingerprint>);
+
+impl std::str::FromStr for Fingerprints {
+    type Err = ParseFingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+        named.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
 
 /// One table, of which each key is taken once.
 struct Table<'a> {
@@ -108,6 +149,32 @@ pub fn connects(layers: &Layers, sources: &Sources) -> Result<Vec<Wanted>, Failu
     Ok(wanted)
 }
 
+/// What the tables `[[publish]]` want.
+///
+/// # Errors
+/// A table has a key too many or too few.
+pub fn publishes(layers: &Layers) -> Result<Vec<Written>, Failure> {
+    let written = all(layers, PUBLISH)?.into_iter().map(|mut table| {
+        let machines = |list: Option<Fingerprints>| list.map_or(Vec::new(), |list| list.0);
+        let is_on = |switch: Option<Switch>| switch.is_some_and(|switch| switch.0);
+        let written = Written {
+            name: table.needed("name")?,
+            target: table.needed("target")?,
+            ports: table.take("ports")?,
+            hosts: table.take("hosts")?,
+            description: table.take("description")?.unwrap_or_default(),
+            no_compression: is_on(table.take("no_compression")?),
+            plain_http: is_on(table.take("plain_http")?),
+            redial: is_on(table.take("redial")?),
+            retarget_by: machines(table.take("retarget_by")?),
+            only: machines(table.take("only")?),
+        };
+        table.end()?;
+        Ok(written)
+    });
+    written.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::layers;
@@ -145,6 +212,29 @@ mod tests {
                 "dns at udp:0.0.0.0:53 for this machine, 10.9.0.0/16",
             ]
         );
+    }
+
+    #[test]
+    fn services_to_publish() {
+        let key = "[[publish]]\nname='db'\ntarget='10.0.0.5:5432'\nredial=true\n\
+                   [[publish]]\nname='net'\ntarget='10.0.0.0/8'\nports=[22, '8000-8099']\nhosts=['*.corp', 'db.lab']";
+        let layers = layers(&[], key).unwrap();
+        let written = publishes(&layers).unwrap();
+        assert_eq!((&written[0].name[..], written[0].redial), ("db", true));
+        assert_eq!(written[1].ports.as_deref(), Some("22,8000-8099"));
+        assert_eq!(written[1].hosts.as_deref(), Some("*.corp,db.lab"));
+        assert!(!written[1].redial && written[1].only.is_empty());
+        for (lines, part) in [
+            ("target='a:1'", "number 1: name is missing"),
+            ("name='a'", "number 1: target is missing"),
+            ("name='a'\ntarget='a:1'\nredail=true", "no key \"redail\""),
+            ("name='a'\ntarget='a:1'\nonly='x'", "only: \"x\""),
+            ("name='a'\ntarget='a:1'\nredial='x'", "redial: \"x\""),
+        ] {
+            let layers = super::super::tests::layers(&[], &format!("[[publish]]\n{lines}"));
+            let failure = publishes(&layers.unwrap()).unwrap_err();
+            assert!(failure.what.contains(part), "{lines}: {}", failure.what);
+        }
     }
 
     #[test]
