@@ -304,6 +304,18 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x40 PeerWaiting PEER_WAITING "UP-PEER-WAITING", HostUnreachable, retry true, exit 6:
+        "the other side is not there yet",
+        "nobody there wishes the same meeting at the moment, or the other side has gone again",
+        "start there: underpass meet YOU APPLICATION; without --wait this side waits as long as it takes";
+    0x41 Connected CONNECTED "UP-CONNECTED", AlreadyExists, retry false, exit 1:
+        "the same connection exists already",
+        "another program of this machine meets the same user for the same application, or the other side has met another machine",
+        "use that one, end it, or choose another application; of a program that crashed the relay knows within a minute or two";
+    0x42 Oneself ONESELF "UP-SELF", InvalidInput, retry false, exit 2:
+        "nobody can meet themselves",
+        "the user is you, and no other machine of yours is enrolled, or it is this machine that publishes the service",
+        "name another user; to meet another machine of your own, log in there first";
 }
 
 impl Code {
@@ -423,15 +435,15 @@ mod tests {
     fn numbers_and_strings_are_unique_and_found_again() {
         let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
         assert_eq!(strings.len(), Code::ALL.len());
-        for (number, code) in Code::ALL.iter().enumerate() {
-            assert_eq!(code.number(), number as u64);
+        assert!(Code::ALL.is_sorted_by_key(|code| code.number()));
+        for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));
             assert_eq!(name(code.number()), code.up());
         }
         assert_eq!(name(u64::MAX), "UP-UNKNOWN");
         assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
-        assert_eq!(Code::from_number(Code::ALL.len() as u64), None);
+        assert_eq!(Code::from_number(0x3000), None);
     }
 
     #[test]

@@ -54,12 +54,17 @@ pub(super) fn status(code: Code) -> StatusCode {
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
             StatusCode::BAD_REQUEST
         }
-        Code::WrongOffset | Code::Exists | Code::Decided | Code::OtherTransport => {
-            StatusCode::CONFLICT
-        }
+        Code::WrongOffset
+        | Code::Exists
+        | Code::Decided
+        | Code::OtherTransport
+        | Code::Connected
+        | Code::Oneself => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
+        Code::Refused | Code::Unreachable | Code::ServiceAway | Code::PeerWaiting => {
+            StatusCode::BAD_GATEWAY
+        }
         Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE

@@ -9,6 +9,7 @@ mod events;
 mod far_end;
 mod group;
 mod hostile;
+mod meetings;
 mod passwords;
 mod raw;
 mod routes;
