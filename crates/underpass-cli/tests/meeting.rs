@@ -315,3 +315,42 @@ fn pairs_of_the_settings_file_stay_connected() {
     drop(relay);
     assert_eq!(here.stop(), Some(0));
 }
+
+/// Two relays on one database that say nothing to each other: both sides meet once, and go on through either.
+#[test]
+fn a_meeting_goes_on_through_the_other_relay() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("group.db");
+    let relay = || Relay::with(&["--database", database.to_str().unwrap()]);
+    let (one, other) = (relay(), relay());
+    let alice = one.administrator();
+    let bob = one.invited(&alice, "bob");
+    for home in [&alice, &bob] {
+        home.ok(&["login", &other.url]);
+    }
+    let relays = format!("{},{}", one.url, other.url);
+    let target = counting_service().to_string();
+    let command = |user: &'static str, application, door, place| {
+        [
+            "meet",
+            user,
+            application,
+            door,
+            place,
+            "--relay",
+            relays.as_str(),
+        ]
+    };
+    let there = |application| command("alice", application, "--target", target.as_str());
+    let here = |application| command("bob", application, "--listen", "0");
+    let first = Waiting::begun(&bob, &there("notes"));
+    let second = alice.start(&here("notes"));
+    assert_eq!(exchange(second.address(), b"x"), count(b"x"));
+    one.process.kill();
+    assert_eq!(exchange(second.address(), b"y"), count(b"y"));
+    // Others meet through the one that is left, as if there were no other.
+    drop((first, second));
+    let mut first = Waiting::start(&alice, &here("talk"));
+    let _second = Waiting::start(&bob, &there("talk"));
+    assert_eq!(exchange(address(&first.line()), b"z"), count(b"z"));
+}
