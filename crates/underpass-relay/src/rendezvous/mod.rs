@@ -211,9 +211,9 @@ impl Rendezvous {
         } else {
             self.add(number, place, wish);
         }
-        tell.extend(self.meet(number, is_there));
-        // It is answered at once.
-        tell.retain(|it| *it != attachment);
+        let met = self.meet(number, is_there).into_iter();
+        // It is answered at once. What another wish of the same attachment has met by it, it is told.
+        tell.extend(met.filter(|it| *it != attachment));
         Ok(Taken {
             place: number,
             replaced,

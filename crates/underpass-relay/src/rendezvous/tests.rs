@@ -211,6 +211,28 @@ fn who_waits_for_a_service_is_known_by_its_names() {
     assert_eq!(rendezvous.alone_for("chat", UserId(2)), [AttachmentId(5)]);
 }
 
+/// A wish made anew sets free who had met it, for another wish of the same agent: of that the agent is told.
+#[test]
+fn what_another_wish_of_the_same_agent_meets_is_told() {
+    let mut rendezvous = Rendezvous::default();
+    take(&mut rendezvous, wish(1, 0));
+    take(&mut rendezvous, wish(1, 3));
+    take(&mut rendezvous, wish(5, 1));
+    let busy = number_of(&wish(5, 1).place());
+    assert!(
+        rendezvous.answer(busy).unwrap().opens,
+        "the first one was met"
+    );
+    let only = Wish {
+        only: Some([2; 32]),
+        ..wish(1, 0)
+    };
+    let (_, tell) = take(&mut rendezvous, only);
+    let tell: HashSet<AttachmentId> = tell.into_iter().collect();
+    assert_eq!(tell, [AttachmentId(1), AttachmentId(5)].into());
+    assert!(!rendezvous.answer(busy).unwrap().opens);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Wish {
