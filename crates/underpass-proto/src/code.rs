@@ -304,6 +304,18 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x40 PeerWaiting PEER_WAITING "UP-PEER-WAITING", HostUnreachable, retry true, exit 6:
+        "the other side is not there yet",
+        "nobody there wishes the same meeting at the moment, or the other side has gone again",
+        "start there: underpass meet YOU APPLICATION; without --wait this side waits as long as it takes";
+    0x41 Connected CONNECTED "UP-CONNECTED", AlreadyExists, retry false, exit 1:
+        "the same connection exists already",
+        "another program of this machine meets the same user for the same application, or the other side has met another machine",
+        "use that one, end it, or choose another application; of a program that crashed the relay knows within a minute or two";
+    0x42 Oneself ONESELF "UP-SELF", InvalidInput, retry false, exit 2:
+        "nobody can meet themselves",
+        "the user is you, and no other machine of yours is enrolled, or it is this machine that publishes the service",
+        "name another user; to meet another machine of your own, log in there first";
     0x78 FtpNeedsHelp FTP_NEEDS_HELP "UP-FTP", ConnectionRefused, retry false, exit 1:
         "the service speaks FTP, and what asks for it carries one connection only",
         "it is used by standard input and output, by SOCKS or HTTP, or by an agent that knows nothing of FTP",

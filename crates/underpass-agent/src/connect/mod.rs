@@ -92,7 +92,7 @@ struct Inner {
 }
 
 /// Waits until nothing of what was written is under way, and only `staying` channels are left.
-async fn drained(session: &Session, staying: usize) {
+pub(crate) async fn drained(session: &Session, staying: usize) {
     loop {
         let status = session.status();
         if status.closed.is_some() || (status.channels <= staying && status.unacknowledged == 0) {
