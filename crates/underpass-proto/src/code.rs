@@ -304,6 +304,18 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x40 PeerWaiting PEER_WAITING "UP-PEER-WAITING", HostUnreachable, retry true, exit 6:
+        "the other side is not there yet",
+        "nobody there wishes the same meeting at the moment, or the other side has gone again",
+        "start there: underpass meet YOU APPLICATION; without --wait this side waits as long as it takes";
+    0x41 Connected CONNECTED "UP-CONNECTED", AlreadyExists, retry false, exit 1:
+        "the same connection exists already",
+        "another program of this machine meets the same user for the same application, or the other side has met another machine",
+        "use that one, end it, or choose another application; of a program that crashed the relay knows within a minute or two";
+    0x42 Oneself ONESELF "UP-SELF", InvalidInput, retry false, exit 2:
+        "nobody can meet themselves",
+        "the user is you, and no other machine of yours is enrolled, or it is this machine that publishes the service",
+        "name another user; to meet another machine of your own, log in there first";
     0x70 HostNeeded HOST_NEEDED "UP-HOST-NEEDED", InvalidInput, retry false, exit 2:
         "the service is a whole network, of which a host and a port must be named",
         "the service was named alone, or the host without a port",
@@ -328,6 +340,30 @@ codes! {
         "the service is one host, and no network of which another one can be named",
         "something stands before its name that does not belong there",
         "leave the host out: SERVICE or SERVICE.OWNER";
+    0x78 FtpNeedsHelp FTP_NEEDS_HELP "UP-FTP", ConnectionRefused, retry false, exit 1:
+        "the service speaks FTP, and what asks for it carries one connection only",
+        "it is used by standard input and output, by SOCKS or HTTP, or by an agent that knows nothing of FTP",
+        "underpass connect NAME PORT, and point the FTP program at that port; or update the agent";
+    0x79 FtpTls FTP_TLS "UP-FTP-TLS", Unsupported, retry false, exit 1:
+        "the FTP program wants TLS, behind which no agent sees the ports that FTP opens",
+        "it is set to use TLS, or tries that first",
+        "switch TLS off in the FTP program: what passes between the agents is sealed without it; or use SFTP";
+    0x7a FtpAddress FTP_ADDRESS "UP-FTP-ADDRESS", PermissionDenied, retry false, exit 3:
+        "FTP was told to open a connection to a place that is not the one who asks",
+        "the FTP program does not know its own address, or wants to misuse the server",
+        "switch the FTP program to passive mode";
+    0x7b FtpNotAnnounced FTP_NOT_ANNOUNCED "UP-FTP-DATA", PermissionDenied, retry false, exit 3:
+        "nobody has announced this data connection of FTP",
+        "its control connection has ended, or has announced another one since",
+        "try the transfer again";
+    0x7c WrongCookie WRONG_COOKIE "UP-DISPLAY", PermissionDenied, retry false, exit 3:
+        "the program does not show the cookie of this display",
+        "it runs under another user, or XAUTHORITY names another file than the agent has written to",
+        "start it with the DISPLAY and XAUTHORITY that underpass connect names";
+    0x7d OtherProtocol OTHER_PROTOCOL "UP-SPEECH", InvalidData, retry false, exit 1:
+        "what was said is not of the protocol that the service was published with",
+        "the program speaks another one, or what stands before the host is wrong",
+        "publish the service without ftp:, x11: or http: before its host";
 }
 
 impl Code {
@@ -447,15 +483,16 @@ mod tests {
     fn numbers_and_strings_are_unique_and_found_again() {
         let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
         assert_eq!(strings.len(), Code::ALL.len());
-        for (number, code) in Code::ALL.iter().enumerate() {
-            assert_eq!(code.number(), number as u64);
+        // Ascending, with gaps.
+        assert!(Code::ALL.is_sorted_by(|one, next| one < next));
+        for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));
             assert_eq!(name(code.number()), code.up());
         }
         assert_eq!(name(u64::MAX), "UP-UNKNOWN");
         assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
-        assert_eq!(Code::from_number(Code::ALL.len() as u64), None);
+        assert_eq!(Code::from_number(0x3fff), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use underpass_endpoint::dial::{DialError, dial, dial_udp, transport};
+use underpass_endpoint::dial::{DialError, dial, dial_udp};
 use underpass_endpoint::flow::FlowSettings;
 use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
@@ -18,7 +18,9 @@ use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
 use super::network::{self, Network};
-use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, steered};
+use super::target::{Speech, Target};
+use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
+use crate::ftp::{Announced, Asked};
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
 
@@ -124,6 +126,12 @@ impl Catalogue {
         find(&self.listings(), service).cloned()
     }
 
+    /// What is spoken at `service`.
+    fn speech(&self, service: &str) -> Speech {
+        self.find(service)
+            .map_or(Speech::Any, |listing| listing.target().speech)
+    }
+
     /// A connection begins to use what OPEN or REDIAL named.
     fn used(&self, opened: &str) -> Option<Used> {
         let (service, to) = read_open(opened);
@@ -213,10 +221,10 @@ impl Catalogue {
             code,
             text,
         };
-        let (kind, at) = transport(target);
-        if kind != transport(&listing.target).0 {
+        let (Target { kind, speech, at }, now) = (Target::read(target), listing.target());
+        if (kind, speech) != (now.kind, now.speech) {
             let text = format!(
-                "{target} is not of the transport that {} is of",
+                "{target} is not of the transport and protocol that {} is of",
                 listing.target
             );
             return Err(failed(Code::OtherTransport, text));
@@ -229,7 +237,7 @@ impl Catalogue {
     }
 
     /// Where `service` leads, for a machine that may use it at this moment; it must be of this kind.
-    async fn permitted(
+    pub(super) async fn permitted(
         &self,
         service: &str,
         peer: &PeerInfo,
@@ -237,7 +245,7 @@ impl Catalogue {
     ) -> Result<Listing, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
         self.check(&listing, peer).await?;
-        if transport(&listing.target).0 != kind {
+        if listing.target().kind != kind {
             tracing::warn!(
                 user = peer.user,
                 "{service}: it leads to {}",
@@ -256,7 +264,7 @@ impl Catalogue {
     }
 
     /// Connects to the host of `service`; to the host and port `to` of it, where it is a network.
-    async fn reach(
+    pub(super) async fn reach(
         &self,
         service: &str,
         to: Option<&str>,
@@ -265,7 +273,7 @@ impl Catalogue {
         let listing = self.permitted(service, peer, ChannelKind::Stream).await?;
         match (self.network(&listing.name), to) {
             (None, None) => {
-                let dialled = dial(&listing.target, self.limits.dial).await;
+                let dialled = dial(listing.target().at, self.limits.dial).await;
                 dialled.map_err(|error| not_reached(&listing, peer, &error))
             }
             (Some(network), Some(to)) => self.reach_in(&listing, &network, to, peer).await,
@@ -301,14 +309,18 @@ impl Catalogue {
         if to.is_some() {
             return Err(Code::NoNetwork);
         }
-        let (_, at) = transport(&listing.target);
-        let dialled = dial_udp(at, self.limits.dial).await;
+        let dialled = dial_udp(listing.target().at, self.limits.dial).await;
         dialled.map_err(|error| not_reached(&listing, peer, &error))
     }
 
     /// A place for one more flow of datagrams, until it is dropped.
     pub(super) fn flow_place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.flows).try_acquire_owned().ok()
+    }
+
+    /// How long to try to connect to a host.
+    pub(super) fn dial_limit(&self) -> Duration {
+        self.limits.dial
     }
 
     pub(super) fn flow_settings(&self) -> FlowSettings {
@@ -378,8 +390,10 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
     let peer = Arc::new(peer);
     let watching = end_when_not_allowed(Arc::clone(&catalogue), session.clone(), Arc::clone(&peer));
     tokio::spawn(watching);
+    let announced = Arc::new(Announced::default());
     while let Some(incoming) = session.accept().await {
-        tokio::spawn(channel(Arc::clone(&catalogue), incoming, Arc::clone(&peer)));
+        let (catalogue, peer) = (Arc::clone(&catalogue), Arc::clone(&peer));
+        tokio::spawn(channel(catalogue, incoming, peer, Arc::clone(&announced)));
     }
     let closed = session.closed().await;
     tracing::info!(
@@ -415,11 +429,18 @@ async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer:
     }
 }
 
-async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerInfo>) {
+async fn channel(
+    catalogue: Arc<Catalogue>,
+    incoming: Incoming,
+    peer: Arc<PeerInfo>,
+    announced: Arc<Announced>,
+) {
     if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
         return steered::take(&catalogue, incoming, &peer).await;
     }
-    let service = incoming.service().to_owned();
+    let of_ftp = Asked::read(incoming.service());
+    let named = of_ftp.as_ref().map_or(incoming.service(), Asked::service);
+    let service = named.to_owned();
     let user = peer.user.clone();
     // Listened to from before the first dial, so that nothing falls between.
     let changes = catalogue.access.changes();
@@ -432,10 +453,24 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
         catalogue,
         peer,
     };
+    if let Some(asked) = of_ftp {
+        return ftp::channel(incoming, asked, host, announced).await;
+    }
     if incoming.kind() == ChannelKind::Datagram {
         return flows::channel(incoming, &host).await;
     }
-    let tcp = match host.dial_tcp().await {
+    let reached = async {
+        if host.catalogue.speech(&service) == Speech::Ftp {
+            let (catalogue, peer) = (&host.catalogue, &host.peer);
+            catalogue
+                .permitted(&service, peer, ChannelKind::Stream)
+                .await?;
+            // The peer asks again, and helps.
+            return Err(Code::FtpNeedsHelp);
+        }
+        host.dial_tcp().await
+    };
+    let tcp = match reached.await {
         Ok(tcp) => tcp,
         Err(code) => return incoming.refuse(code),
     };
@@ -494,7 +529,7 @@ impl Host {
     }
 
     /// Returns once the peer may not use the service any more.
-    async fn forbidden(&self) {
+    pub(super) async fn forbidden(&self) {
         let mut changes = self.changes.clone();
         let mut knew = true;
         while Access::ask_again(&mut changes, knew).await {

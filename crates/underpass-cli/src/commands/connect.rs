@@ -101,7 +101,7 @@ impl Connect {
         let sources = &context.settings.allow_from;
         let pairs = pairs(&self.services, self.bind)?;
         let wanted = pairs.into_iter().map(|(service, local)| {
-            reachable(local, sources, "--allow-from").map_err(Failure::usage)?;
+            check_reach(context, local)?;
             Ok(Wanted {
                 service: bare(context, &service),
                 local,
@@ -129,6 +129,12 @@ async fn prepare(
     }
     let listener = Listener::bind(wanted, context.settings.flow_limits()).await;
     listener.map_err(|error| errors::of_listen(&error))
+}
+
+/// What other machines can reach is offered only to those that are named.
+pub(super) fn check_reach(context: &Context, local: Local) -> Result<(), Failure> {
+    let sources = &context.settings.allow_from;
+    reachable(local, sources, "--allow-from").map_err(Failure::usage)
 }
 
 fn tell_ready(context: &Context, wanted: &Wanted) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ pub mod events;
 pub mod group;
 pub mod login;
 pub mod machines;
+pub mod meet;
 pub mod names;
 pub mod nc;
 pub mod password;
@@ -45,7 +46,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, NO_PATH, NO_RELAY};
 use crate::logging;
 use crate::output::{Output, printable};
-use crate::settings::{Origin, Settings};
+use crate::settings::{Origin, PairSetting, Settings};
 use path::PathSettings;
 
 /// What every command needs.
@@ -57,6 +58,8 @@ pub struct Context {
     pub settings: Settings,
     /// Where they come from.
     pub origin: Origin,
+    /// Who is to be kept connected, by the settings file.
+    pub pairs: Vec<PairSetting>,
     /// Where results go.
     pub output: Output,
     /// Whether somebody may be asked on the terminal.
@@ -98,11 +101,13 @@ impl Context {
         let is_relay = matches!(cli.command, crate::cli::Command::Relay(_));
         let explicit = cli.config.as_deref().filter(|_| !is_relay);
         let origin = Origin::new(flags, explicit, &home.config_file());
-        let settings = Settings::resolve(&origin.read()?, |name| {
+        let layers = origin.read()?;
+        let settings = Settings::resolve(&layers, |name| {
             // What is no text is no valid value either, and is refused as such.
             variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
         })?;
         settings.proxy.mode()?;
+        let pairs = layers.pairs()?;
         logging::start(&settings.log, settings.quiet.0, cli.command.usual_log())?;
         let output = Output::new(settings.json.0, settings.quiet.0);
         // Its time is bounded, and who is asked takes longer.
@@ -112,6 +117,7 @@ impl Context {
             origin,
             may_ask: !is_doctor && !settings.quiet.0 && std::io::stderr().is_terminal(),
             settings,
+            pairs,
             output,
             path: OnceLock::new(),
         })

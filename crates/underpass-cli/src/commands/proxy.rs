@@ -8,11 +8,12 @@ use underpass_agent::proxy::{Proxy as Serving, ProxySettings};
 use underpass_proto::frame::ChannelKind;
 
 use super::Context;
+use super::connect::check_reach;
 use super::signals::stop_asked;
 use super::using::Using;
 use crate::failure::{Failure, LISTEN};
 use crate::ready;
-use crate::settings::{Flags, OnListen, reachable};
+use crate::settings::{Flags, OnListen};
 
 /// Where it listens unless something else is said.
 const SOCKS: &str = "127.0.0.1:1080";
@@ -75,8 +76,7 @@ impl Proxy {
                     "{local}: a proxy is reached by TCP"
                 )));
             }
-            reachable(local, &context.settings.allow_from, "--allow-from")
-                .map_err(Failure::usage)?;
+            check_reach(context, local)?;
             if self.direct && !local.is_loopback() {
                 return Err(Failure::usage(format!(
                     "--direct would let other machines go anywhere through this one: not with {local}"

@@ -6,6 +6,7 @@
 
 mod flags;
 mod kinds;
+mod pairs;
 mod table;
 mod tables;
 
@@ -15,9 +16,10 @@ use underpass_agent::connect::{Local, Sources};
 
 use crate::failure::Failure;
 pub use flags::{
-    Everywhere, Flags, OnListen, OnLogin, OnNames, OnPath, OnPublish, OnSession, ToRelay,
+    Everywhere, Flags, OnListen, OnLogin, OnMeet, OnNames, OnPath, OnPublish, OnSession, ToRelay,
 };
 pub use kinds::{ProxyMode, Span, TlsCheckMode};
+pub use pairs::PairSetting;
 pub use table::{Group, Settings, TABLE};
 use tables::TABLES;
 pub use tables::{Written, connects, publishes};
@@ -140,6 +142,18 @@ impl Layers {
     /// The settings file, whether or not it is there.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The pairs of the settings file.
+    pub fn pairs(&self) -> Result<Vec<PairSetting>, Failure> {
+        let Some(pairs) = self.file.get(pairs::KEY) else {
+            return Ok(Vec::new());
+        };
+        let pairs = pairs.clone().try_into::<Vec<PairSetting>>();
+        pairs.map_err(|error| {
+            let file = self.path.display();
+            Failure::usage(format!("{file}, [[pair]]: {}", error.message()))
+        })
     }
 
     /// The text of a setting, and where it was found.
@@ -288,6 +302,37 @@ mod tests {
             (&[], &[], "carrier = 'pigeon'", "pigeon"),
         ] {
             let failure = resolve(flags, variables, file).err().unwrap();
+            assert_eq!(failure.exit, 2);
+            assert!(failure.what.contains(part), "{}", failure.what);
+        }
+    }
+
+    #[test]
+    fn pairs_stand_beside_settings() {
+        let file = "keep = '5s'\n[[pair]]\nuser = 'bob'\napplication = 'chat'\nlisten = '5000'\n\
+                    [[pair]]\nuser = '*'\napplication = 'ssh'\ntarget = 'localhost:22'\n";
+        let read = layers(&[], file).unwrap();
+        let pairs = read.pairs().unwrap();
+        let local = pairs[0].listen.unwrap().to_string();
+        assert_eq!(
+            (pairs[0].user.as_str(), local.as_str()),
+            ("bob", "127.0.0.1:5000")
+        );
+        assert_eq!(pairs[1].target.as_deref(), Some("localhost:22"));
+        assert!(layers(&[], "").unwrap().pairs().unwrap().is_empty());
+        for (file, part) in [
+            ("pair = 1", "[[pair]]"),
+            ("[[pair]]\nuser = 'bob'", "application"),
+            (
+                "[[pair]]\nuser = 'bob'\napplication = 'x'\nport = 1",
+                "port",
+            ),
+            (
+                "[[pair]]\nuser = 'bob'\napplication = 'x'\nlisten = 'here'",
+                "here",
+            ),
+        ] {
+            let failure = layers(&[], file).unwrap().pairs().unwrap_err();
             assert_eq!(failure.exit, 2);
             assert!(failure.what.contains(part), "{}", failure.what);
         }

@@ -1,4 +1,5 @@
-//! Tables of the settings file that may stand there several times: `[[connect]]`, `[[publish]]`.
+//! Tables of the settings file that may stand there several times: `[[connect]]`, `[[publish]]`, and `[[pair]]`, which is
+//! read elsewhere.
 
 use std::path::Path;
 
@@ -6,11 +7,11 @@ use underpass_agent::connect::{Sources, Wanted};
 use underpass_seal::{Fingerprint, ParseFingerprintError};
 
 use super::kinds::Switch;
-use super::{Layers, value_text};
+use super::{Layers, pairs, value_text};
 use crate::failure::Failure;
 
 /// The names of such tables. A key of another name is a setting.
-pub const TABLES: [&str; 2] = [CONNECT, PUBLISH];
+pub const TABLES: [&str; 3] = [CONNECT, PUBLISH, pairs::KEY];
 
 /// A service that is offered at a local address.
 const CONNECT: &str = "connect";

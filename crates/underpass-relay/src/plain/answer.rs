@@ -50,7 +50,10 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::HostNotListed
         | Code::PortNotListed
         | Code::HostForbidden
-        | Code::NoRedial => StatusCode::FORBIDDEN,
+        | Code::NoRedial
+        | Code::FtpAddress
+        | Code::FtpNotAnnounced
+        | Code::WrongCookie => StatusCode::FORBIDDEN,
         Code::NoService
         | Code::UnknownSession
         | Code::NoUser
@@ -60,14 +63,22 @@ pub(super) fn status(code: Code) -> StatusCode {
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation | Code::HostNeeded => {
             StatusCode::BAD_REQUEST
         }
-        Code::WrongOffset | Code::Exists | Code::Decided | Code::OtherTransport => {
-            StatusCode::CONFLICT
-        }
+        Code::WrongOffset
+        | Code::Exists
+        | Code::Decided
+        | Code::OtherTransport
+        | Code::Connected
+        | Code::Oneself
+        | Code::FtpNeedsHelp
+        | Code::FtpTls => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        Code::Refused | Code::Unreachable | Code::ServiceAway | Code::HostUnknown => {
-            StatusCode::BAD_GATEWAY
-        }
+        Code::Refused
+        | Code::Unreachable
+        | Code::ServiceAway
+        | Code::PeerWaiting
+        | Code::HostUnknown
+        | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
         Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
