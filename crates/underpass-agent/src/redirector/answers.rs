@@ -203,8 +203,8 @@ impl Shared {
 
     /// Opens a channel to a service, or to this port of a host of one.
     pub(super) async fn dial(&self, service: &str, port: u16) -> Result<Opened, Code> {
-        let opened = self.connector.open_helped(&format!("{service}:{port}"));
-        opened.await.map_err(|error| {
+        let to = format!("{service}:{port}");
+        self.connector.open_helped(&to).await.map_err(|error| {
             tracing::info!("{service}: {error} [{}]", error.code().up());
             error.code()
         })
