@@ -28,7 +28,7 @@ pub struct Explanation {
 }
 
 macro_rules! codes {
-    ($(
+    ($d:tt $(
         $(#[$meta:meta])*
         $number:literal $name:ident $constant:ident $up:literal, $io:ident, retry $retry:literal, exit $exit:literal:
             $what:literal, $cause:literal, $next:literal;
@@ -72,10 +72,19 @@ macro_rules! codes {
                 }
             }
         }
+
+        /// Hands the table to another macro, for types that are made from it: rows of `number Name CONSTANT "what";`.
+        #[macro_export]
+        macro_rules! for_each_code {
+            ($d with:ident) => {
+                $d with! { $( $number $name $constant $what; )* }
+            };
+        }
     };
 }
 
-codes! {
+// A dollar of its own, since the macro defines another one.
+codes! { $
     0x00 NoError NO_ERROR "UP-OK", Other, retry false, exit 0:
         "it ended as it should",
         "one side was done",
@@ -304,6 +313,22 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x68 MessageTooLarge MESSAGE_TOO_LARGE "UP-MESSAGE-SIZE", InvalidInput, retry false, exit 1:
+        "a message is larger than its receiver takes",
+        "the two sides have different bounds, or the other side does not send messages",
+        "give the receiver a higher bound, or send it in parts";
+    0x69 NoMessage NO_MESSAGE "UP-NO-MESSAGE", TimedOut, retry true, exit 1:
+        "no message came in time",
+        "the other side has not sent one yet",
+        "ask again, or with a longer limit; nothing is lost by asking";
+    0x6a Disconnected DISCONNECTED "UP-DISCONNECTED", NotConnected, retry false, exit 1:
+        "this side has disconnected",
+        "the program was done, or has ended what it still uses",
+        "attach again";
+    0x6b BadSetting BAD_SETTING "UP-SETTING", InvalidInput, retry false, exit 2:
+        "a setting has a value that cannot be used",
+        "it is missing, misspelt or out of its range",
+        "correct it: the message names it";
 }
 
 impl Code {
@@ -423,15 +448,15 @@ mod tests {
     fn numbers_and_strings_are_unique_and_found_again() {
         let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
         assert_eq!(strings.len(), Code::ALL.len());
-        for (number, code) in Code::ALL.iter().enumerate() {
-            assert_eq!(code.number(), number as u64);
+        assert!(Code::ALL.is_sorted_by_key(|code| code.number()));
+        for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));
             assert_eq!(name(code.number()), code.up());
         }
         assert_eq!(name(u64::MAX), "UP-UNKNOWN");
         assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
-        assert_eq!(Code::from_number(Code::ALL.len() as u64), None);
+        assert_eq!(Code::from_number(u64::from(u32::MAX)), None);
     }
 
     #[test]

@@ -1,27 +1,52 @@
-//! Taking connections to a service that this client publishes.
+//! Being a service: what others connect to.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use underpass_endpoint::{Attachment, PeerInfo, Session};
-use underpass_proto::Code;
+use underpass_endpoint as endpoint;
+use underpass_endpoint::{PeerInfo, Session};
+use underpass_proto::Code as Reason;
 use underpass_proto::frame::ChannelKind;
+use underpass_seal::Fingerprint;
 
-use crate::error::Error;
-use crate::stream::Stream;
+use crate::access::Access;
+use crate::channel::Channel;
+use crate::datagrams::Datagrams;
+use crate::error::{Error, Result};
+use crate::standing::Standing;
 
-/// Connections that wait to be accepted; more are refused as busy.
+/// Channels that wait to be accepted; more are refused as busy.
 const BACKLOG: usize = 128;
 
-type Waiting = mpsc::Sender<(Stream, String)>;
+type Accepted = (endpoint::Channel, Peer);
+
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The user, by the relay's word.
+    pub user: String,
+    /// The key that the machine has proved.
+    pub machine: Fingerprint,
+}
+
+impl Peer {
+    fn of(peer: &PeerInfo) -> Self {
+        Self {
+            user: peer.user.clone(),
+            machine: peer.machine.fingerprint(),
+        }
+    }
+}
 
 /// One name under which a listener is known.
 #[derive(Debug, Clone)]
 struct Name {
-    short: String,
-    sender: Waiting,
+    application: String,
+    kind: ChannelKind,
+    sender: mpsc::Sender<Accepted>,
 }
 
 /// All listeners of a client. Clones are the same.
@@ -31,36 +56,68 @@ pub(crate) struct Incoming {
     listeners: Arc<Mutex<HashMap<String, Name>>>,
 }
 
-/// Takes the connections to one service.
+/// A place among the listeners, and what comes to it.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Place {
     full_name: String,
-    accepted: mpsc::Receiver<(Stream, String)>,
+    accepted: mpsc::Receiver<Accepted>,
     incoming: Incoming,
     keeping: Option<JoinHandle<()>>,
 }
 
+/// Takes the connections to one application of this user. Made by [`Client::listen`](crate::Client::listen).
+///
+/// Dropping it refuses further connections; those that were accepted go on.
+#[derive(Debug)]
+pub struct Listener(pub(crate) Place);
+
+/// Takes the flows of datagrams to one application of this user. Made by
+/// [`Client::listen_datagrams`](crate::Client::listen_datagrams).
+///
+/// Dropping it refuses further flows; those that were accepted go on.
+#[derive(Debug)]
+pub struct DatagramListener(pub(crate) Place);
+
 impl Listener {
-    /// The service's pseudo DNS name.
+    /// The application's full name, by which it is reached as a service: `APPLICATION.USER.underpass.internal`.
     #[must_use]
     pub fn full_name(&self) -> &str {
-        &self.full_name
+        &self.0.full_name
     }
 
-    /// The next connection, and the user who made it. `None` once the client has detached.
+    /// The next connection, and who made it. `None` once the client has disconnected, or the attachment ended.
     ///
-    /// Cancel safe.
-    pub async fn accept(&mut self) -> Option<(Stream, String)> {
-        self.accepted.recv().await
+    /// Cancel safe: a connection that was not returned is returned by the next call.
+    pub async fn accept(&mut self) -> Option<(Channel, Peer)> {
+        let (channel, peer) = self.0.accepted.recv().await?;
+        Some((Channel::new(channel), peer))
+    }
+}
+
+impl DatagramListener {
+    /// As [`Listener::full_name`].
+    #[must_use]
+    pub fn full_name(&self) -> &str {
+        &self.0.full_name
     }
 
+    /// The next flow, and whose it is. `None` once the client has disconnected, or the attachment ended.
+    ///
+    /// Cancel safe: a flow that was not returned is returned by the next call.
+    pub async fn accept(&mut self) -> Option<(Datagrams, Peer)> {
+        let (channel, peer) = self.0.accepted.recv().await?;
+        Some((Datagrams::new(channel), peer))
+    }
+}
+
+impl Place {
     pub(crate) fn kept_by(mut self, keeping: JoinHandle<()>) -> Self {
         self.keeping = Some(keeping);
         self
     }
 }
 
-impl Drop for Listener {
+impl Drop for Place {
     fn drop(&mut self) {
         self.incoming.lock().remove(&self.full_name);
         if let Some(keeping) = &self.keeping {
@@ -71,13 +128,15 @@ impl Drop for Listener {
 
 impl Incoming {
     /// Serves all sessions that come in over an attachment.
-    pub(crate) fn serve(attachment: &Attachment) -> Self {
+    pub(crate) fn serve(standing: &Standing) -> Self {
         let incoming = Self::default();
         let serving = incoming.clone();
-        attachment.serve(move |session, peer| {
-            tokio::spawn(serving.clone().session(session, peer));
+        let access = Arc::new(Access::new(standing.clone()));
+        standing.attachment.serve(move |session, peer| {
+            let (serving, access) = (serving.clone(), Arc::clone(&access));
+            tokio::spawn(async move { serving.session(session, peer, access).await });
         });
-        let (ending, attached) = (incoming.clone(), attachment.clone());
+        let (ending, attached) = (incoming.clone(), standing.attachment.clone());
         tokio::spawn(async move {
             attached.ended().await;
             // Whoever accepts learns that nobody will come any more.
@@ -86,21 +145,26 @@ impl Incoming {
         incoming
     }
 
-    pub(crate) fn listen(&self, short: &str, full_name: &str) -> Result<Listener, Error> {
+    pub(crate) fn listen(
+        &self,
+        application: &str,
+        full_name: &str,
+        kind: ChannelKind,
+    ) -> Result<Place> {
         let (sender, accepted) = mpsc::channel(BACKLOG);
         let mut listeners = self.lock();
         if listeners.contains_key(full_name) {
-            return Err(Error::Option {
-                option: "name",
-                reason: format!("this client listens for {full_name} already"),
-            });
+            let text = format!("this client listens for {full_name} already");
+            return Err(Error::local(Reason::Exists, &text));
         }
         let name = Name {
-            short: short.to_owned(),
+            application: application.to_owned(),
+            kind,
             sender,
         };
         listeners.insert(full_name.to_owned(), name);
-        Ok(Listener {
+        drop(listeners);
+        Ok(Place {
             full_name: full_name.to_owned(),
             accepted,
             incoming: self.clone(),
@@ -108,35 +172,76 @@ impl Incoming {
         })
     }
 
-    async fn session(self, session: Session, peer: PeerInfo) {
-        while let Some(wanted) = session.accept().await {
-            match self.find(wanted.service(), &peer.service) {
-                _ if wanted.kind() != ChannelKind::Stream => wanted.refuse(Code::Refused),
-                Err(code) => wanted.refuse(code),
-                Ok(sender) => match sender.try_reserve() {
-                    Ok(place) => place.send((Stream::new(wanted.accept()), peer.user.clone())),
-                    Err(_) => wanted.refuse(Code::Busy),
+    /// Serves one session, for as long as its machine may use what the relay let it through to.
+    async fn session(self, session: Session, peer: PeerInfo, access: Arc<Access>) {
+        let mut changes = access.changes();
+        loop {
+            tokio::select! {
+                wanted = session.accept() => match wanted {
+                    Some(wanted) => {
+                        // Asking may take a while, which others need not wait for.
+                        let (incoming, peer, access) = (self.clone(), peer.clone(), Arc::clone(&access));
+                        tokio::spawn(async move { incoming.channel(wanted, peer, &access).await });
+                    }
+                    None => return,
                 },
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.review(&session, &peer, &access).await;
+                }
             }
         }
     }
 
-    /// The listener for `wanted`, in a session that the relay let through to `checked` only.
-    fn find(&self, wanted: &str, checked: &str) -> Result<Waiting, Code> {
-        let listeners = self.lock();
-        let by = |asked: &str| {
-            listeners
-                .iter()
-                .find(|(full, name)| *full == asked || name.short == asked)
+    /// Ends the session if its machine may not use the application any more. Where nobody can be asked it goes on.
+    async fn review(&self, session: &Session, peer: &PeerInfo, access: &Access) {
+        let Some((_, name)) = self.by(&peer.service) else {
+            return;
         };
-        let (full, name) = by(wanted).ok_or(Code::NoService)?;
-        match by(checked) {
-            Some((let_through, _)) if let_through == full => Ok(name.sender.clone()),
-            _ => Err(Code::Denied),
+        match access.check(&name.application, peer.machine).await {
+            Err(code) if !code.retry_helps() => session.close(code, "it may not be used any more"),
+            _ => {}
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Name>> {
+    async fn channel(self, wanted: endpoint::Incoming, peer: PeerInfo, access: &Access) {
+        let name = match self.find(wanted.service(), &peer.service) {
+            Ok(name) => name,
+            Err(code) => return wanted.refuse(code),
+        };
+        if wanted.kind() != name.kind {
+            return wanted.refuse(Reason::OtherTransport);
+        }
+        if let Err(code) = access.check(&name.application, peer.machine).await {
+            return wanted.refuse(code);
+        }
+        match name.sender.try_reserve() {
+            Ok(place) => place.send((wanted.accept(), Peer::of(&peer))),
+            Err(mpsc::error::TrySendError::Full(())) => wanted.refuse(Reason::Busy),
+            Err(mpsc::error::TrySendError::Closed(())) => wanted.refuse(Reason::NoService),
+        }
+    }
+
+    /// The listener of this name, full or not.
+    fn by(&self, asked: &str) -> Option<(String, Name)> {
+        let listeners = self.lock();
+        let mut all = listeners.iter();
+        let found = all.find(|(full, name)| *full == asked || name.application == asked)?;
+        Some((found.0.clone(), found.1.clone()))
+    }
+
+    /// The listener for `wanted`, in a session that the relay let through to `checked` only.
+    fn find(&self, wanted: &str, checked: &str) -> Result<Name, Reason> {
+        let (full, name) = self.by(wanted).ok_or(Reason::NoService)?;
+        match self.by(checked) {
+            Some((let_through, _)) if let_through == full => Ok(name),
+            _ => Err(Reason::Denied),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Name>> {
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -146,18 +251,22 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Code;
 
     #[test]
     fn only_the_service_that_was_checked_is_found() {
         let incoming = Incoming::default();
-        let _web = incoming.listen("web", "web.bob.x").unwrap();
-        let db = incoming.listen("db", "db.bob.x").unwrap();
-        assert!(incoming.listen("db", "db.bob.x").is_err());
+        let listen = |name: &str, full: &str| incoming.listen(name, full, ChannelKind::Stream);
+        let _web = listen("web", "web.bob.x").unwrap();
+        let db = listen("db", "db.bob.x").unwrap();
+        let twice = listen("db", "db.bob.x").unwrap_err();
+        assert_eq!(twice.code(), Code::EXISTS);
         assert!(incoming.find("db", "db").is_ok());
         assert!(incoming.find("db.bob.x", "db").is_ok());
-        assert_eq!(incoming.find("db", "web").err(), Some(Code::Denied));
-        assert_eq!(incoming.find("none", "web").err(), Some(Code::NoService));
+        let refused = |wanted, checked| incoming.find(wanted, checked).err();
+        assert_eq!(refused("db", "web"), Some(Reason::Denied));
+        assert_eq!(refused("none", "web"), Some(Reason::NoService));
         drop(db);
-        assert_eq!(incoming.find("db", "db").err(), Some(Code::NoService));
+        assert_eq!(refused("db", "db"), Some(Reason::NoService));
     }
 }

@@ -361,6 +361,13 @@ impl Session {
         self.replay.unacknowledged()
     }
 
+    /// Whether all that was written has reached the peer, as far as channels go that this side has ended.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        let mut halves = self.channels.values().map(|channel| &channel.send);
+        self.unacknowledged() == 0 && halves.all(|half| half.is_open() || half.is_done())
+    }
+
     /// Bytes that arrived and were not read by the application.
     #[must_use]
     pub fn unread(&self) -> u64 {
