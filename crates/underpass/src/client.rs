@@ -24,7 +24,8 @@ const DELIVERY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Attached to a relay until [`disconnect`](Client::disconnect). Clones are the same client.
 ///
-/// Once attached it finds another way whenever one breaks, by itself. Methods that ask the relay may be dropped at any
+/// Once attached it finds another way whenever one breaks, by itself, and it stays attached when the last clone is dropped,
+/// for what it has given out. Methods that ask the relay may be dropped at any
 /// time: what was asked may have been done or not, and nothing else is harmed.
 #[derive(Clone)]
 pub struct Client {

@@ -61,11 +61,12 @@ impl ConnectOptions {
     }
 }
 
-/// Opens channels to services, over one session with each publisher.
+/// Opens channels to services, over one session for each: what is taken back of one is not felt by others.
 pub(crate) struct Opener {
     standing: Standing,
     known: KnownPublishers,
-    sessions: Mutex<HashMap<PublicKey, Arc<Mutex<Option<Session>>>>>,
+    /// By the service's full name and its publisher's key.
+    sessions: Mutex<HashMap<(String, PublicKey), Arc<Mutex<Option<Session>>>>>,
 }
 
 /// Why a channel was not opened.
@@ -158,16 +159,13 @@ impl Opener {
         Ok(channel)
     }
 
-    /// The session with a publisher, shared by all channels to its services.
+    /// The session for a service, shared by all channels to it.
     async fn session(&self, resolved: &Resolved) -> Result<Session> {
-        let slot = {
-            let mut sessions = self.sessions.lock().await;
-            Arc::clone(
-                sessions
-                    .entry(PublicKey(resolved.publisher_key))
-                    .or_default(),
-            )
-        };
+        let key = (
+            resolved.full_name.clone(),
+            PublicKey(resolved.publisher_key),
+        );
+        let slot = Arc::clone(self.sessions.lock().await.entry(key).or_default());
         let mut kept = slot.lock().await;
         if let Some(session) = kept.as_ref().filter(|session| !session.is_closed()) {
             return Ok(session.clone());

@@ -1,6 +1,6 @@
 //! Being a service: what others connect to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -9,7 +9,7 @@ use underpass_endpoint as endpoint;
 use underpass_endpoint::{PeerInfo, Session};
 use underpass_proto::Code as Reason;
 use underpass_proto::frame::ChannelKind;
-use underpass_seal::Fingerprint;
+use underpass_seal::{Fingerprint, PublicKey};
 
 use crate::access::Access;
 use crate::channel::Channel;
@@ -172,16 +172,19 @@ impl Incoming {
         })
     }
 
-    /// Serves one session, for as long as its machine may use what the relay let it through to.
+    /// Serves one session, for as long as its machine may use what it uses.
     async fn session(self, session: Session, peer: PeerInfo, access: Arc<Access>) {
-        let mut changes = access.changes();
+        let (mut changes, used) = (access.changes(), Used::default());
         loop {
             tokio::select! {
                 wanted = session.accept() => match wanted {
                     Some(wanted) => {
                         // Asking may take a while, which others need not wait for.
-                        let (incoming, peer, access) = (self.clone(), peer.clone(), Arc::clone(&access));
-                        tokio::spawn(async move { incoming.channel(wanted, peer, &access).await });
+                        let (incoming, peer) = (self.clone(), peer.clone());
+                        let (access, used) = (Arc::clone(&access), used.clone());
+                        tokio::spawn(async move {
+                            incoming.channel(wanted, &peer, &access, &used).await;
+                        });
                     }
                     None => return,
                 },
@@ -189,56 +192,50 @@ impl Incoming {
                     if changed.is_err() {
                         return;
                     }
-                    self.review(&session, &peer, &access).await;
+                    review(&session, peer.machine, &access, &used).await;
                 }
             }
         }
     }
 
-    /// Ends the session if its machine may not use the application any more. Where nobody can be asked it goes on.
-    async fn review(&self, session: &Session, peer: &PeerInfo, access: &Access) {
-        let Some((_, name)) = self.by(&peer.service) else {
-            return;
-        };
-        match access.check(&name.application, peer.machine).await {
-            Err(code) if !code.retry_helps() => session.close(code, "it may not be used any more"),
-            _ => {}
-        }
-    }
-
-    async fn channel(self, wanted: endpoint::Incoming, peer: PeerInfo, access: &Access) {
-        let name = match self.find(wanted.service(), &peer.service) {
-            Ok(name) => name,
-            Err(code) => return wanted.refuse(code),
+    async fn channel(
+        self,
+        wanted: endpoint::Incoming,
+        peer: &PeerInfo,
+        access: &Access,
+        used: &Used,
+    ) {
+        let Some(name) = self.find(wanted.service()) else {
+            return wanted.refuse(Reason::NoService);
         };
         if wanted.kind() != name.kind {
             return wanted.refuse(Reason::OtherTransport);
         }
-        if let Err(code) = access.check(&name.application, peer.machine).await {
+        let before = *access.changes().borrow();
+        let mut allowed = access.check(&name.application, peer.machine).await;
+        if allowed.is_ok() {
+            used.lock().insert(name.application.clone());
+            // From here on the review sees it; what has changed by now it did not.
+            if *access.changes().borrow() != before {
+                allowed = access.check(&name.application, peer.machine).await;
+            }
+        }
+        if let Err(code) = allowed {
             return wanted.refuse(code);
         }
         match name.sender.try_reserve() {
-            Ok(place) => place.send((wanted.accept(), Peer::of(&peer))),
+            Ok(place) => place.send((wanted.accept(), Peer::of(peer))),
             Err(mpsc::error::TrySendError::Full(())) => wanted.refuse(Reason::Busy),
             Err(mpsc::error::TrySendError::Closed(())) => wanted.refuse(Reason::NoService),
         }
     }
 
     /// The listener of this name, full or not.
-    fn by(&self, asked: &str) -> Option<(String, Name)> {
+    fn find(&self, wanted: &str) -> Option<Name> {
         let listeners = self.lock();
         let mut all = listeners.iter();
-        let found = all.find(|(full, name)| *full == asked || name.application == asked)?;
-        Some((found.0.clone(), found.1.clone()))
-    }
-
-    /// The listener for `wanted`, in a session that the relay let through to `checked` only.
-    fn find(&self, wanted: &str, checked: &str) -> Result<Name, Reason> {
-        let (full, name) = self.by(wanted).ok_or(Reason::NoService)?;
-        match self.by(checked) {
-            Some((let_through, _)) if let_through == full => Ok(name),
-            _ => Err(Reason::Denied),
-        }
+        let found = all.find(|(full, name)| *full == wanted || name.application == wanted)?;
+        Some(found.1.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Name>> {
@@ -248,25 +245,49 @@ impl Incoming {
     }
 }
 
+/// What a session was let in to. Clones are the same.
+#[derive(Debug, Clone, Default)]
+struct Used(Arc<Mutex<HashSet<String>>>);
+
+impl Used {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the session if its machine may not go on with something that it uses. Where nobody can be asked it goes on.
+async fn review(session: &Session, machine: PublicKey, access: &Access, used: &Used) {
+    let applications: Vec<String> = used.lock().iter().cloned().collect();
+    for application in applications {
+        match access.check(&application, machine).await {
+            Err(code) if !code.retry_helps() => {
+                return session.close(code, "it may not be used any more");
+            }
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Code;
 
     #[test]
-    fn only_the_service_that_was_checked_is_found() {
+    fn listeners_are_found_by_either_name_while_they_are_there() {
         let incoming = Incoming::default();
         let listen = |name: &str, full: &str| incoming.listen(name, full, ChannelKind::Stream);
         let _web = listen("web", "web.bob.x").unwrap();
         let db = listen("db", "db.bob.x").unwrap();
         let twice = listen("db", "db.bob.x").unwrap_err();
         assert_eq!(twice.code(), Code::EXISTS);
-        assert!(incoming.find("db", "db").is_ok());
-        assert!(incoming.find("db.bob.x", "db").is_ok());
-        let refused = |wanted, checked| incoming.find(wanted, checked).err();
-        assert_eq!(refused("db", "web"), Some(Reason::Denied));
-        assert_eq!(refused("none", "web"), Some(Reason::NoService));
+        let found = |name: &str| incoming.find(name).map(|name| name.application);
+        for name in ["db", "db.bob.x"] {
+            assert_eq!(found(name).as_deref(), Some("db"));
+        }
+        assert_eq!(found("none"), None);
         drop(db);
-        assert_eq!(refused("db", "db"), Some(Reason::NoService));
+        assert_eq!(found("db"), None);
+        assert_eq!(found("web").as_deref(), Some("web"));
     }
 }

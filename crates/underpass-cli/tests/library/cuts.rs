@@ -1,6 +1,7 @@
 //! A path that can be cut.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 pub(crate) struct Path {
     address: SocketAddr,
     cuts: watch::Sender<u64>,
+    living: Arc<()>,
 }
 
 impl Path {
@@ -17,12 +19,14 @@ impl Path {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cuts = watch::Sender::new(0);
-        let seen = cuts.subscribe();
+        let (seen, living) = (cuts.subscribe(), Arc::new(()));
+        let counted = living.clone();
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let mut seen = seen.clone();
+                let (mut seen, living) = (seen.clone(), counted.clone());
                 seen.mark_unchanged();
                 tokio::spawn(async move {
+                    let _living = living;
                     tokio::select! {
                         () = pass(near, target) => {}
                         // Both sockets are dropped with what they hold; or the test is over.
@@ -31,7 +35,11 @@ impl Path {
                 });
             }
         });
-        Self { address, cuts }
+        Self {
+            address,
+            cuts,
+            living,
+        }
     }
 
     /// The address by which the relay is reached through here.
@@ -39,8 +47,16 @@ impl Path {
         format!("http://{}", self.address)
     }
 
+    /// Breaks all connections, of which there must be some.
     pub(crate) fn cut(&self) {
+        assert!(self.living() > 0, "there is nothing to cut");
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Connections that pass here.
+    pub(crate) fn living(&self) -> usize {
+        // This one, and that of whoever takes connections.
+        Arc::strong_count(&self.living) - 2
     }
 }
 

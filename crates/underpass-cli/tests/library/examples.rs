@@ -1,9 +1,10 @@
 //! The examples of the library, each as the program that it is.
 
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::running::{Home, Relay, Running, finish};
+use crate::running::{Home, Relay, Running, dial, finish};
 
 /// A user with a key file of their own, who runs examples.
 struct User {
@@ -123,7 +124,11 @@ fn a_web_application_is_reached() {
     // The command reaches it as well.
     let desk = relay.further(&alice, "carol", "desk");
     let connect = desk.start(&["connect", "web.bob"]);
-    let request = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
-    let page = crate::running::exchange(connect.address(), request);
+    let mut stream = dial(connect.address());
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
     assert!(page.ends_with("hello carol"), "{page}");
 }

@@ -9,12 +9,13 @@ mod messages;
 #[path = "../running/mod.rs"]
 mod running;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use underpass::{Channel, Client, ClientBuilder, Code, ConnectOptions, Error, MachineKey};
 
-use running::{Home, LIMIT, Relay, count, counting_service, exchange};
+use running::{Home, LIMIT, Relay, count, counting_service, dial, exchange};
 
 fn builder(relay: &Relay) -> ClientBuilder {
     Client::builder().relay(&relay.url)
@@ -93,8 +94,9 @@ async fn a_program_uses_what_an_agent_publishes() {
     }
     let none = bob.connect("alice", "none").await.unwrap_err();
     assert_eq!(none.code(), Code::NO_SERVICE);
-    let flow = bob.connect_datagrams("alice", "counter", &ConnectOptions::new());
-    assert_eq!(flow.await.unwrap_err().code(), Code::OTHER_TRANSPORT);
+    let options = ConnectOptions::new();
+    let flow = bob.connect_datagrams("alice", "counter", &options).await;
+    assert_eq!(flow.unwrap_err().code(), Code::OTHER_TRANSPORT);
     assert!(bob.status().carrier.is_some());
     bob.disconnect().await;
     let over = bob.connect("alice", "counter").await.unwrap_err();
@@ -112,11 +114,20 @@ async fn a_program_is_what_an_agent_connects_to() {
     let twice = bob.listen("program").await.unwrap_err();
     assert_eq!(twice.code(), Code::EXISTS);
     let serving = tokio::spawn(count_for_all(listener));
+    tokio::spawn(count_for_all(bob.listen("second").await.unwrap()));
     bob.allow("alice", "program").await.unwrap();
+    bob.allow("alice", "second").await.unwrap();
     let nobody = bob.allow("nobody", "program").await.unwrap_err();
     assert_eq!(nobody.code(), Code::NO_USER);
-    let connect = alice.start(&["connect", "program.bob"]);
+    // An agent has one session for all that one machine publishes, and what it may not use is no part of it.
+    let connect = alice.start(&["connect", "program.bob=0", "second.bob=0"]);
+    let second: SocketAddr = connect.line().rsplit(' ').next().unwrap().parse().unwrap();
     assert_eq!(exchange(connect.address(), b"hello"), count(b"hello"));
+    assert_eq!(exchange(second, b"two"), count(b"two"));
+    bob.deny("alice", "second").await.unwrap();
+    let refused = std::io::Read::read(&mut dial(second), &mut [0]).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionReset);
+    connect.wait_log("[UP-DENIED]");
     // The relay dies and comes back: the program is published again by itself.
     let relay = relay.restart();
     assert_eq!(exchange(connect.address(), b"again"), count(b"again"));

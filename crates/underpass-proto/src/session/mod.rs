@@ -72,6 +72,7 @@ use channel::Channel;
 use epochs::{ReceiveEpochs, SendEpochs};
 use leg::Leg;
 use received::{OnceWindow, Received};
+use recv_half::RecvHalf;
 use replay::Replay;
 use resume::{Far, Near, Standing};
 use schedule::Schedule;
@@ -166,6 +167,8 @@ pub struct Session {
     unreliable_next: u64,
     unreliable_seen: OnceWindow,
     channels: BTreeMap<ChannelId, Channel>,
+    /// What the peer had ended, and had all arrived, before it ended the session: it may still be read.
+    left: BTreeMap<ChannelId, RecvHalf>,
     schedule: Schedule,
     credit: Credit,
     /// Frames that go into the next reliable record.
@@ -234,6 +237,7 @@ impl Session {
             unreliable_next: 0,
             unreliable_seen: OnceWindow::new(max_legs > 1),
             channels: BTreeMap::new(),
+            left: BTreeMap::new(),
             schedule: Schedule::default(),
             credit: Credit {
                 sent: 0,
