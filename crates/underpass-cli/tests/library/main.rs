@@ -217,6 +217,31 @@ async fn an_end_is_an_end_only_when_the_other_side_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_shut_down_arrives_although_it_is_dropped_unread() {
+    let relay = Relay::start();
+    let alice = relay.administrator();
+    let bob = client(&relay, &alice, "bob").await;
+    let mut listener = bob.listen("page").await.unwrap();
+    bob.allow("alice", "page").await.unwrap();
+    let page = vec![b'x'; 400_000];
+    let sent = page.clone();
+    tokio::spawn(async move {
+        while let Some((mut channel, _)) = listener.accept().await {
+            // As a web server does: it knows from the question that no other will come.
+            channel.read_u8().await.unwrap();
+            channel.write_all(&sent).await.unwrap();
+            channel.shutdown().await.unwrap();
+        }
+    });
+    let connect = alice.start(&["connect", "page.bob"]);
+    let mut stream = dial(connect.address());
+    std::io::Write::write_all(&mut stream, b"?").unwrap();
+    let mut got = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut got).unwrap();
+    assert!(got == page);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_may_only_enrol_or_log_in() {
     let relay = Relay::start();
     let stranger = builder(&relay).attach().await.unwrap();
