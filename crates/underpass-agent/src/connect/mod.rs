@@ -56,6 +56,15 @@ pub enum OpenError {
     Refused(#[from] ChannelError),
 }
 
+/// An error with its code behind it, unless its words end with that: what the other side said does.
+pub(crate) fn with_code(error: &impl std::fmt::Display, code: Code) -> String {
+    let (mut text, code) = (error.to_string(), code.up());
+    if !text.contains(code) {
+        text += &format!(" [{code}]");
+    }
+    text
+}
+
 impl OpenError {
     /// The reason from the table of codes.
     #[must_use]

@@ -65,14 +65,14 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::Oneself
         | Code::FtpNeedsHelp
         | Code::FtpTls => StatusCode::CONFLICT,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::TooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
         Code::Refused
         | Code::Unreachable
         | Code::ServiceAway
         | Code::PeerWaiting
         | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
-        Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        Code::TimedOut | Code::NoMessage => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -96,7 +96,9 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupUnreadable
         | Code::GroupSignature
         | Code::GroupKey
-        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::GroupSerial
+        | Code::Disconnected
+        | Code::BadSetting => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
