@@ -304,6 +304,38 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x58 CertificateUntrusted CERTIFICATE_UNTRUSTED "UP-CERT-UNTRUSTED", PermissionDenied, retry false, exit 3:
+        "the relay does not trust this machine's certificate",
+        "none of its authorities has signed it, or what lies between is missing from the file",
+        "put the certificates between it and the authority behind it into the file; or ask the relay's manager which authority to go to";
+    0x59 CertificateExpired CERTIFICATE_EXPIRED "UP-CERT-EXPIRED", PermissionDenied, retry false, exit 3:
+        "this machine's certificate has expired",
+        "it was not renewed in time, or a clock is wrong",
+        "get a new one of the same user, then: underpass login RELAY --certificate FILE --key FILE";
+    0x5a CertificateEarly CERTIFICATE_EARLY "UP-CERT-EARLY", PermissionDenied, retry true, exit 3:
+        "this machine's certificate is not valid yet",
+        "it was made for later, or a clock is wrong",
+        "wait until then, or put the clock right";
+    0x5b CertificateRevoked CERTIFICATE_REVOKED "UP-CERT-REVOKED", PermissionDenied, retry false, exit 3:
+        "this machine's certificate was revoked",
+        "its authority says that it is not to be used any more",
+        "get a new one of the same user, then: underpass login RELAY --certificate FILE --key FILE";
+    0x5c CertificatePurpose CERTIFICATE_PURPOSE "UP-CERT-PURPOSE", PermissionDenied, retry false, exit 3:
+        "this machine's certificate is for another purpose",
+        "it was made for a server, for signing, or for something else, and not for a client",
+        "get one with the extended key usage clientAuth";
+    0x5d CertificateUser CERTIFICATE_USER "UP-CERT-USER", PermissionDenied, retry false, exit 3:
+        "the certificate names no user of the relay",
+        "what the relay reads the user from is missing in it, stands there twice, or cannot be a user's name",
+        "ask the relay's manager how certificates name users there (certificate_name)";
+    0x5e CertificateUnchecked CERTIFICATE_UNCHECKED "UP-CERT-UNCHECKED", PermissionDenied, retry true, exit 3:
+        "the relay cannot find out whether this machine's certificate was revoked",
+        "its revocation list is too old, or it has none of the certificate's authority",
+        "ask the relay's manager for the newest revocation list (certificate_revocations)";
+    0x5f CertificateProof CERTIFICATE_PROOF "UP-CERT-PROOF", PermissionDenied, retry false, exit 3:
+        "the machine did not prove that it holds the certificate's key",
+        "certificate and key do not fit together, or somebody repeats what another machine has sent",
+        "look whether the two files belong to one another";
 }
 
 impl Code {
@@ -423,15 +455,15 @@ mod tests {
     fn numbers_and_strings_are_unique_and_found_again() {
         let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
         assert_eq!(strings.len(), Code::ALL.len());
-        for (number, code) in Code::ALL.iter().enumerate() {
-            assert_eq!(code.number(), number as u64);
+        assert!(Code::ALL.is_sorted_by_key(|code| code.number()));
+        for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));
             assert_eq!(name(code.number()), code.up());
         }
         assert_eq!(name(u64::MAX), "UP-UNKNOWN");
         assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
-        assert_eq!(Code::from_number(Code::ALL.len() as u64), None);
+        assert_eq!(Code::from_number(0x7fff), None);
     }
 
     #[test]

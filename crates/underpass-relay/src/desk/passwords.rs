@@ -29,8 +29,6 @@ use crate::refusal::Refusal;
 
 /// Logins under way that are remembered, one for each attachment: more than there can be strangers.
 const MOST_LOGINS: usize = 4096;
-/// Users that may wait for approval at once, so that strangers cannot fill the store.
-const MOST_WAITING: u64 = 1000;
 
 /// What a login by password is called in the log.
 const BY_PASSWORD: &str = "password";
@@ -41,6 +39,8 @@ pub(crate) struct Passwords {
     server: Server,
     /// Whether strangers may register.
     open: bool,
+    /// Users that may wait for approval at once, so that strangers cannot fill the store.
+    most_waiting: u64,
     logins: Mutex<BTreeMap<AttachmentId, Login>>,
     attempts: Mutex<Attempts>,
 }
@@ -54,11 +54,16 @@ struct Login {
 }
 
 impl Passwords {
-    /// Takes up the secret that the store keeps, or has it keep a new one. Strangers may register where `open`.
+    /// Takes up the secret that the store keeps, or has it keep a new one. Strangers may register where `open`, while
+    /// fewer than `most_waiting` wait for approval.
     ///
     /// # Errors
     /// The store cannot be asked, or keeps something else.
-    pub(crate) async fn begin(store: &dyn Store, open: bool) -> Result<Self, Fault> {
+    pub(crate) async fn begin(
+        store: &dyn Store,
+        open: bool,
+        most_waiting: usize,
+    ) -> Result<Self, Fault> {
         let fresh = PasswordSecret(*Server::generate().to_bytes());
         let kept = store.password_secret(&fresh).await?;
         let server = Server::from_bytes(&kept.0).map_err(|error| Fault {
@@ -69,6 +74,7 @@ impl Passwords {
         Ok(Self {
             server,
             open,
+            most_waiting: u64::try_from(most_waiting).unwrap_or(u64::MAX),
             logins: Mutex::default(),
             attempts: Mutex::default(),
         })
@@ -250,7 +256,13 @@ impl Desk {
         self.count_attempt(asked, None)?;
         let registered = self
             .store
-            .register(&user, &file, &machine, MOST_WAITING, asked.at)
+            .register(
+                &user,
+                &file,
+                &machine,
+                self.passwords.most_waiting,
+                asked.at,
+            )
             .await;
         let registered = registered.map_err(Refusal::from).inspect_err(|why| {
             self.note_refused(asked, why, "registration", Some(user.as_str()));
@@ -266,6 +278,7 @@ impl Desk {
     /// Whose password a registration is about: a new user's, or the caller's own.
     fn user_to_register(&self, standing: &Standing, user: &str) -> Result<Name, Refusal> {
         match standing {
+            Standing::Barred(_, why) => Err(why.clone()),
             Standing::Member(me) if me.user.name.as_str() == user => Ok(me.user.name.clone()),
             Standing::Member(_) => Err(Refusal::new(
                 Code::Denied,

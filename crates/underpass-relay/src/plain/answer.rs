@@ -84,7 +84,16 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupUnreadable
         | Code::GroupSignature
         | Code::GroupKey
-        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::GroupSerial
+        // No token is bound to a certificate.
+        | Code::CertificateUntrusted
+        | Code::CertificateExpired
+        | Code::CertificateEarly
+        | Code::CertificateRevoked
+        | Code::CertificatePurpose
+        | Code::CertificateUser
+        | Code::CertificateUnchecked
+        | Code::CertificateProof => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
