@@ -47,19 +47,31 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
-        | Code::NoRedial => StatusCode::FORBIDDEN,
+        | Code::NoRedial
+        | Code::FtpAddress
+        | Code::FtpNotAnnounced
+        | Code::WrongCookie => StatusCode::FORBIDDEN,
         Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
             StatusCode::NOT_FOUND
         }
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
             StatusCode::BAD_REQUEST
         }
-        Code::WrongOffset | Code::Exists | Code::Decided | Code::OtherTransport => {
-            StatusCode::CONFLICT
-        }
+        Code::WrongOffset
+        | Code::Exists
+        | Code::Decided
+        | Code::OtherTransport
+        | Code::Connected
+        | Code::Oneself
+        | Code::FtpNeedsHelp
+        | Code::FtpTls => StatusCode::CONFLICT,
         Code::TooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
+        Code::Refused
+        | Code::Unreachable
+        | Code::ServiceAway
+        | Code::PeerWaiting
+        | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
         Code::TimedOut | Code::NoMessage => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
@@ -86,7 +98,15 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupKey
         | Code::GroupSerial
         | Code::Disconnected
-        | Code::BadSetting => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::BadSetting
+        | Code::CertificateUntrusted
+        | Code::CertificateExpired
+        | Code::CertificateEarly
+        | Code::CertificateRevoked
+        | Code::CertificatePurpose
+        | Code::CertificateUser
+        | Code::CertificateUnchecked
+        | Code::CertificateProof => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
