@@ -143,6 +143,10 @@ impl Opener {
         options: &ConnectOptions,
     ) -> Result<endpoint::Channel, NotOpened> {
         let resolved = self.standing.resolve(service).await?;
+        let own_key = self.standing.attachment.machine_key();
+        if resolved.far_end == FarEnd::Publisher && own_key.0 == resolved.publisher_key {
+            return Err(Error::oneself().into());
+        }
         let session = match resolved.far_end {
             FarEnd::Relay => self.standing.attachment.session(),
             FarEnd::Publisher => self.session(&resolved).await?,

@@ -117,6 +117,8 @@ async fn a_program_is_what_an_agent_connects_to() {
     tokio::spawn(count_for_all(bob.listen("second").await.unwrap()));
     bob.allow("alice", "program").await.unwrap();
     bob.allow("alice", "second").await.unwrap();
+    let himself = bob.connect("bob", "program").await.unwrap_err();
+    assert_eq!(himself.code(), Code::ONESELF);
     let nobody = bob.allow("nobody", "program").await.unwrap_err();
     assert_eq!(nobody.code(), Code::NO_USER);
     // An agent has one session for all that one machine publishes, and what it may not use is no part of it.
