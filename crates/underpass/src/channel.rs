@@ -110,7 +110,7 @@ impl Channel {
     /// Has the publisher go on with another of its services from here on, if this user may use it. What the old one sent
     /// before still arrives.
     ///
-    /// Cancel safe, before the request has begun to wait for room; it is made wholly or not at all.
+    /// Cancel safe: it is asked for wholly or not at all.
     ///
     /// # Errors
     /// The channel has broken off.
