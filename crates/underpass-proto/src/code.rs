@@ -304,6 +304,10 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x48 GradeRefused GRADE_REFUSED "UP-GRADE", PermissionDenied, retry false, exit 3:
+        "so little secrecy is not allowed there",
+        "the service was published, or the relay is set up, for a higher grade than the one that was asked for",
+        "connect with --grade blind; or allow it: --lowest-grade of underpass publish and of underpass relay";
 }
 
 impl Code {
@@ -423,15 +427,16 @@ mod tests {
     fn numbers_and_strings_are_unique_and_found_again() {
         let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
         assert_eq!(strings.len(), Code::ALL.len());
-        for (number, code) in Code::ALL.iter().enumerate() {
-            assert_eq!(code.number(), number as u64);
+        assert!(Code::ALL.is_sorted_by(|one, next| one.number() < next.number()));
+        for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));
             assert_eq!(name(code.number()), code.up());
         }
         assert_eq!(name(u64::MAX), "UP-UNKNOWN");
         assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
-        assert_eq!(Code::from_number(Code::ALL.len() as u64), None);
+        let beyond = Code::ALL.iter().map(|code| code.number() + 1).max();
+        assert_eq!(beyond.and_then(Code::from_number), None);
     }
 
     #[test]

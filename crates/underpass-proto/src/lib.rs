@@ -12,6 +12,7 @@
 //! | [`params`] | what the two ends of a session tell each other in the handshake |
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`grade`] | how much the relay can read of a session between two others |
 //! | [`group`] | the signed list of the relays of a group |
 //! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
 //! | [`authority`] | what a relay and its ticket authority say to each other |
@@ -30,6 +31,7 @@ pub mod event;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod grade;
 pub mod group;
 pub mod handshake;
 pub mod names;
@@ -48,6 +50,7 @@ pub mod wire;
 mod specification;
 
 pub use code::Code;
+pub use grade::Grade;
 pub use role::{Role, Speaker};
 pub use time::Time;
 pub use wire::DecodeError;

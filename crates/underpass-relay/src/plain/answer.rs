@@ -47,7 +47,8 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
-        | Code::NoRedial => StatusCode::FORBIDDEN,
+        | Code::NoRedial
+        | Code::GradeRefused => StatusCode::FORBIDDEN,
         Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
             StatusCode::NOT_FOUND
         }

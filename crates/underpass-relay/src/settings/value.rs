@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use underpass_proto::Grade;
+
 use crate::authority::{AuthorityAddress, AuthorityAddressError};
 
 /// A value of a setting.
@@ -106,6 +108,16 @@ impl Value for AuthorityAddress {
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
             .map_err(|error: AuthorityAddressError| error.to_string())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Grade {
+    const KIND: &'static str = "GRADE";
+    fn parse(text: &str) -> Result<Self, String> {
+        parsed(text, Self::KIND)
     }
     fn show(&self) -> String {
         self.to_string()

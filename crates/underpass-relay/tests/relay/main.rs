@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authority;
+mod between;
 mod calls;
 mod enrolment;
 mod events;
 mod far_end;
 mod group;
 mod hostile;
+mod manipulated;
 mod passwords;
 mod raw;
 mod routes;
