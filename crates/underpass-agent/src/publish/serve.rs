@@ -10,13 +10,13 @@ use underpass_endpoint::dial::{DialError, dial, dial_udp, transport};
 use underpass_endpoint::flow::FlowSettings;
 use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
-use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
 use underpass_proto::steer::STEER_SERVICE;
+use underpass_proto::{Code, Grade};
 use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
-use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, steered};
+use super::{KnownUsers, Limits, Listing, Offer, RetargetError, Retargeted, flows, steered};
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
 
@@ -35,6 +35,8 @@ struct Served {
     retarget_by: Vec<Fingerprint>,
     /// The keys of the only machines that may use it, whatever a relay says; empty for whom the relay lets in.
     only: Vec<Fingerprint>,
+    /// The least secrecy that a session with it may have.
+    lowest_grade: Grade,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -63,6 +65,7 @@ pub(super) struct Catalogue {
     limits: Limits,
     /// Places for flows of datagrams.
     flows: Arc<Semaphore>,
+    users: KnownUsers,
     board: Board,
 }
 
@@ -71,6 +74,7 @@ impl Catalogue {
         standings: Standings,
         offers: &[Offer],
         limits: Limits,
+        users: KnownUsers,
         board: Board,
     ) -> Self {
         let services = offers.iter().map(|offer| Served {
@@ -82,6 +86,7 @@ impl Catalogue {
             redial: offer.redial,
             retarget_by: offer.retarget_by.clone(),
             only: offer.only.clone(),
+            lowest_grade: offer.lowest_grade,
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -90,8 +95,22 @@ impl Catalogue {
             access: Access::new(standings),
             flows: Arc::new(Semaphore::new(limits.flows.most)),
             limits,
+            users,
             board,
         }
+    }
+
+    /// The least secrecy that a session may have in which `service` is used.
+    pub(super) fn lowest_grade(&self, service: &str) -> Grade {
+        let name = self.find(service).map(|listing| listing.name);
+        let services = self.services();
+        let of_name = services
+            .iter()
+            .filter(|it| Some(&it.listing.name) == name.as_ref());
+        of_name
+            .map(|it| it.lowest_grade)
+            .max()
+            .unwrap_or(Grade::Blind)
     }
 
     pub(super) fn listings(&self) -> Vec<Listing> {
@@ -224,6 +243,11 @@ impl Catalogue {
         kind: ChannelKind,
     ) -> Result<Listing, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
+        // The session may have begun with another one, or the relay have said so.
+        if peer.grade < self.lowest_grade(&listing.name) {
+            tracing::warn!(user = peer.user, "{service}: refused grade {}", peer.grade);
+            return Err(Code::GradeRefused);
+        }
         self.check(&listing, peer).await?;
         if transport(&listing.target).0 != kind {
             tracing::warn!(
@@ -317,6 +341,11 @@ fn find<'a>(listings: &'a [Listing], service: &str) -> Option<&'a Listing> {
 
 /// Serves all channels of a session until it ends.
 pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: PeerInfo) {
+    if let Err(unknown) = catalogue.users.check(&peer) {
+        tracing::warn!("{}: refused: {unknown}", peer.service);
+        let reason = "the publisher knows other machines of this user, and not this one";
+        return session.close(Code::KeyMismatch, reason);
+    }
     tracing::info!("{} uses {}", peer.user, peer.service);
     let entry = SessionEntry::inbound(&peer, session.clone());
     let _shown = catalogue.board.show_session(entry);
@@ -362,6 +391,10 @@ async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer:
 
 async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerInfo>) {
     if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
+        // Who has the session's keys could say in another's name what leads a service elsewhere.
+        if peer.grade < Grade::Blind {
+            return incoming.refuse(Code::GradeRefused);
+        }
         return steered::take(&catalogue, incoming, &peer).await;
     }
     let service = incoming.service().to_owned();
