@@ -11,6 +11,7 @@
 pub mod connect;
 pub mod doctor;
 mod following;
+mod ftp;
 pub mod home;
 mod passwords;
 pub mod proxy;

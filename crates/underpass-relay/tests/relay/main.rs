@@ -12,6 +12,9 @@ mod group;
 mod hostile;
 mod manipulated;
 mod passwords;
+#[path = "../../../underpass-store/tests/process/mod.rs"]
+#[allow(dead_code, reason = "nothing is told to the processes here")]
+mod process;
 mod raw;
 mod routes;
 mod rules;
