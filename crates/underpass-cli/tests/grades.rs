@@ -5,7 +5,7 @@
 
 mod running;
 
-use running::{Home, Relay, count, counting_service, dial, exchange};
+use running::{Home, Relay, count, counting_service, exchange};
 
 /// The grades, the most secret one first.
 const GRADES: [&str; 3] = ["blind", "relay", "none"];
@@ -56,23 +56,6 @@ fn a_grade_needs_the_will_of_all_three() {
         assert_eq!(connect.stop(), Some(0));
     }
     drop(publishing);
-}
-
-/// One session serves all services of a publisher: what one of them allows, the others need not.
-#[test]
-fn a_session_is_not_taken_to_a_service_that_wants_more_secrecy() {
-    let relay = Relay::with(&["--lowest-grade", "none"]);
-    let alice = relay.administrator();
-    let target = counting_service().to_string();
-    let _loose = alice.start(&["publish", "loose", &target, "--lowest-grade", "none"]);
-    let _strict = alice.start(&["publish", "strict", &target]);
-    let connect = alice.start(&["connect", "loose=0", "strict=0", "--grade", "none"]);
-    let strict = connect.line();
-    let strict = strict.rsplit(' ').next().unwrap().parse().unwrap();
-    assert_eq!(exchange(connect.address(), b"x"), count(b"x"));
-    let refused = dial(strict);
-    connect.wait_log("UP-GRADE");
-    drop(refused);
 }
 
 #[test]
