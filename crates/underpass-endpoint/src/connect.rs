@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use underpass_proto::Grade;
 use underpass_proto::code::{self, Code};
 use underpass_proto::handshake::{self, Accepting, Connecting};
+use underpass_proto::meeting::Place;
 use underpass_proto::packet::Packet;
 use underpass_proto::route::Graded;
 use underpass_proto::session::{Config, LegId};
@@ -16,7 +17,7 @@ use crate::attachment::{AttachError, Attachment, Backoff, Inner};
 use crate::clock;
 use crate::kept::{Kept, Patience, is_final};
 use crate::link::Link;
-use crate::routes::{NewRoute, PeerInfo, RouteEvent, RouteLeg};
+use crate::routes::{NewRoute, OnHello, PeerInfo, RouteEvent, RouteLeg};
 use crate::session::Session;
 use crate::ways::{Detours, Way, Ways};
 
@@ -138,36 +139,53 @@ impl Attachment {
         lowest: impl Fn(&str) -> Grade + Send + Sync + 'static,
         on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static,
     ) {
+        let handler = self.taking(lowest, on_session);
+        self.inner.routes.set_on_hello(handler);
+    }
+
+    /// The same for sessions to [places](underpass_proto::meeting::Place) where this agent waits for somebody: these
+    /// stand in the place of the service. What others can read is refused.
+    pub fn serve_meetings(&self, on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static) {
+        let handler = self.taking(|_| Grade::Blind, on_session);
+        self.inner.routes.set_on_meeting(handler);
+    }
+
+    /// Takes a session up by the handshake that begins on a route.
+    fn taking(
+        &self,
+        lowest: impl Fn(&str) -> Grade + Send + Sync + 'static,
+        on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static,
+    ) -> Box<OnHello> {
         let weak = Arc::downgrade(&self.inner);
         let on_session = Arc::new(on_session);
-        self.inner
-            .routes
-            .set_on_hello(Box::new(move |route, peer, hello| {
-                let Some(inner) = weak.upgrade() else { return };
-                if peer.grade < lowest(&peer.service) {
-                    tracing::warn!(
-                        user = peer.user,
-                        "{}: refused grade {}",
-                        peer.service,
-                        peer.grade
-                    );
-                    return route.refuse(Code::GradeRefused.number());
-                }
-                let on_session = on_session.clone();
-                tokio::spawn(async move {
-                    match accept(&inner, route, &peer, hello).await {
-                        Ok(session) => {
-                            session.set_label(format!(
-                                "{}'s session with {}",
-                                peer.user, peer.service
-                            ));
-                            inner.routes.sessions.keep(&session);
-                            on_session(session, peer);
-                        }
-                        Err(error) => tracing::warn!(user = peer.user, "no session: {error}"),
+        Box::new(move |route, peer, hello| {
+            let Some(inner) = weak.upgrade() else { return };
+            let (service, grade) = (&peer.service, peer.grade);
+            if grade < lowest(service) {
+                tracing::warn!(user = peer.user, "{service}: refused grade {grade}");
+                return route.refuse(Code::GradeRefused.number());
+            }
+            let on_session = on_session.clone();
+            tokio::spawn(async move {
+                match accept(&inner, route, &peer, hello).await {
+                    Ok(session) => {
+                        let what = shown(&peer.service);
+                        session.set_label(format!("{}'s session with {what}", peer.user));
+                        inner.routes.sessions.keep(&session);
+                        on_session(session, peer);
                     }
-                });
-            }));
+                    Err(error) => tracing::warn!(user = peer.user, "no session: {error}"),
+                }
+            });
+        })
+    }
+}
+
+/// What a service is called in the log: of a place where two meet, what they meet for.
+fn shown(service: &str) -> String {
+    match service.parse::<Place>() {
+        Ok(place) => format!("{} (met)", place.application),
+        Err(_) => service.to_owned(),
     }
 }
 
@@ -276,7 +294,7 @@ async fn connect_by(
         first = Some(port.clone());
         Session::new(core, leg, port)
     });
-    let label = format!("session with {service}");
+    let label = format!("session with {}", shown(service));
     let ways = ways.follow(&session, &label);
     session.set_label(label);
     inner.routes.sessions.remember(&session);

@@ -74,6 +74,7 @@ pub(crate) use epochs::ReceiveEpochs;
 use epochs::SendEpochs;
 use leg::Leg;
 use received::{OnceWindow, Received};
+use recv_half::RecvHalf;
 use replay::Replay;
 use resume::{Far, Near, Standing};
 use schedule::Schedule;
@@ -169,6 +170,8 @@ pub struct Session {
     unreliable_next: u64,
     unreliable_seen: OnceWindow,
     channels: BTreeMap<ChannelId, Channel>,
+    /// What the peer had ended, and had all arrived, before it ended the session: it may still be read.
+    left: BTreeMap<ChannelId, RecvHalf>,
     schedule: Schedule,
     credit: Credit,
     /// Frames that go into the next reliable record.
@@ -239,6 +242,7 @@ impl Session {
             unreliable_next: 0,
             unreliable_seen: OnceWindow::new(max_legs > 1),
             channels: BTreeMap::new(),
+            left: BTreeMap::new(),
             schedule: Schedule::default(),
             credit: Credit {
                 sent: 0,
@@ -383,6 +387,13 @@ impl Session {
     #[must_use]
     pub fn unacknowledged(&self) -> u64 {
         self.replay.unacknowledged()
+    }
+
+    /// Whether all that was written has reached the peer, as far as channels go that this side has ended.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        let mut halves = self.channels.values().map(|channel| &channel.send);
+        self.unacknowledged() == 0 && halves.all(|half| half.is_open() || half.is_done())
     }
 
     /// Bytes that arrived and were not read by the application.

@@ -11,6 +11,7 @@ mod far_end;
 mod group;
 mod hostile;
 mod manipulated;
+mod meetings;
 mod passwords;
 #[path = "../../../underpass-store/tests/process/mod.rs"]
 #[allow(dead_code, reason = "nothing is told to the processes here")]
