@@ -40,6 +40,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod certificate;
 mod comparison;
 mod fingerprint;
 mod handshake;
@@ -55,6 +56,7 @@ mod schedule;
 mod secrets;
 mod signing;
 
+pub use certificate::certificate_proof;
 pub use comparison::{ComparisonCode, ParseComparisonCodeError};
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use handshake::{

@@ -5,6 +5,7 @@
 mod authority;
 mod between;
 mod calls;
+mod certificates;
 mod enrolment;
 mod events;
 mod far_end;
