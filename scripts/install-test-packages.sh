@@ -13,6 +13,7 @@ packages=(
                                                   # where they are there: they are too large to be installed for it
   dnsmasq-base bind9-dnsutils iperf3              # services of UDP
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
+  age                                             # what is sealed for several, read by another program
   libfaketime                                     # clocks of processes that are set
 )
 

@@ -10,6 +10,7 @@
 
 pub mod connect;
 pub mod doctor;
+pub mod files;
 mod following;
 pub mod home;
 mod passwords;

@@ -3,6 +3,7 @@
 mod access;
 mod approval;
 mod flows;
+mod inside;
 mod serve;
 mod steered;
 
@@ -23,6 +24,7 @@ use crate::standing::{RequestError, Standing};
 use crate::standings::{Seen, Standings};
 use crate::status::Board;
 use approval::Approval;
+pub use inside::{Guest, Inside};
 use serve::Catalogue;
 
 /// Between attempts to register again, while the relay is there and does not answer as wished.
@@ -57,6 +59,8 @@ pub struct Offer {
     /// The only machines that may use it, by the fingerprints of their keys, whatever a relay says; where there are none
     /// it is for whom the relay lets in.
     pub only: Vec<Fingerprint>,
+    /// What serves it in this program; where there is nothing, the target does.
+    pub inside: Option<Inside>,
 }
 
 /// A service as the relay knows it now.
@@ -309,6 +313,7 @@ impl Publisher {
                 redial: _,
                 retarget_by: _,
                 only: _,
+                inside: _,
             } = offer;
             let publishing = standing.publish(name, description, *compression, *plain_http);
             let answer = publishing.await;

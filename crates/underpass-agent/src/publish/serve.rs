@@ -16,6 +16,7 @@ use underpass_proto::steer::STEER_SERVICE;
 use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
+use super::inside::{Guest, Inside};
 use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, steered};
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
@@ -35,6 +36,8 @@ struct Served {
     retarget_by: Vec<Fingerprint>,
     /// The keys of the only machines that may use it, whatever a relay says; empty for whom the relay lets in.
     only: Vec<Fingerprint>,
+    /// What serves it here, where no host is dialled.
+    inside: Option<Inside>,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -82,6 +85,7 @@ impl Catalogue {
             redial: offer.redial,
             retarget_by: offer.retarget_by.clone(),
             only: offer.only.clone(),
+            inside: offer.inside.clone(),
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -142,6 +146,13 @@ impl Catalogue {
         services.iter().any(named)
     }
 
+    /// What serves the service of this name in this program.
+    fn inside(&self, name: &str) -> Option<Inside> {
+        let services = self.services();
+        let found = services.iter().find(|it| it.listing.name == name);
+        found.and_then(|it| it.inside.clone())
+    }
+
     /// Leads new connections to `service` to another host from now on, and with `now` those that there
     /// are as well.
     pub(super) async fn retarget(
@@ -153,6 +164,9 @@ impl Catalogue {
         let here = || RetargetError::NotHere(service.to_owned());
         let listing = self.find(service).ok_or_else(here)?;
         let name = &listing.name;
+        if self.inside(name).is_some() {
+            return Err(here());
+        }
         let may = |it: &Served| it.listing.name == *name && (!now || it.redial);
         if !self.services().iter().any(may) {
             return Err(RetargetError::NoRedial(listing.full_name));
@@ -324,7 +338,12 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
     let watching = end_when_not_allowed(Arc::clone(&catalogue), session.clone(), Arc::clone(&peer));
     tokio::spawn(watching);
     while let Some(incoming) = session.accept().await {
-        tokio::spawn(channel(Arc::clone(&catalogue), incoming, Arc::clone(&peer)));
+        tokio::spawn(channel(
+            Arc::clone(&catalogue),
+            session.clone(),
+            incoming,
+            Arc::clone(&peer),
+        ));
     }
     let closed = session.closed().await;
     tracing::info!(
@@ -360,7 +379,12 @@ async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer:
     }
 }
 
-async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerInfo>) {
+async fn channel(
+    catalogue: Arc<Catalogue>,
+    session: Session,
+    incoming: Incoming,
+    peer: Arc<PeerInfo>,
+) {
     if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
         return steered::take(&catalogue, incoming, &peer).await;
     }
@@ -371,6 +395,21 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
     let Some(used) = catalogue.used(&service) else {
         return incoming.refuse(Code::NoService);
     };
+    if let Some(inside) = catalogue.inside(&used.name) {
+        let kind = incoming.kind();
+        return match catalogue.permitted(&service, &peer, kind).await {
+            Ok(_) => {
+                let channel = incoming.accept();
+                let guest = Guest {
+                    channel,
+                    peer,
+                    session,
+                };
+                inside.serve(guest).await
+            }
+            Err(code) => incoming.refuse(code),
+        };
+    }
     let host = Host {
         used: Mutex::new(used),
         changes,

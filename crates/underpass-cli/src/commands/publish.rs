@@ -82,7 +82,7 @@ impl Publish {
         }
         let _orders = OrderServer::start(&context.home, publisher.steering())?;
         let live = async {
-            self.wait_for_approval(&context, &publisher).await?;
+            wait_for_approval(&context, &publisher, self.wait).await?;
             tell_ready(&context, &listings)?;
             ready::signal(self.ready_fd)?;
             std::future::pending().await
@@ -97,34 +97,6 @@ impl Publish {
         };
         standings.detach().await;
         ended
-    }
-
-    /// Says what waits for a manager, and waits for that.
-    async fn wait_for_approval(
-        &self,
-        context: &Context,
-        publisher: &Publisher,
-    ) -> Result<(), Failure> {
-        let waiting = publisher.waiting();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let names = waiting.join(", ");
-        context.output.message(&format!(
-            "{names}: waiting for a manager's approval; a manager says: underpass services approve SERVICE.OWNER"
-        ));
-        let approved = publisher.approved();
-        let approved = match self.wait {
-            None => approved.await,
-            Some(Span(limit)) => match tokio::time::timeout(limit, approved).await {
-                Ok(approved) => approved,
-                Err(_) => {
-                    let trying = format!("cannot publish {names} yet");
-                    return Err(Failure::of_code(Code::ServiceWaiting, &trying));
-                }
-            },
-        };
-        approved.map_err(|error| errors::of_publish(&error))
     }
 
     fn offers(&self) -> Result<Vec<Offer>, Failure> {
@@ -150,6 +122,7 @@ impl Publish {
                 redial: self.redial,
                 retarget_by: self.retarget_by.clone(),
                 only: self.only.clone(),
+                inside: None,
             })
         });
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;
@@ -163,6 +136,34 @@ impl Publish {
             None => Ok(offers),
         }
     }
+}
+
+/// Says what waits for a manager, and waits for that.
+pub(super) async fn wait_for_approval(
+    context: &Context,
+    publisher: &Publisher,
+    wait: Option<Span>,
+) -> Result<(), Failure> {
+    let waiting = publisher.waiting();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let names = waiting.join(", ");
+    context.output.message(&format!(
+        "{names}: waiting for a manager's approval; a manager says: underpass services approve SERVICE.OWNER"
+    ));
+    let approved = publisher.approved();
+    let approved = match wait {
+        None => approved.await,
+        Some(Span(limit)) => match tokio::time::timeout(limit, approved).await {
+            Ok(approved) => approved,
+            Err(_) => {
+                let trying = format!("cannot publish {names} yet");
+                return Err(Failure::of_code(Code::ServiceWaiting, &trying));
+            }
+        },
+    };
+    approved.map_err(|error| errors::of_publish(&error))
 }
 
 /// Whether a text can be dialled: a host, a colon, a port, and `udp:` before them for datagrams.

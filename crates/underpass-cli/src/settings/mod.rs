@@ -11,7 +11,9 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-pub use flags::{Everywhere, Flags, OnListen, OnLogin, OnPath, OnPublish, OnSession, ToRelay};
+pub use flags::{
+    Everywhere, Flags, OnInside, OnListen, OnLogin, OnPath, OnPublish, OnSession, ToRelay,
+};
 pub use kinds::{ProxyMode, Span, TlsCheckMode};
 pub use table::{Group, Settings, TABLE};
 

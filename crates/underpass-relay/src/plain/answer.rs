@@ -84,7 +84,16 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupUnreadable
         | Code::GroupSignature
         | Code::GroupKey
-        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::GroupSerial
+        // Of transfers between agents, which do not come this way.
+        | Code::NoReceiver
+        | Code::ReceiverAway
+        | Code::SenderRefused
+        | Code::PathRefused
+        | Code::DiskFull
+        | Code::FileExists
+        | Code::Checksum
+        | Code::FileChanged => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
