@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use underpass_endpoint::PeerInfo;
 use underpass_proto::{Code, Role};
 
+use super::claims::Claims;
 use super::line::Line;
 use super::take::{Arrival, Received, say_not_taken, take};
 use super::{FilesError, Progress, Trouble};
@@ -35,6 +36,7 @@ pub struct Inbox {
     folder: PathBuf,
     overwrite: bool,
     from: Vec<String>,
+    claims: Arc<Claims>,
     places: Arc<Semaphore>,
     on: On,
 }
@@ -52,6 +54,7 @@ impl Inbox {
             folder,
             overwrite,
             from,
+            claims: Arc::default(),
             places: Arc::new(Semaphore::new(MOST)),
             on: Arc::new(on),
         }
@@ -68,13 +71,18 @@ impl Inbox {
     }
 
     async fn take(self: Arc<Self>, guest: Guest) {
-        let Guest { channel, peer, .. } = guest;
+        let Guest {
+            channel,
+            peer,
+            session,
+        } = guest;
         let (reader, writer) = channel.into_split();
         let line = Line::new(reader, writer);
         let place = Arc::clone(&self.places).try_acquire_owned();
         let runtime = Handle::current();
         let done = tokio::task::spawn_blocking(move || {
             let (mut hearing, mut telling) = line.split(Role::Initiator, &runtime);
+            let claims = self.claims.claimant(peer.machine, Some(session));
             let progress = Arc::new(Progress::default());
             let on = &self.on;
             on(&peer, Visit::Begun(Arc::clone(&progress)));
@@ -85,8 +93,8 @@ impl Inbox {
                 Ok(_place) => take(
                     &mut hearing,
                     &mut telling,
-                    &self.folder,
-                    self.overwrite,
+                    (&self.folder, self.overwrite),
+                    &claims,
                     &progress,
                     &|arrival| on(&peer, Visit::Arrival(arrival)),
                 ),

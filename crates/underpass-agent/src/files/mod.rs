@@ -5,11 +5,16 @@
 //! their own.
 
 mod body;
+mod claims;
 mod extent;
 mod inbox;
+mod job;
 mod line;
+mod lines;
 mod offer;
 mod place;
+mod report;
+mod sealing;
 mod send;
 mod source;
 mod take;
@@ -29,7 +34,9 @@ use underpass_seal::{Sha256, sha256};
 
 pub use inbox::{Inbox, Visit};
 pub use line::Line;
-pub use send::{Lines, ReceiverEnd, Report, Sending, ServiceLines, Settings, send};
+pub use lines::{Lines, ServiceLines};
+pub use report::{ReceiverEnd, Report, Sending};
+pub use send::{Settings, send};
 pub use source::{Source, Sources};
 pub use take::{Arrival, Received};
 pub use underpass_proto::transfer::FILES_SERVICE;

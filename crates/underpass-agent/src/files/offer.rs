@@ -12,7 +12,7 @@ use underpass_seal::{PublicKey, Sha256};
 use super::extent::digest_of;
 use super::line::{Hearing, Line, Telling};
 use super::source::{Reading, Source};
-use super::{Digest, FilesError, Sources, Trouble};
+use super::{FilesError, Sources, Trouble};
 
 /// Digests of the beginnings of files, so that nothing is read again for the next receiver.
 #[derive(Debug, Default)]
@@ -187,9 +187,6 @@ pub(super) fn begin<'a>(wants: impl Iterator<Item = &'a Want>) -> Option<u64> {
     });
     offsets.min()
 }
-
-/// The digests of all files as far as they are known, by entry.
-pub(super) type Digests = Mutex<Vec<Option<Digest>>>;
 
 #[cfg(test)]
 mod tests {

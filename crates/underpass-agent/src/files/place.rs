@@ -236,18 +236,21 @@ impl Part {
         let _ = fs::unlinkat(&self.folder, &*self.part_name, AtFlags::empty());
     }
 
-    /// Has the bytes on the disk, under the name that the file is to have. [`settle`] makes the name last.
+    /// Has all bytes on the disk.
+    ///
+    /// # Errors
+    /// The disk is full, or fails.
+    pub(super) fn store(&self, entry: &Entry) -> Result<(), Trouble> {
+        let stored = set_metadata(&self.file, entry).and_then(|()| self.file.sync_all());
+        stored.map_err(|error| Trouble::of_disk(&error, &entry.path))
+    }
+
+    /// Gives the file the name that it is to have; [`settle`] makes the name last.
     ///
     /// # Errors
     /// There is a file of that name, or the disk fails. The part is still there then.
-    pub(super) fn finish(
-        &mut self,
-        entry: &Entry,
-        overwrite: bool,
-    ) -> Result<Arc<OwnedFd>, Trouble> {
+    pub(super) fn name(&self, entry: &Entry, overwrite: bool) -> Result<Arc<OwnedFd>, Trouble> {
         let told = |error: io::Error| Trouble::of_disk(&error, &entry.path);
-        set_metadata(&self.file, entry).map_err(told)?;
-        self.file.sync_all().map_err(told)?;
         let (folder, part, name) = (&self.folder, &*self.part_name, &*self.name);
         let renamed = match overwrite {
             true => fs::renameat(folder, part, folder, name),

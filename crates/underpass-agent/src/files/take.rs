@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use underpass_proto::transfer::{
     Data, Declined, End, Entry, EntryKind, FILES_VERSION, GoOn, Gone, Got, Have, Hole, MAX_ENTRIES,
@@ -11,6 +12,7 @@ use underpass_proto::{Code, code};
 use underpass_seal::StaticKey;
 
 use super::body::BodyOpener;
+use super::claims::Claimant;
 use super::line::{Hearing, Telling};
 use super::place::{Part, Place, settle};
 use super::{Digest, FilesError, Progress, Trouble, digest_of_all, hex};
@@ -21,8 +23,15 @@ const KEPT: usize = 64;
 const BATCH: usize = 128;
 /// The same in bytes.
 const BATCH_BYTES: u64 = 16 << 20;
+/// Threads that bring them there.
+const STORING: usize = 16;
 /// Text of all paths of an offer at the most, in bytes.
 const MAX_PATHS: usize = 64 << 20;
+
+/// For so long a sender's earlier transfer, which gives way, may hold a file.
+const GIVE_WAY: Duration = Duration::from_secs(10);
+/// Between looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What happens while files arrive.
 #[derive(Debug)]
@@ -93,15 +102,15 @@ struct Current {
     pass: u64,
 }
 
-/// Takes what is offered on a line, into `folder`.
+/// Takes what is offered on a line into a folder, in the place of other files where that is wanted.
 ///
 /// # Errors
 /// The sender broke off, does not keep to the rules, or the disk fails. Files that have arrived stay.
 pub(super) fn take(
     hearing: &mut Hearing,
     telling: &mut Telling,
-    folder: &Path,
-    overwrite: bool,
+    (folder, overwrite): (&Path, bool),
+    claims: &Claimant,
     progress: &Progress,
     on: &dyn Fn(Arrival),
 ) -> Result<Received, FilesError> {
@@ -118,6 +127,7 @@ pub(super) fn take(
         place,
         entries,
         states,
+        claims,
         kept: HashMap::new(),
         made: Vec::new(),
         finished: Vec::new(),
@@ -185,10 +195,25 @@ fn hear_offer(hearing: &mut Hearing) -> Result<Vec<Entry>, FilesError> {
     Ok(all)
 }
 
+/// Has files on the disk, several at once: a file system writes its log once for all who wait for it.
+fn store_all(finished: &[(usize, Part)], entries: &[Entry]) -> Result<(), Trouble> {
+    let store = |some: &[(usize, Part)]| -> Result<(), Trouble> {
+        some.iter()
+            .try_for_each(|(at, part)| part.store(&entries[*at]))
+    };
+    std::thread::scope(|scope| {
+        let some = finished.chunks(finished.len().div_ceil(STORING).max(1));
+        let storing: Vec<_> = some.map(|some| scope.spawn(move || store(some))).collect();
+        let mut joined = storing.into_iter().map(|it| it.join());
+        joined.try_for_each(|it| it.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 struct Taking<'a> {
     place: Place,
     entries: Vec<Entry>,
     states: Vec<State>,
+    claims: &'a Claimant,
     /// Parts whose turn comes.
     kept: HashMap<usize, Part>,
     /// Folders that were made for this.
@@ -294,7 +319,7 @@ impl Taking<'_> {
                 Err(trouble) => return self.decline(at, trouble),
             }
         } else {
-            match self.place.open_part(&path, Some((length, sha256))) {
+            match self.open_part(&path, Some((length, sha256))) {
                 Ok(part) => {
                     offset = part.at();
                     self.progress.add(offset);
@@ -317,6 +342,28 @@ impl Taking<'_> {
             offset,
             complete,
         })
+    }
+
+    /// Opens the part of a file, and waits a little where this sender's earlier transfer still has it.
+    fn open_part(&mut self, path: &str, agreed: Option<(u64, Digest)>) -> Result<Part, Trouble> {
+        let until = Instant::now() + GIVE_WAY;
+        loop {
+            match self.place.open_part(path, agreed) {
+                Err(trouble)
+                    if trouble.code == Code::Busy
+                        && self.claims.contend(path)
+                        && Instant::now() < until =>
+                {
+                    std::thread::sleep(LOOK);
+                }
+                opened => {
+                    if opened.is_ok() {
+                        self.claims.claim(path);
+                    }
+                    return opened;
+                }
+            }
+        }
     }
 
     /// Hears the sealed part to its end.
@@ -374,7 +421,7 @@ impl Taking<'_> {
             .ok_or(FilesError::Turn("a file that begins too late"))?;
         let part = match self.kept.remove(&at) {
             Some(part) => Ok(part),
-            None => self.place.open_part(&self.entries[at].path, agreed),
+            None => self.open_part(&self.entries[at].path.clone(), agreed),
         };
         match part {
             Ok(part) if part.at() == from => {
@@ -451,8 +498,10 @@ impl Taking<'_> {
     fn bring_to_disk(&mut self) -> Result<(), FilesError> {
         let (mut got, mut folders) = (Vec::new(), Vec::new());
         self.finished_bytes = 0;
-        for (at, mut part) in std::mem::take(&mut self.finished) {
-            match part.finish(&self.entries[at], self.place.overwrites()) {
+        let finished = std::mem::take(&mut self.finished);
+        store_all(&finished, &self.entries)?;
+        for (at, part) in finished {
+            match part.name(&self.entries[at], self.place.overwrites()) {
                 Ok(folder) => {
                     folders.push(folder);
                     got.push((at, part.at(), part.digest()));

@@ -20,6 +20,7 @@ use underpass_proto::{Code, Role};
 use underpass_seal::{PublicKey, sha256};
 
 use super::body::BodySealer;
+use super::claims::Claims;
 use super::line::{Hearing, Telling};
 use super::take::{say_not_taken, take};
 use super::*;
@@ -32,6 +33,7 @@ struct Mailbox {
     breaks: Mutex<Vec<u64>>,
     /// What it says to everybody.
     refusal: Option<Code>,
+    claims: Arc<Claims>,
     /// Bytes that came.
     heard: Arc<AtomicU64>,
     outcomes: Mutex<Vec<Result<Received, Code>>>,
@@ -44,6 +46,7 @@ impl Mailbox {
             overwrite: false,
             breaks: Mutex::default(),
             refusal: None,
+            claims: Arc::default(),
             heard: Arc::default(),
             outcomes: Mutex::default(),
         }
@@ -76,8 +79,8 @@ impl Mailbox {
             None => take(
                 &mut hearing,
                 &mut telling,
-                self.folder.path(),
-                self.overwrite,
+                (self.folder.path(), self.overwrite),
+                &self.claims.claimant(PublicKey([1; 32]), None),
                 &Progress::default(),
                 &|_| {},
             ),
