@@ -13,7 +13,7 @@ use underpass_endpoint::Channel;
 use underpass_proto::{Code, names};
 use underpass_seal::{Fingerprint, PublicKey};
 
-use super::receive::Inner;
+use super::publish::{Publishing, inside};
 use super::signals::stop_asked;
 use super::using::Using;
 use super::{Context, errors};
@@ -68,7 +68,7 @@ impl Chat {
         let (tell, mut told) = oneshot::channel();
         let place = Arc::new(Mutex::new(Some(tell)));
         let user = self.user.clone();
-        let inside = Inside::new(move |guest: Guest| {
+        let serving = Inside::new(move |guest: Guest| {
             let (place, user) = (Arc::clone(&place), user.clone());
             async move {
                 let Guest {
@@ -90,17 +90,15 @@ impl Chat {
         });
         let allow = [self.user.clone()];
         let only: Vec<Fingerprint> = self.peer_key.into_iter().collect();
-        let service = Inner {
+        let publishing = Publishing {
             command: "chat",
-            service: CHAT_SERVICE,
-            description: "chat",
+            offers: vec![inside(CHAT_SERVICE, "chat", &only, serving)],
             allow: &allow,
-            only: &only,
             wait: None,
             ready_fd: None,
         };
         let waiting = format!("waiting for {}", self.user);
-        let serving = service.serve(context, inside, |_| {
+        let serving = publishing.serve(context, |_| {
             context.output.message(&waiting);
             Ok(())
         });

@@ -5,20 +5,16 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
-use underpass_agent::Publisher;
 use underpass_agent::files::{Arrival, FILES_SERVICE, Inbox, Progress, Trouble, Visit, hex};
-use underpass_agent::publish::{Inside, Limits, Offer, PublishEnd};
-use underpass_agent::status::{Board, StatusServer};
 use underpass_endpoint::PeerInfo;
 use underpass_proto::names;
 use underpass_seal::Fingerprint;
 
-use super::signals::stop_asked;
-use super::{Context, EnrolledAtAll, errors, log_notices};
+use super::Context;
+use super::publish::{Publishing, inside};
 use crate::failure::Failure;
 use crate::meter::Bar;
 use crate::output::Output;
-use crate::ready;
 use crate::settings::{Flags, OnInside, Span};
 
 /// Receive files that others send with `underpass send`, until stopped
@@ -75,99 +71,31 @@ impl Receive {
             move |peer: &PeerInfo, visit| show(output, &bar, peer, visit)
         };
         let inbox = Inbox::new(self.dir.clone(), self.overwrite, self.from.clone(), on);
-        let offer = Inner {
+        let offer = inside(
+            FILES_SERVICE,
+            "files for this user",
+            &self.only,
+            inbox.serve(),
+        );
+        let publishing = Publishing {
             command: "receive",
-            service: FILES_SERVICE,
-            description: "files for this user",
+            offers: vec![offer],
             allow: &self.from,
-            only: &self.only,
             wait: self.wait,
             ready_fd: self.ready_fd,
         };
-        let said = (
-            format!("receiving files into {}", self.dir.display()),
-            json!({ "receiving": self.dir.display().to_string() }),
-        );
-        let done = offer.serve(&context, inbox.serve(), |full_name| {
-            output.event(&["ready", full_name], &said.0, &said.1)
+        let folder = self.dir.display().to_string();
+        let done = publishing.serve(&context, |listings| {
+            let name = listings.first().map_or(FILES_SERVICE, |it| &it.full_name);
+            output.event(
+                &["ready", name],
+                &format!("receiving files into {folder}"),
+                &json!({ "event": "ready", "folder": folder }),
+            )
         });
         let done = done.await;
         bar.clear();
         done
-    }
-}
-
-/// A service of a name of its own, which a command serves itself.
-pub(super) struct Inner<'a> {
-    pub(super) command: &'static str,
-    pub(super) service: &'static str,
-    pub(super) description: &'static str,
-    /// Users who are let in.
-    pub(super) allow: &'a [String],
-    /// The only machines that may come.
-    pub(super) only: &'a [Fingerprint],
-    pub(super) wait: Option<Span>,
-    pub(super) ready_fd: Option<u32>,
-}
-
-impl Inner<'_> {
-    /// Publishes it until told to stop; `ready` is called with its full name once it is there.
-    pub(super) async fn serve(
-        self,
-        context: &Context,
-        inside: Inside,
-        ready: impl FnOnce(&str) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let stop = stop_asked()?;
-        let board = Board::new(self.command);
-        let EnrolledAtAll { standings, first } = tokio::select! {
-            enrolled = context.enrolled_at_all(true) => enrolled?,
-            () = stop_asked()? => return Ok(()),
-        };
-        board.show_standings(standings.clone());
-        let _status = StatusServer::start(&context.home, board.clone())?;
-        tokio::spawn(log_notices(standings.clone()));
-        let offer = Offer {
-            name: self.service.to_owned(),
-            target: "this program".to_owned(),
-            description: self.description.to_owned(),
-            // What is sealed does not get shorter.
-            compression: false,
-            plain_http: false,
-            redial: false,
-            retarget_by: Vec::new(),
-            only: self.only.to_vec(),
-            inside: Some(inside),
-        };
-        let limits = Limits {
-            dial: context.settings.dial_timeout.0,
-            flows: context.settings.flow_limits(),
-        };
-        let started = Publisher::start(standings.clone(), vec![offer], limits, board).await;
-        let publisher = started.map_err(|error| errors::of_publish(&error))?;
-        for user in self.allow {
-            let (_, standing) = standings.best();
-            let allowed = standing.allow(user, self.service).await;
-            allowed
-                .map_err(|error| errors::of_request(&error, &format!("cannot let {user} in")))?;
-        }
-        let live = async {
-            super::publish::wait_for_approval(context, &publisher, self.wait).await?;
-            let listings = publisher.listings();
-            ready(listings.first().map_or(self.service, |it| &it.full_name))?;
-            ready::signal(self.ready_fd)?;
-            std::future::pending().await
-        };
-        let ended = tokio::select! {
-            ended = publisher.keep() => return Err(match &ended {
-                PublishEnd::Attach(error) => errors::of_attach(error, &first.url),
-                PublishEnd::Publish(error) => errors::of_publish(error),
-            }),
-            failed = live => failed,
-            () = stop => Ok(()),
-        };
-        standings.detach().await;
-        ended
     }
 }
 

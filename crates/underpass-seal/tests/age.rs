@@ -1,4 +1,5 @@
-//! What is sealed for several recipients is read by the program `age`, and the other way round.
+//! Files for several recipients: read by each of them and by the program `age`, and the other way round; and what becomes of
+//! those that were changed.
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,8 +13,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use underpass_seal::StaticKey;
-use underpass_seal::age::{Opener, PIECE, SEALED_PIECE, seal_for};
+use underpass_seal::age::{AgeError, MAX_HEADER, Opener, PIECE, SEALED_PIECE, seal_for};
+use underpass_seal::{StaticKey, TAG_LEN};
 
 /// BIP 173, without its limit of 90 characters, which no key reaches.
 fn bech32(prefix: &str, bytes: &[u8]) -> String {
@@ -91,16 +92,16 @@ fn sealed(recipients: &[&StaticKey], text: &[u8]) -> Vec<u8> {
     }
 }
 
-fn opened(identity: &StaticKey, file: &[u8]) -> Vec<u8> {
-    let (length, mut opener) = Opener::start(file, identity).unwrap().unwrap();
+fn read(file: &[u8], identity: &StaticKey) -> Result<Vec<u8>, AgeError> {
+    let (length, mut opener) = Opener::start(file, identity)?.ok_or(AgeError::Format)?;
     let mut pieces = file[length..].chunks(SEALED_PIECE).peekable();
     let mut text = Vec::new();
     while let Some(piece) = pieces.next() {
         let mut piece = piece.to_vec();
-        opener.open(&mut piece, pieces.peek().is_none()).unwrap();
+        opener.open(&mut piece, pieces.peek().is_none())?;
         text.extend(piece);
     }
-    text
+    Ok(text)
 }
 
 fn identity_file(folder: &Path, name: usize, key: &StaticKey) -> String {
@@ -142,7 +143,60 @@ fn the_program_age_reads_it_and_what_it_writes_is_read() {
         }
         let file = age(&arguments, &text);
         for key in &keys {
-            assert!(opened(key, &file) == text, "{length}");
+            assert!(read(&file, key).as_ref() == Ok(&text), "{length}");
         }
     }
+}
+
+#[test]
+fn each_recipient_reads_it_and_nobody_else() {
+    let keys = [(); 3].map(|()| StaticKey::generate());
+    let stranger = StaticKey::generate();
+    for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE] {
+        let text: Vec<u8> = (0..length).map(|at| (at * 7 / 3) as u8).collect();
+        let file = sealed(&[&keys[0], &keys[1], &keys[2]], &text);
+        for key in &keys {
+            assert_eq!(read(&file, key).as_ref(), Ok(&text), "{length}");
+        }
+        assert_eq!(read(&file, &stranger), Err(AgeError::NotForUs));
+    }
+}
+
+#[test]
+fn what_is_changed_cut_or_put_in_another_order_is_noticed() {
+    let key = StaticKey::generate();
+    let text = vec![5; 2 * PIECE + 9];
+    let whole = sealed(&[&key], &text);
+    let header = whole.len() - text.len() - 3 * TAG_LEN;
+    for at in (0..whole.len()).step_by(997).chain(0..header) {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        assert!(read(&changed, &key).is_err(), "{at}");
+    }
+    for cut in [header, header + SEALED_PIECE, whole.len() - 1] {
+        assert_ne!(read(&whole[..cut], &key).as_ref(), Ok(&text), "{cut}");
+    }
+    let cut = &whole[..header + SEALED_PIECE];
+    assert_eq!(read(cut, &key), Err(AgeError::Changed));
+    let mut swapped = whole[..header].to_vec();
+    swapped.extend_from_slice(&whole[header + SEALED_PIECE..header + 2 * SEALED_PIECE]);
+    swapped.extend_from_slice(&whole[header..header + SEALED_PIECE]);
+    swapped.extend_from_slice(&whole[header + 2 * SEALED_PIECE..]);
+    assert_eq!(read(&swapped, &key), Err(AgeError::Changed));
+}
+
+#[test]
+fn a_header_may_come_in_pieces_and_has_a_limit() {
+    let key = StaticKey::generate();
+    let whole = sealed(&[&key], b"x");
+    let header = whole.len() - 1 - TAG_LEN;
+    for cut in 0..header {
+        assert!(matches!(Opener::start(&whole[..cut], &key), Ok(None)));
+    }
+    let endless = [&b"age-encryption.org/v1"[..], &[b'\n'; MAX_HEADER]].concat();
+    assert!(matches!(
+        Opener::start(&endless, &key),
+        Err(AgeError::Format)
+    ));
+    assert!(matches!(Opener::start(b"PK", &key), Err(AgeError::Format)));
 }
