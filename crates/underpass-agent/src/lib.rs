@@ -12,6 +12,7 @@ pub mod connect;
 pub mod doctor;
 pub mod files;
 mod following;
+mod ftp;
 pub mod home;
 mod passwords;
 pub mod proxy;

@@ -336,6 +336,30 @@ codes! {
         "the file changed, or went away, while it was being sent",
         "a program writes to it",
         "send it again when that has ended; what did not change is not sent twice";
+    0x78 FtpNeedsHelp FTP_NEEDS_HELP "UP-FTP", ConnectionRefused, retry false, exit 1:
+        "the service speaks FTP, and what asks for it carries one connection only",
+        "it is used by standard input and output, by SOCKS or HTTP, or by an agent that knows nothing of FTP",
+        "underpass connect NAME PORT, and point the FTP program at that port; or update the agent";
+    0x79 FtpTls FTP_TLS "UP-FTP-TLS", Unsupported, retry false, exit 1:
+        "the FTP program wants TLS, behind which no agent sees the ports that FTP opens",
+        "it is set to use TLS, or tries that first",
+        "switch TLS off in the FTP program: what passes between the agents is sealed without it; or use SFTP";
+    0x7a FtpAddress FTP_ADDRESS "UP-FTP-ADDRESS", PermissionDenied, retry false, exit 3:
+        "FTP was told to open a connection to a place that is not the one who asks",
+        "the FTP program does not know its own address, or wants to misuse the server",
+        "switch the FTP program to passive mode";
+    0x7b FtpNotAnnounced FTP_NOT_ANNOUNCED "UP-FTP-DATA", PermissionDenied, retry false, exit 3:
+        "nobody has announced this data connection of FTP",
+        "its control connection has ended, or has announced another one since",
+        "try the transfer again";
+    0x7c WrongCookie WRONG_COOKIE "UP-DISPLAY", PermissionDenied, retry false, exit 3:
+        "the program does not show the cookie of this display",
+        "it runs under another user, or XAUTHORITY names another file than the agent has written to",
+        "start it with the DISPLAY and XAUTHORITY that underpass connect names";
+    0x7d OtherProtocol OTHER_PROTOCOL "UP-SPEECH", InvalidData, retry false, exit 1:
+        "what was said is not of the protocol that the service was published with",
+        "the program speaks another one, or what stands before the host is wrong",
+        "publish the service without ftp:, x11: or http: before its host";
 }
 
 impl Code {
@@ -455,7 +479,8 @@ mod tests {
     fn numbers_and_strings_are_unique_and_found_again() {
         let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
         assert_eq!(strings.len(), Code::ALL.len());
-        assert!(Code::ALL.is_sorted_by_key(|code| code.number()));
+        // Ascending, with gaps.
+        assert!(Code::ALL.is_sorted_by(|one, next| one < next));
         for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use underpass_endpoint::dial::keep_bursts;
-use underpass_endpoint::splice::{end_by_reset, reset, splice};
+use underpass_endpoint::splice::{end_by_reset, reset};
 use underpass_proto::frame::ChannelKind;
 
 use super::datagrams::{self, FlowLimits};
@@ -137,18 +137,8 @@ async fn carry(connector: &Connector, service: &str, tcp: TcpStream, from: Socke
         tracing::debug!(%from, "{service}: {error}");
     }
     end_by_reset(&tcp);
-    match connector.open(service).await {
-        Ok(channel) => {
-            let report = splice(channel, tcp).await;
-            match report.error {
-                None => {
-                    tracing::debug!(%from, sent = report.sent, received = report.received, "{service}: done")
-                }
-                Some(error) => {
-                    tracing::info!(%from, sent = report.sent, received = report.received, "{service}: broken off: {error}")
-                }
-            }
-        }
+    match connector.open_helped(service).await {
+        Ok(opened) => opened.carry(tcp, from).await,
         Err(error) => {
             tracing::warn!(%from, "{service}: {error} [{}]", error.code().up());
             reset(tcp);

@@ -17,6 +17,16 @@ pub struct Guest {
     pub session: Session,
 }
 
+impl Guest {
+    pub(super) fn new(channel: Channel, peer: Arc<PeerInfo>, session: Session) -> Self {
+        Self {
+            channel,
+            peer,
+            session,
+        }
+    }
+}
+
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves the guests of one service.

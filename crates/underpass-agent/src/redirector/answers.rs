@@ -1,13 +1,13 @@
 //! What hooked programs are told.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use underpass_endpoint::Channel;
 use underpass_hook::address::{Address, Target};
 use underpass_hook::message::{self, Answer, Mark, Question};
 use underpass_hook::name::SUFFIX;
@@ -16,6 +16,7 @@ use underpass_proto::names::ServiceName;
 
 use super::Shared;
 use super::names::{Names, pseudo_names};
+use crate::connect::Opened;
 
 /// A program asks as soon as it is connected.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -168,6 +169,11 @@ impl Shared {
         let Some(service) = self.service_at(target.address) else {
             return refused;
         };
+        // A service is reached by any port, but for one on which its FTP awaits data.
+        let at = SocketAddr::from((target.address, target.port));
+        if self.connector.expected().contains(at) {
+            return Answer::Port(target.port);
+        }
         let port = match self.doors.open(self, target.address) {
             Ok(port) => port,
             Err(error) => {
@@ -175,14 +181,14 @@ impl Shared {
                 return refused;
             }
         };
-        let channel = match wait {
+        let opened = match wait {
             false => None,
             true => match self.dial(&service).await {
-                Ok(channel) => Some(channel),
+                Ok(opened) => Some(opened),
                 Err(code) => return Answer::Errno(errno(code)),
             },
         };
-        match self.doors.announce(mark, target, channel) {
+        match self.doors.announce(mark, target, opened) {
             true => Answer::Port(port),
             false => refused,
         }
@@ -195,8 +201,8 @@ impl Shared {
     }
 
     /// Opens a channel to a service.
-    pub(super) async fn dial(&self, service: &str) -> Result<Channel, Code> {
-        self.connector.open(service).await.map_err(|error| {
+    pub(super) async fn dial(&self, service: &str) -> Result<Opened, Code> {
+        self.connector.open_helped(service).await.map_err(|error| {
             tracing::info!("{service}: {error} [{}]", error.code().up());
             error.code()
         })

@@ -47,19 +47,27 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
-        | Code::NoRedial => StatusCode::FORBIDDEN,
+        | Code::NoRedial
+        | Code::FtpAddress
+        | Code::FtpNotAnnounced
+        | Code::WrongCookie => StatusCode::FORBIDDEN,
         Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
             StatusCode::NOT_FOUND
         }
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
             StatusCode::BAD_REQUEST
         }
-        Code::WrongOffset | Code::Exists | Code::Decided | Code::OtherTransport => {
-            StatusCode::CONFLICT
-        }
+        Code::WrongOffset
+        | Code::Exists
+        | Code::Decided
+        | Code::OtherTransport
+        | Code::FtpNeedsHelp
+        | Code::FtpTls => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
+        Code::Refused | Code::Unreachable | Code::ServiceAway | Code::OtherProtocol => {
+            StatusCode::BAD_GATEWAY
+        }
         Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
