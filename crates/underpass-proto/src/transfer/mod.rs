@@ -23,7 +23,7 @@ pub mod path;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::packet::whole;
-use crate::wire::{DecodeError, Label, Rest, Text, body, cut_message, messages, wire_enum};
+use crate::wire::{Counted, DecodeError, Label, Text, body, cut_message, messages, wire_enum};
 use crate::{Role, varint};
 
 /// The service under which a machine receives files for its user. Nobody else should publish one of this name.
@@ -148,7 +148,7 @@ body! {
     /// The next bytes of the file.
     pub struct Data {
         /// At most 65,536.
-        pub bytes: Bytes as Rest,
+        pub bytes: Bytes as Counted,
     }
 }
 

@@ -27,7 +27,7 @@ sampled! {
     Entry Entry { kind: EntryKind::File, path: "a/b".into(), size: 70, mode: 0o644, modified_s: 1_700_000_000, modified_ns: 5 }, "02 01 03 612f62 4046 41a4 c00000006553f100 05";
     Proof Proof { entry: 2, sha256: DIGEST }, "03 02 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
     Start Start { entry: 2, offset: 65_536 }, "04 02 80010000";
-    Data Data { bytes: Bytes::from_static(b"abc") }, "05 616263";
+    Data Data { bytes: Bytes::from_static(b"abc") }, "05 03 616263";
     Hole Hole { length: 4096 }, "06 5000";
     End End { sha256: DIGEST }, "07 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
     Gone Gone { code: 0x67, text: "no".into() }, "08 4067 02 6e6f";
