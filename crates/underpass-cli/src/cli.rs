@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, chat, completions, connect, doctor, events, login, machines, names, nc,
-    proxy, publish, receive, redirector, relay, run, send, services, status, users,
+    Context, authority, chat, completions, connect, doctor, events, login, machines, meet, names,
+    nc, proxy, publish, receive, redirector, relay, run, send, services, status, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -51,6 +51,7 @@ pub enum Command {
     Publish(publish::Publish),
     Connect(connect::Connect),
     Nc(nc::Nc),
+    Meet(meet::Meet),
     Run(run::Run),
     Proxy(proxy::Proxy),
     Send(send::Send),
@@ -85,6 +86,7 @@ impl Command {
             Self::Publish(it) => it.flags.given.clone(),
             Self::Connect(it) => it.flags.given.clone(),
             Self::Nc(it) => it.flags.given.clone(),
+            Self::Meet(it) => it.flags.given.clone(),
             Self::Run(it) => it.flags.given.clone(),
             Self::Proxy(it) => it.flags.given.clone(),
             Self::Send(it) => it.flags.given.clone(),
@@ -139,6 +141,7 @@ impl Command {
             Self::Publish(it) => it.run(context).await,
             Self::Connect(it) => it.run(context).await,
             Self::Nc(it) => it.run(context).await,
+            Self::Meet(it) => it.run(context).await,
             Self::Run(it) => it.run(context).await,
             Self::Proxy(it) => it.run(context).await,
             Self::Send(it) => it.run(context).await,

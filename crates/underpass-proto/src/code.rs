@@ -28,7 +28,7 @@ pub struct Explanation {
 }
 
 macro_rules! codes {
-    ($(
+    ($d:tt $(
         $(#[$meta:meta])*
         $number:literal $name:ident $constant:ident $up:literal, $io:ident, retry $retry:literal, exit $exit:literal:
             $what:literal, $cause:literal, $next:literal;
@@ -72,10 +72,19 @@ macro_rules! codes {
                 }
             }
         }
+
+        /// Hands the table to another macro, for types that are made from it: rows of `number Name CONSTANT "what";`.
+        #[macro_export]
+        macro_rules! for_each_code {
+            ($d with:ident) => {
+                $d with! { $( $number $name $constant $what; )* }
+            };
+        }
     };
 }
 
-codes! {
+// A dollar of its own, since the macro defines another one.
+codes! { $
     0x00 NoError NO_ERROR "UP-OK", Other, retry false, exit 0:
         "it ended as it should",
         "one side was done",
@@ -304,6 +313,18 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x40 PeerWaiting PEER_WAITING "UP-PEER-WAITING", HostUnreachable, retry true, exit 6:
+        "the other side is not there yet",
+        "nobody there wishes the same meeting at the moment, or the other side has gone again",
+        "start there: underpass meet YOU APPLICATION; without --wait this side waits as long as it takes";
+    0x41 Connected CONNECTED "UP-CONNECTED", AlreadyExists, retry false, exit 1:
+        "the same connection exists already",
+        "another program of this machine meets the same user for the same application, or the other side has met another machine",
+        "use that one, end it, or choose another application; of a program that crashed the relay knows within a minute or two";
+    0x42 Oneself ONESELF "UP-SELF", InvalidInput, retry false, exit 2:
+        "nobody can meet themselves",
+        "the user is you, and no other machine of yours is enrolled, or it is this machine that publishes the service",
+        "name another user; to meet another machine of your own, log in there first";
     0x60 NoReceiver NO_RECEIVER "UP-NO-RECEIVER", NotFound, retry false, exit 4:
         "this user receives no files, or none from you",
         "the name is misspelt, the user has never run underpass receive, or has not let you send",
@@ -336,6 +357,22 @@ codes! {
         "the file changed, or went away, while it was being sent",
         "a program writes to it",
         "send it again when that has ended; what did not change is not sent twice";
+    0x68 MessageTooLarge MESSAGE_TOO_LARGE "UP-MESSAGE-SIZE", InvalidInput, retry false, exit 1:
+        "a message is larger than its receiver takes",
+        "the two sides have different bounds, or the other side does not send messages",
+        "give the receiver a higher bound, or send it in parts";
+    0x69 NoMessage NO_MESSAGE "UP-NO-MESSAGE", TimedOut, retry true, exit 1:
+        "no message came in time",
+        "the other side has not sent one yet",
+        "ask again, or with a longer limit; nothing is lost by asking";
+    0x6a Disconnected DISCONNECTED "UP-DISCONNECTED", NotConnected, retry false, exit 1:
+        "this side has disconnected",
+        "the program was done, or has ended what it still uses",
+        "attach again";
+    0x6b BadSetting BAD_SETTING "UP-SETTING", InvalidInput, retry false, exit 2:
+        "a setting has a value that cannot be used",
+        "it is missing, misspelt or out of its range",
+        "correct it: the message names it";
     0x78 FtpNeedsHelp FTP_NEEDS_HELP "UP-FTP", ConnectionRefused, retry false, exit 1:
         "the service speaks FTP, and what asks for it carries one connection only",
         "it is used by standard input and output, by SOCKS or HTTP, or by an agent that knows nothing of FTP",

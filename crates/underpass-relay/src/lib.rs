@@ -6,6 +6,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`hub`] | the decisions, pure: attachments, presence, routes |
+//! | [`rendezvous`] | who wishes to meet whom, pure, beside the hub |
 //! | [`queue`] | one direction of one route, pure: marks, drops, what the sender is told |
 //! | `policy` | who may ask for what, pure: one table |
 //! | `desk` | answers to control requests, on the store |
@@ -41,6 +42,7 @@ pub mod queue;
 mod reception;
 mod refusal;
 mod relay;
+pub mod rendezvous;
 mod seen;
 pub mod settings;
 mod switch;

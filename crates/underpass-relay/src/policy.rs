@@ -71,6 +71,8 @@ const TABLE: &[Row] = &[
     (ControlType::Group, [Nothing, Nothing, Own, Own, Own]),
     (ControlType::Events, [Nothing, Nothing, Own, All, All]),
     (ControlType::MayUse, [Nothing, Nothing, Own, Own, Own]),
+    (ControlType::Meet, [Nothing, Nothing, Own, Own, Own]),
+    (ControlType::Part, [Nothing, Nothing, Own, Own, Own]),
     (
         ControlType::DecideService,
         [Nothing, Nothing, Nothing, Lesser, All],

@@ -213,7 +213,12 @@ impl Relay {
             approval: settings.approve_services,
             services: settings.services.clone(),
         };
-        let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;
+        // A relay that takes no new users has room for none that wait.
+        let places = match settings.registration {
+            true => Some(settings.users_waiting),
+            false => None,
+        };
+        let passwords = Passwords::begin(store.as_ref(), places).await?;
         let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
         let to_desk = Arc::clone(&announced);
         let seen = Seen::default();

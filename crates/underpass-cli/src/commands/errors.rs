@@ -2,6 +2,7 @@
 
 use underpass_agent::connect::{ListenError, NcError, OpenError};
 use underpass_agent::home::HomeError;
+use underpass_agent::meet::MeetError;
 use underpass_agent::publish::PublishError;
 use underpass_agent::{PasswordLoginError, RequestError, StandingError};
 use underpass_endpoint::{AttachError, ConnectError, ControlError};
@@ -147,6 +148,35 @@ pub fn of_open(error: &OpenError, service: &str) -> Failure {
             in_its_words(Failure::of_code(error.code(), &trying), &trying, text)
         }
         error => Failure::of_code(error.code(), &trying),
+    }
+}
+
+/// Nobody was met.
+pub fn of_meet(error: &MeetError, trying: &str, relay: &str) -> Failure {
+    match error {
+        // The other side is there or not: this one cannot know.
+        MeetError::Refused(RequestError::Control(
+            ControlError::TimedOut | ControlError::Lost(_),
+        )) => Failure::local(
+            &NO_PATH,
+            format!("{trying}: the relay {relay} does not respond"),
+        ),
+        MeetError::Refused(error) => of_request(error, trying),
+        MeetError::Attach(error) => of_attach(error, relay),
+        MeetError::NotTrusted(text) => Failure::of_code(Code::KeyMismatch, trying)
+            .with_what(format!("{trying}: {text}"))
+            .with_cause("the user has come by another machine, or installed it anew, or somebody stands in between")
+            .with_next(
+                "ask the user for the fingerprint that `underpass status` shows there; if it is the new one, add \
+                 --peer-key FINGERPRINT to this command",
+            ),
+        MeetError::Connect(ConnectError::Refused { text, .. }) => {
+            in_its_words(Failure::of_code(error.code(), trying), trying, text)
+        }
+        MeetError::Name(error) => {
+            Failure::of_code(Code::NameInvalid, trying).with_what(format!("{trying}: {error}"))
+        }
+        error => Failure::of_code(error.code(), trying),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod events;
 pub mod group;
 pub mod login;
 pub mod machines;
+pub mod meet;
 pub mod names;
 pub mod nc;
 pub mod password;
@@ -48,7 +49,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, NO_PATH, NO_RELAY};
 use crate::logging;
 use crate::output::{Output, printable};
-use crate::settings::{Layers, Settings};
+use crate::settings::{Layers, PairSetting, Settings};
 use path::PathSettings;
 
 /// What every command needs.
@@ -58,6 +59,8 @@ pub struct Context {
     pub home: Home,
     /// All settings.
     pub settings: Settings,
+    /// Who is to be kept connected, by the settings file.
+    pub pairs: Vec<PairSetting>,
     /// Where results go.
     pub output: Output,
     /// Whether somebody may be asked on the terminal.
@@ -104,6 +107,7 @@ impl Context {
             variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
         })?;
         settings.proxy.mode()?;
+        let pairs = layers.pairs()?;
         logging::start(&settings.log, settings.quiet.0, cli.command.usual_log())?;
         let output = Output::new(settings.json.0, settings.quiet.0);
         // Its time is bounded, and who is asked takes longer.
@@ -112,6 +116,7 @@ impl Context {
             home,
             may_ask: !is_doctor && !settings.quiet.0 && std::io::stderr().is_terminal(),
             settings,
+            pairs,
             output,
             path: OnceLock::new(),
         })

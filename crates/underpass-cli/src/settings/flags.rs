@@ -43,6 +43,8 @@ groups! {
     OnListen: ToRelay, Path, OnSession, AtEnds, Datagrams, Listening; false
     /// Flags of commands that serve others by themselves.
     OnInside: ToRelay, Path, AtEnds; false
+    /// Flags of `meet`.
+    OnMeet: ToRelay, Path, OnPublish, OnSession, AtEnds, Listening; false
     /// Flags of `publish`.
     OnPublish: ToRelay, Path, OnPublish, AtEnds, Datagrams; false
 }

@@ -8,6 +8,7 @@ mod approve;
 mod decide;
 mod enrol;
 mod events;
+mod meet;
 mod passwords;
 mod people;
 mod refusals;
@@ -252,6 +253,8 @@ impl Desk {
             },
             Control::Events(it) => self.list_events(asked, &me, it).await,
             Control::MayUse(it) => self.may_use(asked, &me, it).await,
+            Control::Meet(it) => self.meet(asked, &me, it).await,
+            Control::Part(it) => self.part(&me, &it),
             Control::DecideService(it) => self.decide_service(asked, &me, it).await,
             Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,
             other => {

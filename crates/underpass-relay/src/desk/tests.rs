@@ -47,7 +47,7 @@ impl Office {
             approval: false,
             services: vec![],
         };
-        let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
+        let passwords = Passwords::begin(store.as_ref(), Some(1000)).await.unwrap();
         let announced = Announced::read(None, rules.relay_key.fingerprint()).unwrap();
         let announced = Arc::new(announced);
         let desk = Desk::new(

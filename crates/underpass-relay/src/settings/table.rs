@@ -111,6 +111,8 @@ settings! {
     invitation: Span = Span(Duration::from_secs(24 * 3600));
     /// Whether strangers may register by name and password; they then wait for a manager's approval.
     registration: bool = true;
+    /// The most users that wait for approval at once; further ones cannot register until somebody has decided.
+    users_waiting: Count = 1000;
     /// Whether a service of a user waits for a manager's approval before anybody may use it. `underpass users publishing`
     /// makes exceptions; managers need no approval.
     approve_services: bool = false;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use underpass_proto::control::{
     Allow, Attach, ChangeUser, CodeKind, Control, ControlType, DecideService, Deny, Enrol, Events,
-    Group, GroupRelay, Invite, Machines, MakeToken, MayUse, Prove, Publish, Publishing, Register,
-    Resolve, Revoke, ServiceDecision, Services, SetPassword, SetPublishing, SetRole, SignIn,
-    UserChange, UserRole, Users, WhoAmI, Withdraw,
+    Group, GroupRelay, Invite, Machines, MakeToken, MayUse, Meet, Part, Prove, Publish, Publishing,
+    Register, Resolve, Revoke, ServiceDecision, Services, SetPassword, SetPublishing, SetRole,
+    SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
 };
 use underpass_proto::group::RelayList;
 use underpass_proto::{Code, Speaker};
@@ -45,6 +45,7 @@ const WAITS: Outcome = No(Code::Waiting);
 const DENIED: Outcome = No(Code::Denied);
 const BAD_CODE: Outcome = No(Code::InvalidCode);
 const NONE: Outcome = No(Code::NoService);
+const NO_USER: Outcome = No(Code::NoUser);
 const PROTOCOL: Outcome = No(Code::ProtocolViolation);
 
 /// A call: what it is about, the request with a request number and the number of its cell, what comes of it. For each
@@ -121,6 +122,21 @@ fn invite(request: u64, user: String) -> Control {
         lifetime_s: 0,
     }
     .into()
+}
+
+/// Of a program, and for an application, of this cell.
+fn wish(request: u64, peer: &str, n: usize) -> Meet {
+    Meet {
+        request,
+        application: format!("chat-{n}"),
+        peer: peer.to_owned(),
+        holder: [1; 16],
+        only: [0; 32],
+    }
+}
+
+fn meet(request: u64, peer: &str, n: usize) -> Control {
+    wish(request, peer, n).into()
 }
 
 fn register(request: u64, user: String) -> Control {
@@ -224,6 +240,18 @@ fn calls() -> Vec<Call> {
         "bob's service for the administrator's machine", |request, n| MayUse {
             request, service: format!("s-{n}"), machine: digest(&format!("m {n} admin")),
         }.into(), [OUT, WAITS, DENIED, NONE, NONE, NONE];
+        "bob", |request, n| meet(request, "bob", n), [OUT, WAITS, Done, Done, Done, Done];
+        "bob's service", |request, n| Meet {
+            application: format!("s-{n}"), ..wish(request, "bob", n)
+        }.into(), [OUT, WAITS, No(Code::Oneself), DENIED, DENIED, DENIED];
+        "the administrator", |request, n| meet(request, "admin", n), [OUT, WAITS, Done, Done, Done, Done];
+        "anybody", |request, n| meet(request, "*", n), [OUT, WAITS, Done, Done, Done, Done];
+        "nobody there", |request, n| meet(request, "none", n), [OUT, WAITS, NO_USER, NO_USER, NO_USER, NO_USER];
+        "one who waits", |request, n| meet(request, &format!("w-{n}"), n),
+            [OUT, WAITS, NO_USER, NO_USER, NO_USER, NO_USER];
+        "bob", |request, n| Part {
+            request, application: "chat".into(), peer: "bob".into(), holder: [n as u8; 16],
+        }.into(), [OUT, WAITS, Done, Done, Done, Done];
         "a user's service that waits",
             |request, n| decide(request, format!("x-{n}.u-{n}"), ServiceDecision::Approve),
             [OUT, WAITS, DENIED, DENIED, Done, Done];
