@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod certificates;
 pub mod connect;
 pub mod doctor;
 pub mod files;
@@ -25,6 +26,7 @@ mod standing;
 mod standings;
 pub mod status;
 
+pub use certificates::CertificateLoginError;
 pub use connect::Connector;
 pub use following::Following;
 pub use home::Home;

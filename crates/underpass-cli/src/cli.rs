@@ -126,6 +126,7 @@ impl Command {
     pub fn with_config(self, config: Option<PathBuf>) -> Self {
         match self {
             Self::Relay(it) => Self::Relay(it.with_config(config)),
+            Self::Authority(it) => Self::Authority(it.with_config(config)),
             Self::Run(it) => Self::Run(it.with_config(config)),
             Self::Redirector(it) => Self::Redirector(it.with_config(config)),
             other => other,

@@ -325,6 +325,38 @@ codes! { $
         "nobody can meet themselves",
         "the user is you, and no other machine of yours is enrolled, or it is this machine that publishes the service",
         "name another user; to meet another machine of your own, log in there first";
+    0x58 CertificateUntrusted CERTIFICATE_UNTRUSTED "UP-CERT-UNTRUSTED", PermissionDenied, retry false, exit 3:
+        "the relay does not trust this machine's certificate",
+        "none of its authorities has signed it, or what lies between is missing from the file",
+        "put the certificates between it and the authority behind it into the file; or ask the relay's manager which authority to go to";
+    0x59 CertificateExpired CERTIFICATE_EXPIRED "UP-CERT-EXPIRED", PermissionDenied, retry false, exit 3:
+        "this machine's certificate has expired",
+        "it was not renewed in time, or a clock is wrong",
+        "get a new one of the same user, then: underpass login RELAY --certificate FILE --key FILE";
+    0x5a CertificateEarly CERTIFICATE_EARLY "UP-CERT-EARLY", PermissionDenied, retry true, exit 3:
+        "this machine's certificate is not valid yet",
+        "it was made for later, or a clock is wrong",
+        "wait until then, or put the clock right";
+    0x5b CertificateRevoked CERTIFICATE_REVOKED "UP-CERT-REVOKED", PermissionDenied, retry false, exit 3:
+        "this machine's certificate was revoked",
+        "its authority says that it is not to be used any more",
+        "get a new one of the same user, then: underpass login RELAY --certificate FILE --key FILE";
+    0x5c CertificatePurpose CERTIFICATE_PURPOSE "UP-CERT-PURPOSE", PermissionDenied, retry false, exit 3:
+        "this machine's certificate is for another purpose",
+        "it was made for a server, for signing, or for something else, and not for a client",
+        "get one with the extended key usage clientAuth";
+    0x5d CertificateUser CERTIFICATE_USER "UP-CERT-USER", PermissionDenied, retry false, exit 3:
+        "the certificate names no user of the relay",
+        "what the relay reads the user from is missing in it, stands there twice, or cannot be a user's name",
+        "ask the relay's manager how certificates name users there (certificate_name)";
+    0x5e CertificateUnchecked CERTIFICATE_UNCHECKED "UP-CERT-UNCHECKED", PermissionDenied, retry true, exit 3:
+        "the relay cannot find out whether this machine's certificate was revoked",
+        "its revocation list is too old, or it has none of the certificate's authority",
+        "ask the relay's manager for the newest revocation list (certificate_revocations)";
+    0x5f CertificateProof CERTIFICATE_PROOF "UP-CERT-PROOF", PermissionDenied, retry false, exit 3:
+        "the machine did not prove that it holds the certificate's key",
+        "certificate and key do not fit together, or somebody repeats what another machine has sent",
+        "look whether the two files belong to one another";
     0x60 NoReceiver NO_RECEIVER "UP-NO-RECEIVER", NotFound, retry false, exit 4:
         "this user receives no files, or none from you",
         "the name is misspelt, the user has never run underpass receive, or has not let you send",

@@ -41,6 +41,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod age;
+mod certificate;
 mod fingerprint;
 mod handshake;
 mod kem;
@@ -55,6 +56,7 @@ mod schedule;
 mod secrets;
 mod signing;
 
+pub use certificate::certificate_proof;
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use handshake::{
     Answered, AwaitingFinish, Finished, HandshakeError, Initiator, MAX_MESSAGE, MAX_PAYLOAD,

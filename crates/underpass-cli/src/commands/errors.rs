@@ -4,7 +4,8 @@ use underpass_agent::connect::{ListenError, NcError, OpenError};
 use underpass_agent::home::HomeError;
 use underpass_agent::meet::MeetError;
 use underpass_agent::publish::PublishError;
-use underpass_agent::{PasswordLoginError, RequestError, StandingError};
+use underpass_agent::{CertificateLoginError, PasswordLoginError, RequestError, StandingError};
+use underpass_carrier::IdentityError;
 use underpass_endpoint::{AttachError, ConnectError, ControlError};
 use underpass_proto::Code;
 use underpass_proto::group::GroupError;
@@ -108,6 +109,29 @@ pub fn of_password(error: &PasswordLoginError, trying: &str) -> Failure {
             Failure::of_code(Code::WrongPassword, trying)
         }
         error => Failure::of_code(error.code(), "").with_what(format!("{trying}: {error}")),
+    }
+}
+
+/// A login by certificate failed.
+pub fn of_certificate(error: &CertificateLoginError, trying: &str) -> Failure {
+    match error {
+        CertificateLoginError::Request(error) => of_request(error, trying),
+        CertificateLoginError::Key(error) => of_certificate_file(error),
+        error => Failure::of_code(Code::Internal, "").with_what(format!("{trying}: {error}")),
+    }
+}
+
+/// A certificate or its key cannot be used.
+pub fn of_certificate_file(error: &IdentityError) -> Failure {
+    let failure = Failure::file(error.to_string());
+    match error {
+        IdentityError::Encrypted { path } => failure
+            .with_cause("it wants a passphrase, which nobody could give a machine that logs in by itself")
+            .with_next(format!(
+                "openssl pkey -in {} -out NEW, in a folder that only its user may read; then --key NEW",
+                path.display()
+            )),
+        _ => failure,
     }
 }
 

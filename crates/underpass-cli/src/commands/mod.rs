@@ -98,9 +98,10 @@ impl Context {
     ) -> Result<Self, Failure> {
         let mut flags = cli.everywhere.given.clone();
         flags.extend(cli.command.flags());
-        // A relay's settings are of another kind, and its file is its own.
-        let is_relay = matches!(cli.command, crate::cli::Command::Relay(_));
-        let explicit = cli.config.as_deref().filter(|_| !is_relay);
+        // The settings of a relay and of an authority are of other kinds, and their files are their own.
+        use crate::cli::Command;
+        let is_own = matches!(cli.command, Command::Relay(_) | Command::Authority(_));
+        let explicit = cli.config.as_deref().filter(|_| !is_own);
         let layers = Layers::new(flags, explicit, &home.config_file())?;
         let settings = Settings::resolve(&layers, |name| {
             // What is no text is no valid value either, and is refused as such.

@@ -266,6 +266,7 @@ impl Desk {
     /// Whose password a registration is about: a new user's, or the caller's own.
     fn user_to_register(&self, standing: &Standing, user: &str) -> Result<Name, Refusal> {
         match standing {
+            Standing::Barred(_, why) => Err(why.clone()),
             Standing::Member(me) if me.user.name.as_str() == user => Ok(me.user.name.clone()),
             Standing::Member(_) => Err(Refusal::new(
                 Code::Denied,

@@ -107,7 +107,15 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::Checksum
         | Code::FileChanged
         | Code::Disconnected
-        | Code::BadSetting => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::BadSetting
+        | Code::CertificateUntrusted
+        | Code::CertificateExpired
+        | Code::CertificateEarly
+        | Code::CertificateRevoked
+        | Code::CertificatePurpose
+        | Code::CertificateUser
+        | Code::CertificateUnchecked
+        | Code::CertificateProof => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod authority;
 mod calls;
+mod certificates;
 mod enrolment;
 mod events;
 mod far_end;
