@@ -115,6 +115,7 @@ impl Command {
             Self::Relay(_)
             | Self::Authority(_)
             | Self::Publish(_)
+            | Self::Receive(_)
             | Self::Connect(_)
             | Self::Proxy(_)
             | Self::Redirector(_) => logging::LONG,
