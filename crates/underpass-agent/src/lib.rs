@@ -13,6 +13,7 @@ pub mod doctor;
 mod following;
 mod ftp;
 pub mod home;
+mod http;
 mod passwords;
 pub mod proxy;
 pub mod publish;
@@ -21,6 +22,7 @@ mod requests;
 mod standing;
 mod standings;
 pub mod status;
+mod x11;
 
 pub use connect::Connector;
 pub use following::Following;
