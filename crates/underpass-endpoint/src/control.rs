@@ -267,22 +267,7 @@ impl Control {
         loop {
             loop {
                 match decoder.next() {
-                    Ok(Some(message)) => {
-                        match &message {
-                            Message::Going(going) => {
-                                let after = Duration::from_millis(going.retry_after_ms);
-                                self.attachment.relay_is_going(session, after);
-                            }
-                            Message::GroupChanged(_) => {
-                                self.shared.group.send_modify(|changes| *changes += 1);
-                            }
-                            _ => {}
-                        }
-                        match message {
-                            Message::RightsChanged(_) => self.rights_changed(),
-                            message => deliver(message, waiting, &self.shared.unasked).await,
-                        }
-                    }
+                    Ok(Some(message)) => self.take(message, waiting, session).await,
                     Ok(None) => break,
                     Err(error) => return error.to_string(),
                 }
@@ -293,6 +278,22 @@ impl Control {
                 Err(error) => return error.to_string(),
             }
         }
+    }
+
+    /// What the relay says unasked changes something here; anything else is for whoever waits for it.
+    async fn take(&self, message: Message, waiting: &Waiting, session: &Session) {
+        match message {
+            Message::RightsChanged(_) => return self.rights_changed(),
+            Message::GroupChanged(_) => {
+                return self.shared.group.send_modify(|changes| *changes += 1);
+            }
+            Message::Going(ref going) => {
+                let after = Duration::from_millis(going.retry_after_ms);
+                self.attachment.relay_is_going(session, after);
+            }
+            _ => {}
+        }
+        deliver(message, waiting, &self.shared.unasked).await;
     }
 
     /// Tells whenever the relay said that the relays of its group are others now.

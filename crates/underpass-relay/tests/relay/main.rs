@@ -10,6 +10,9 @@ mod far_end;
 mod group;
 mod hostile;
 mod passwords;
+#[path = "../../../underpass-store/tests/process/mod.rs"]
+#[allow(dead_code, reason = "nothing is told to the processes here")]
+mod process;
 mod raw;
 mod routes;
 mod rules;
