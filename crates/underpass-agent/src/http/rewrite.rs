@@ -31,16 +31,64 @@ enum State {
     Opaque,
 }
 
+/// One direction: where it stands, and what has come of its next head.
+#[derive(Debug)]
+struct Half {
+    state: State,
+    head: BytesMut,
+}
+
+impl Half {
+    fn new() -> Self {
+        Self {
+            state: State::Head,
+            head: BytesMut::new(),
+        }
+    }
+
+    /// Passes bytes on up to the next head that is whole; what has come behind that is kept with the next one.
+    fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<Head>, Garbled> {
+        loop {
+            match &mut self.state {
+                State::Opaque => {
+                    // Also what had come of a head before the other side said that there are no more.
+                    out.extend_from_slice(&self.head.split());
+                    out.extend_from_slice(bytes);
+                    return Ok(None);
+                }
+                State::Body(body) => {
+                    let (taken, ended) = body.take(bytes)?;
+                    out.extend_from_slice(&bytes[..taken]);
+                    bytes = &bytes[taken..];
+                    if !ended {
+                        return Ok(None);
+                    }
+                    self.state = State::Head;
+                }
+                State::Head => {
+                    self.head.extend_from_slice(bytes);
+                    return head::take(&mut self.head);
+                }
+            }
+        }
+    }
+
+    /// Goes on behind a head with what had come behind it.
+    fn go_on(&mut self, state: State, out: &mut Vec<u8>) -> Result<Option<Head>, Garbled> {
+        self.state = state;
+        let rest = self.head.split();
+        self.take(&rest, out)
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Rewriter {
     /// The server's name, with its port where that is not 80.
     server: Bytes,
     asked: VecDeque<Asked>,
-    up: State,
-    down: State,
-    up_head: BytesMut,
-    down_head: BytesMut,
+    up: Half,
+    down: Half,
 }
 
 impl Rewriter {
@@ -49,86 +97,34 @@ impl Rewriter {
         Self {
             server: without_port(at.as_bytes()).to_vec().into(),
             asked: VecDeque::new(),
-            up: State::Head,
-            down: State::Head,
-            up_head: BytesMut::new(),
-            down_head: BytesMut::new(),
+            up: Half::new(),
+            down: Half::new(),
         }
     }
 
     /// What the client says, as the server is to hear it.
-    pub(super) fn from_client(
-        &mut self,
-        mut bytes: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), Garbled> {
-        loop {
-            match &mut self.up {
-                State::Opaque => {
-                    // Also what had come of a head before the other side said that there are no more.
-                    out.extend_from_slice(&self.up_head.split());
-                    out.extend_from_slice(bytes);
-                    return Ok(());
-                }
-                State::Body(body) => {
-                    let (taken, ended) = body.take(bytes)?;
-                    out.extend_from_slice(&bytes[..taken]);
-                    bytes = &bytes[taken..];
-                    if !ended {
-                        return Ok(());
-                    }
-                    self.up = State::Head;
-                }
-                State::Head => {
-                    self.up_head.extend_from_slice(bytes);
-                    let Some(head) = head::take(&mut self.up_head)? else {
-                        return Ok(());
-                    };
-                    self.up = self.request(head, out)?;
-                    let rest = self.up_head.split();
-                    return self.from_client(&rest, out);
-                }
-            }
+    pub(super) fn from_client(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Garbled> {
+        let mut head = self.up.take(bytes, out)?;
+        while let Some(request) = head {
+            let state = self.request(request, out)?;
+            head = self.up.go_on(state, out)?;
         }
+        Ok(())
     }
 
     /// What the server says, as the client is to hear it.
-    pub(super) fn from_server(
-        &mut self,
-        mut bytes: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), Garbled> {
-        loop {
-            match &mut self.down {
-                State::Opaque => {
-                    out.extend_from_slice(bytes);
-                    return Ok(());
-                }
-                State::Body(body) => {
-                    let (taken, ended) = body.take(bytes)?;
-                    out.extend_from_slice(&bytes[..taken]);
-                    bytes = &bytes[taken..];
-                    if !ended {
-                        return Ok(());
-                    }
-                    self.down = State::Head;
-                }
-                State::Head => {
-                    self.down_head.extend_from_slice(bytes);
-                    let Some(head) = head::take(&mut self.down_head)? else {
-                        return Ok(());
-                    };
-                    self.down = self.answer(head, out)?;
-                    let rest = self.down_head.split();
-                    return self.from_server(&rest, out);
-                }
-            }
+    pub(super) fn from_server(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Garbled> {
+        let mut head = self.down.take(bytes, out)?;
+        while let Some(answer) = head {
+            let state = self.answer(answer, out)?;
+            head = self.down.go_on(state, out)?;
         }
+        Ok(())
     }
 
     /// Whether nothing was asked that is not answered: the client can be told something.
     pub(super) fn is_idle(&self) -> bool {
-        self.asked.is_empty() && matches!(self.down, State::Head) && self.down_head.is_empty()
+        self.asked.is_empty() && matches!(self.down.state, State::Head) && self.down.head.is_empty()
     }
 
     fn request(&mut self, mut head: Head, out: &mut Vec<u8>) -> Result<State, Garbled> {
@@ -209,7 +205,7 @@ impl Rewriter {
     }
 
     fn opaque(&mut self) -> State {
-        self.up = State::Opaque;
+        self.up.state = State::Opaque;
         State::Opaque
     }
 }
