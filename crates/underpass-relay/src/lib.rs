@@ -6,11 +6,13 @@
 //! | module | what |
 //! |---|---|
 //! | [`hub`] | the decisions, pure: attachments, presence, routes |
+//! | [`rendezvous`] | who wishes to meet whom, pure, beside the hub |
 //! | [`queue`] | one direction of one route, pure: marks, drops, what the sender is told |
 //! | `policy` | who may ask for what, pure: one table |
 //! | `desk` | answers to control requests, on the store |
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
 //! | `group` | what other relays have changed in a store that several share |
+//! | `certificates` | the authorities whose certificates let machines in, as files that change |
 //! | `seen` | when machines were last seen, written in few commits |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`authority`] | the ticket authority: who gives out and checks first tickets |
@@ -26,6 +28,7 @@ mod announced;
 mod attachment;
 mod attempts;
 pub mod authority;
+mod certificates;
 mod clock;
 pub mod code;
 mod desk;
@@ -41,6 +44,7 @@ pub mod queue;
 mod reception;
 mod refusal;
 mod relay;
+pub mod rendezvous;
 mod seen;
 pub mod settings;
 mod switch;
@@ -48,5 +52,6 @@ pub mod target;
 mod turn;
 
 pub use announced::AnnounceError;
+pub use certificates::CertificateUsers;
 pub use refusal::Refusal;
-pub use relay::{Relay, RelayHandle, StartError};
+pub use relay::{Relay, RelayHandle, ReloadError, StartError};

@@ -12,7 +12,7 @@ use underpass_endpoint::splice::{end_by_reset, reset};
 use underpass_proto::frame::ChannelKind;
 
 use super::datagrams::{self, FlowLimits};
-use super::{Connector, Local, Sources};
+use super::{Connector, Local, Sources, with_code};
 use crate::x11::Door;
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
@@ -165,7 +165,7 @@ async fn carry(connector: &Connector, service: &str, tcp: TcpStream, from: Socke
     match connector.open_helped(service).await {
         Ok(opened) => opened.carry(tcp, from).await,
         Err(error) => {
-            tracing::warn!(%from, "{service}: {error} [{}]", error.code().up());
+            tracing::warn!(%from, "{service}: {}", with_code(&error, error.code()));
             reset(tcp);
         }
     }

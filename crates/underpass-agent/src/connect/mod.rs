@@ -56,6 +56,15 @@ pub enum OpenError {
     Refused(#[from] ChannelError),
 }
 
+/// An error with its code behind it, unless its words end with that: what the other side said does.
+pub(crate) fn with_code(error: &impl std::fmt::Display, code: Code) -> String {
+    let (mut text, code) = (error.to_string(), code.up());
+    if !text.contains(code) {
+        text += &format!(" [{code}]");
+    }
+    text
+}
+
 impl OpenError {
     /// The reason from the table of codes.
     #[must_use]
@@ -92,7 +101,7 @@ struct Inner {
 }
 
 /// Waits until nothing of what was written is under way, and only `staying` channels are left.
-async fn drained(session: &Session, staying: usize) {
+pub(crate) async fn drained(session: &Session, staying: usize) {
     loop {
         let status = session.status();
         if status.closed.is_some() || (status.channels <= staying && status.unacknowledged == 0) {

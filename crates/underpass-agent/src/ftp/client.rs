@@ -16,7 +16,7 @@ use super::converse::{self, End, Out};
 use super::near::{Near, Step};
 use super::speech::Passive;
 use super::{Asked, DATA_LIMIT, Garbled};
-use crate::connect::Connector;
+use crate::connect::{Connector, OpenError, with_code};
 
 /// Where data connections of clients are waited for just now.
 #[derive(Debug, Default, Clone)]
@@ -198,12 +198,9 @@ struct Data {
 impl Data {
     async fn open(&self, asked: impl Fn(String) -> Asked) -> Option<Channel> {
         let opened = self.connector.open_ftp(&self.service, asked).await;
-        let failed = |error: &crate::connect::OpenError| {
-            tracing::warn!(
-                "{}: a data connection: {error} [{}]",
-                self.service,
-                error.code().up()
-            );
+        let failed = |error: &OpenError| {
+            let why = with_code(error, error.code());
+            tracing::warn!("{}: a data connection: {why}", self.service);
         };
         opened.inspect_err(failed).ok()
     }

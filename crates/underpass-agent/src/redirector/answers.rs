@@ -16,7 +16,7 @@ use underpass_proto::names::ServiceName;
 
 use super::Shared;
 use super::names::{Names, pseudo_names};
-use crate::connect::Opened;
+use crate::connect::{Opened, with_code};
 
 /// A program asks as soon as it is connected.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -127,7 +127,7 @@ impl Shared {
                 Answer::Done
             }
             Ok(Err(error)) => {
-                tracing::info!("cannot list names: {error} [{}]", error.code().up());
+                tracing::info!("cannot list names: {}", with_code(&error, error.code()));
                 Answer::Errno(errno(error.code()))
             }
             Err(_) => Answer::Errno(Errno::TIMEDOUT.raw_os_error()),
@@ -151,7 +151,7 @@ impl Shared {
             // There is such a service; why it cannot be used is for connect(2) to say.
             Ok(Err(error)) if error.code() == Code::Denied => {}
             Ok(Err(error)) => {
-                tracing::info!("{name}: {error} [{}]", error.code().up());
+                tracing::info!("{name}: {}", with_code(&error, error.code()));
                 return Answer::Errno(errno(error.code()));
             }
             Err(_) => return Answer::Errno(Errno::TIMEDOUT.raw_os_error()),
@@ -203,7 +203,7 @@ impl Shared {
     /// Opens a channel to a service.
     pub(super) async fn dial(&self, service: &str) -> Result<Opened, Code> {
         self.connector.open_helped(service).await.map_err(|error| {
-            tracing::info!("{service}: {error} [{}]", error.code().up());
+            tracing::info!("{service}: {}", with_code(&error, error.code()));
             error.code()
         })
     }

@@ -15,7 +15,7 @@ use underpass_proto::Code;
 use super::display::{FIRST_PORT, SOCKETS, socket};
 use super::setup::Header;
 use super::{COOKIE, Cookie, SetupError, Stream, read_setup, xauthority};
-use crate::connect::Connector;
+use crate::connect::{Connector, with_code};
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -143,7 +143,7 @@ async fn carry(mut stream: Box<dyn Stream>, cookie: &Cookie, service: &str, conn
     let mut channel = match connector.open(service).await {
         Ok(channel) => channel,
         Err(error) => {
-            tracing::warn!("{service}: {error} [{}]", error.code().up());
+            tracing::warn!("{service}: {}", with_code(&error, error.code()));
             return refuse(stream, &header, error.code()).await;
         }
     };

@@ -8,18 +8,22 @@
 
 mod answers;
 mod attach;
+mod certificates;
 mod decoder;
 mod events;
 mod group;
+mod meetings;
 mod passwords;
 mod services;
 mod users;
 
 pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
+pub use certificates::Certify;
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
 pub use events::{EventRow, EventRows, Events, MAX_EVENTS};
 pub use group::{Group, GroupChanged, GroupList, GroupRelay, MAX_GROUP, MAX_RELAY_URL};
+pub use meetings::{Meet, MeetingsChanged, Met, Part};
 pub use passwords::{Challenge, Evaluated, Prove, Register, SetPassword, SignIn};
 pub use services::{
     Allow, DecideService, Deny, FarEnd, MAX_ALLOWED, MayUse, Publish, Published, Resolve, Resolved,
@@ -93,6 +97,10 @@ messages! {
     0x18 DecideService in [Agent];
     /// Whether what a user publishes waits for approval.
     0x19 SetPublishing in [Agent];
+    /// Wishes to meet somebody.
+    0x1a Meet in [Agent];
+    /// Takes such a wish back.
+    0x1b Part in [Agent];
 
     /// Carried out.
     0x20 Done in [Relay];
@@ -120,6 +128,8 @@ messages! {
     0x2b GroupList in [Relay];
     /// Events.
     0x2c EventRows in [Relay];
+    /// Who is there to be met.
+    0x2d Met in [Relay];
 
     /// The relay is shutting down.
     0x30 Going in [Relay];
@@ -131,6 +141,11 @@ messages! {
     0x33 GroupChanged in [Relay];
     /// Who may use what may have changed.
     0x34 RightsChanged in [Relay];
+    /// Who is there to be met may have changed.
+    0x35 MeetingsChanged in [Relay];
+
+    /// Enrols this machine by a certificate.
+    0x3c Certify in [Agent];
 }
 
 impl Control {
@@ -144,15 +159,18 @@ impl Control {
                     | Control::Notice(_)
                     | Control::Ended(_)
                     | Control::GroupChanged(_)
-                    | Control::RightsChanged(_) => None,
+                    | Control::RightsChanged(_)
+                    | Control::MeetingsChanged(_) => None,
                 }
             };
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
             MakeToken SignIn Prove Register SetPassword ChangeUser SetRole Group Events MayUse DecideService SetPublishing
+            Meet Part
             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
-            GroupList EventRows
+            GroupList EventRows Met
+            Certify
         }
     }
 
@@ -274,7 +292,7 @@ mod tests {
     #[test]
     fn every_request_has_a_number_and_nothing_unasked_has() {
         for kind in ControlType::ALL {
-            let unasked = kind.code() >= 0x30;
+            let unasked = kind.code() >= 0x30 && kind.allowed_in(Speaker::Relay);
             // The number is the first field of whatever has one; zeros serve for all others.
             let mut bytes = vec![0; 400];
             bytes[0] = u8::try_from(kind.code()).expect("codes below 64");

@@ -27,6 +27,7 @@ mod attachments;
 mod command;
 mod ids;
 mod limits;
+mod meetings;
 mod presence;
 mod routes;
 mod sessions;
@@ -47,6 +48,7 @@ pub use limits::Limits;
 pub use presence::Publication;
 pub use routes::{Opening, Path};
 
+use crate::rendezvous::Rendezvous;
 use attachments::Attachment;
 use ids::RouteId;
 use routes::Route;
@@ -104,6 +106,8 @@ pub struct Hub {
     waiting: HashMap<ServiceId, VecDeque<RouteId>>,
     waiting_count: usize,
     checks: HashMap<CheckId, RouteId>,
+    /// Who wishes to meet whom.
+    rendezvous: Rendezvous,
     /// Sessions that had a route here.
     sessions: Sessions,
     by_source: HashMap<Source, Census>,
@@ -134,6 +138,7 @@ impl Hub {
             waiting: HashMap::new(),
             waiting_count: 0,
             checks: HashMap::new(),
+            rendezvous: Rendezvous::default(),
             sessions: Sessions::default(),
             by_source: HashMap::new(),
             by_user: HashMap::new(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use underpass_proto::meeting::Place;
 use underpass_proto::packet::SessionId;
 use underpass_proto::route::{Gone, Incoming, picked_by};
 use underpass_proto::ticket::{Claim, Handle, Ticket};
@@ -14,6 +15,7 @@ use super::{
     Member, Opened, Question, RouteEnd, RouteEvent, RouteNews, Wake, Wanted,
 };
 use crate::refusal::Refusal;
+use crate::rendezvous::is_place;
 
 /// An agent's wish for a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,6 +280,7 @@ impl Hub {
     /// What users may do has changed: every route to the service is checked again, and its publishers are told.
     pub fn recheck(&mut self, service: ServiceId) {
         self.tell_rights(service);
+        self.tell_wishers(service);
         for id in self.routes_to(service) {
             self.ask(id, Asked::Id(service));
         }
@@ -306,6 +309,11 @@ impl Hub {
     }
 
     fn wait(&mut self, id: RouteId, service: ServiceId, now: Time) {
+        if is_place(service) && !self.publishers.contains_key(&service) {
+            // Who takes a wish back comes back to it with another.
+            let why = Refusal::new(Code::ServiceAway, "the other side waits no more");
+            return self.refuse(id, why);
+        }
         if self.waiting_count >= self.limits.waiting {
             return self.refuse(id, Refusal::busy("routes that wait for their publisher"));
         }
@@ -491,11 +499,17 @@ impl Hub {
             return;
         };
         let service = route.grant.as_ref().map(|grant| grant.name.clone());
+        let service = service.unwrap_or_else(|| route.asked.clone());
+        // Of a place where two meet the application is what says something.
+        let service = match service.parse::<Place>() {
+            Ok(place) => place.application,
+            Err(_) => service,
+        };
         self.commands.push_back(Command::Record(RouteEvent {
             opener: route.opener,
             user: route.by.user_name.clone(),
             machine: route.by.machine_name.clone(),
-            service: service.unwrap_or_else(|| route.asked.clone()),
+            service,
             owner: route.grant.as_ref().map(|grant| grant.owner.clone()),
             session: route.session,
             news,

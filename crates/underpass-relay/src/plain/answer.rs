@@ -61,14 +61,18 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::Exists
         | Code::Decided
         | Code::OtherTransport
+        | Code::Connected
+        | Code::Oneself
         | Code::FtpNeedsHelp
         | Code::FtpTls => StatusCode::CONFLICT,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::TooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        Code::Refused | Code::Unreachable | Code::ServiceAway | Code::OtherProtocol => {
-            StatusCode::BAD_GATEWAY
-        }
-        Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        Code::Refused
+        | Code::Unreachable
+        | Code::ServiceAway
+        | Code::PeerWaiting
+        | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
+        Code::TimedOut | Code::NoMessage => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -92,7 +96,17 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupUnreadable
         | Code::GroupSignature
         | Code::GroupKey
-        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::GroupSerial
+        | Code::Disconnected
+        | Code::BadSetting
+        | Code::CertificateUntrusted
+        | Code::CertificateExpired
+        | Code::CertificateEarly
+        | Code::CertificateRevoked
+        | Code::CertificatePurpose
+        | Code::CertificateUser
+        | Code::CertificateUnchecked
+        | Code::CertificateProof => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -4,11 +4,13 @@
 
 mod authority;
 mod calls;
+mod certificates;
 mod enrolment;
 mod events;
 mod far_end;
 mod group;
 mod hostile;
+mod meetings;
 mod passwords;
 #[path = "../../../underpass-store/tests/process/mod.rs"]
 #[allow(dead_code, reason = "nothing is told to the processes here")]
