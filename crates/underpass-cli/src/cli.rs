@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     Context, authority, completions, connect, doctor, events, login, machines, meet, names, nc,
-    proxy, publish, redirector, relay, run, services, status, users,
+    peers, proxy, publish, redirector, relay, run, services, status, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -59,6 +59,7 @@ pub enum Command {
     Doctor(doctor::Doctor),
     Services(services::Services),
     Names(names::Names),
+    Peers(peers::Peers),
     Users(users::Users),
     Machines(machines::Machines),
     Events(events::Events),
@@ -91,6 +92,7 @@ impl Command {
             Self::Doctor(it) => it.flags.given.clone(),
             Self::Services(it) => it.flags.given.clone(),
             Self::Names(it) => it.flags.given.clone(),
+            Self::Peers(it) => it.flags.given.clone(),
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
             Self::Events(it) => it.flags.given.clone(),
@@ -144,6 +146,7 @@ impl Command {
             Self::Doctor(it) => it.run(context).await,
             Self::Services(it) => it.run(context).await,
             Self::Names(it) => it.run(context).await,
+            Self::Peers(it) => it.run(context).await,
             Self::Users(it) => it.run(context).await,
             Self::Machines(it) => it.run(context).await,
             Self::Events(it) => it.run(context).await,

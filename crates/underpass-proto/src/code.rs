@@ -325,6 +325,10 @@ codes! { $
         "nobody can meet themselves",
         "the user is you, and no other machine of yours is enrolled, or it is this machine that publishes the service",
         "name another user; to meet another machine of your own, log in there first";
+    0x48 GradeRefused GRADE_REFUSED "UP-GRADE", PermissionDenied, retry false, exit 3:
+        "so little secrecy is not allowed there",
+        "the service was published, or the relay is set up, for a higher grade than the one that was asked for",
+        "connect with --grade blind; or allow it: --lowest-grade of underpass publish and of underpass relay";
     0x58 CertificateUntrusted CERTIFICATE_UNTRUSTED "UP-CERT-UNTRUSTED", PermissionDenied, retry false, exit 3:
         "the relay does not trust this machine's certificate",
         "none of its authorities has signed it, or what lies between is missing from the file",

@@ -41,6 +41,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod certificate;
+mod comparison;
 mod fingerprint;
 mod handshake;
 mod kem;
@@ -56,6 +57,7 @@ mod secrets;
 mod signing;
 
 pub use certificate::certificate_proof;
+pub use comparison::{ComparisonCode, ParseComparisonCodeError};
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use handshake::{
     Answered, AwaitingFinish, Finished, HandshakeError, Initiator, MAX_MESSAGE, MAX_PAYLOAD,

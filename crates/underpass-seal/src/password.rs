@@ -82,6 +82,18 @@ impl CipherSuite for Suite {
     type Ksf = Stretching;
 }
 
+/// Argon2id of `input`, at the price that a password is stretched at.
+pub(crate) fn stretch(input: &[u8], output: &mut [u8]) {
+    let (memory, passes, lanes) = STRETCHING;
+    argon2::Params::new(memory, passes, lanes, Some(output.len()))
+        .and_then(|params| {
+            let version = argon2::Version::V0x13;
+            let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, version, params);
+            argon.hash_password_into(input, &SALT, output)
+        })
+        .expect("the parameters are constants, and outputs of 4 bytes and more are allowed");
+}
+
 /// Argon2id.
 #[derive(Default)]
 struct Stretching;
@@ -91,16 +103,8 @@ impl Ksf for Stretching {
         &self,
         mut input: GenericArray<u8, L>,
     ) -> Result<GenericArray<u8, L>, opaque_ke::errors::InternalError> {
-        let failed = |_| opaque_ke::errors::InternalError::KsfError;
-        let (memory, passes, lanes) = STRETCHING;
-        let params =
-            argon2::Params::new(memory, passes, lanes, Some(input.len())).map_err(failed)?;
-        let argon =
-            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
         let mut output = GenericArray::default();
-        argon
-            .hash_password_into(&input, &SALT, &mut output)
-            .map_err(failed)?;
+        stretch(&input, &mut output);
         input.as_mut_slice().zeroize();
         Ok(output)
     }

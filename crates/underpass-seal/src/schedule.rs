@@ -53,6 +53,8 @@ labels! {
     PasswordContext = "underpass/1 password login",
     /// What a machine signs that is let in by a certificate.
     CertificateLogin = "underpass/1 certificate login",
+    /// Hash prefix of what a code over two keys is stretched from.
+    Comparison = "underpass/1 comparison code",
     /// Routing headers from the initiator to the responder.
     InitiatorRoute = "underpass/1 initiator route",
     /// Routing headers from the responder to the initiator.

@@ -10,15 +10,15 @@ mod sources;
 mod stdio;
 mod trust;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
-use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, Session};
-use underpass_proto::Code;
+use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, PeerTrust, Session};
 use underpass_proto::control::{FarEnd, Resolved, ServiceRow};
 use underpass_proto::frame::{ChannelKind, Class};
+use underpass_proto::{Code, Grade};
 use underpass_seal::PublicKey;
 
 use crate::ftp::{Asked, Expected};
@@ -48,6 +48,14 @@ pub enum OpenError {
     /// The relay does not say where it is.
     #[error(transparent)]
     Resolve(#[from] RequestError),
+    /// The relay names another service than the one that was asked for.
+    #[error("{asked} was asked for, and the relay names {named}")]
+    Misnamed {
+        /// What was asked for.
+        asked: String,
+        /// What the relay says that it is.
+        named: String,
+    },
     /// There is no session with its publisher.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -71,6 +79,7 @@ impl OpenError {
     pub fn code(&self) -> Code {
         match self {
             Self::Resolve(error) => error.code(),
+            Self::Misnamed { .. } => Code::ProtocolViolation,
             Self::Connect(error) => error.code(),
             Self::Refused(error) => error.code(),
         }
@@ -92,6 +101,7 @@ struct Inner {
     standings: Standings,
     trust: PinnedTrust,
     class: Class,
+    grade: Grade,
     board: Board,
     /// What a relay said about names, and which one; forgotten when it turns out to be wrong.
     resolved: Mutex<HashMap<String, (usize, Resolved)>>,
@@ -113,7 +123,54 @@ pub(crate) async fn drained(session: &Session, staying: usize) {
 
 /// Where the session with one publisher is kept. Whoever makes it holds the lock, so that others wait
 /// for it and do not make their own.
-type Slot = tokio::sync::Mutex<Option<(Session, Shown)>>;
+type Slot = tokio::sync::Mutex<Option<Held>>;
+
+/// A session with a publisher.
+struct Held {
+    session: Session,
+    /// The key that the publisher has proven.
+    key: PublicKey,
+    /// The services whose publisher is known to have this key.
+    services: HashSet<String>,
+    _shown: Shown,
+}
+
+/// Remembers the key that was found to be trusted.
+struct Noting<'a> {
+    trust: &'a PinnedTrust,
+    key: OnceLock<PublicKey>,
+}
+
+impl PeerTrust for Noting<'_> {
+    fn check(&self, service: &str, peer: &PublicKey) -> Result<(), String> {
+        self.trust.check(service, peer)?;
+        // One that is tried again shows the same key: any other would not be trusted by now.
+        let _ = self.key.set(*peer);
+        Ok(())
+    }
+}
+
+/// Whether a service that was asked for as `asked` may have this full name: nobody is led to another one. Left out can be
+/// the suffix, the owner, or both.
+fn is_named(asked: &str, full_name: &str) -> bool {
+    let asked = asked
+        .strip_suffix('.')
+        .unwrap_or(asked)
+        .to_ascii_lowercase();
+    let Some((service, rest)) = full_name.split_once('.') else {
+        return asked == full_name;
+    };
+    let suffix = rest.split_once('.').map(|(_, suffix)| suffix);
+    match asked.split_once('.') {
+        None => asked == service,
+        Some((of, _)) if of != service => false,
+        Some((_, more)) => {
+            let begins = rest.strip_prefix(more);
+            begins.is_some_and(|left| left.is_empty() || left.starts_with('.'))
+                || suffix == Some(more)
+        }
+    }
+}
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,12 +181,13 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Channels will have the priority `class`.
+    /// Channels will have the priority `class`, sessions the grade of secrecy `grade`.
     #[must_use]
     pub fn new(
         standings: impl Into<Standings>,
         trust: PinnedTrust,
         class: Class,
+        grade: Grade,
         board: Board,
     ) -> Self {
         Self {
@@ -137,6 +195,7 @@ impl Connector {
                 standings: standings.into(),
                 trust,
                 class,
+                grade,
                 board,
                 resolved: Mutex::default(),
                 slots: Mutex::default(),
@@ -267,6 +326,12 @@ impl Connector {
             Some(answer) => answer,
             None => self.ask(service).await?,
         };
+        if !is_named(service, &resolved.full_name) {
+            return Err(OpenError::Misnamed {
+                asked: service.to_owned(),
+                named: resolved.full_name,
+            });
+        }
         let session = match resolved.far_end {
             FarEnd::Relay => {
                 let asked = self.inner.standings.fleet().attachment(relay);
@@ -296,17 +361,34 @@ impl Connector {
             Arc::clone(slots.entry(key).or_default())
         };
         let mut kept = slot.lock().await;
-        if let Some((session, _)) = kept.as_ref().filter(|(session, _)| !session.is_closed()) {
-            return Ok(session.clone());
+        let service = &resolved.full_name;
+        if let Some(held) = kept.as_mut().filter(|held| !held.session.is_closed()) {
+            // That this publisher has the other service too is only what the relay says.
+            if !held.services.contains(service) {
+                let checked = self.inner.trust.check(service, &held.key);
+                checked.map_err(ConnectError::NotTrusted)?;
+                held.services.insert(service.clone());
+            }
+            return Ok(held.session.clone());
         }
         *kept = None;
         let fleet = self.inner.standings.fleet();
-        let service = &resolved.full_name;
-        let session = fleet.connect(service, &self.inner.trust).await?;
+        let noting = Noting {
+            trust: &self.inner.trust,
+            key: OnceLock::new(),
+        };
+        let session = fleet.connect_graded(service, &noting, self.inner.grade);
+        let session = session.await?;
+        let key = noting.key.into_inner().unwrap_or(key);
         tracing::info!("connected to {service}");
         let peer = key.fingerprint();
         let entry = SessionEntry::outbound(service, peer, session.clone(), fleet.clone());
-        *kept = Some((session.clone(), self.inner.board.show_session(entry)));
+        *kept = Some(Held {
+            session: session.clone(),
+            key,
+            services: HashSet::from([service.clone()]),
+            _shown: self.inner.board.show_session(entry),
+        });
         tokio::spawn(tell_end(service.clone(), session.clone()));
         Ok(session)
     }
@@ -333,7 +415,7 @@ impl Connector {
                 slot.lock()
                     .await
                     .as_ref()
-                    .map(|(session, _)| (session.clone(), 0)),
+                    .map(|held| (held.session.clone(), 0)),
             );
         }
         let done = async {
@@ -357,8 +439,8 @@ impl Connector {
             slots.drain().map(|(_, slot)| slot).collect()
         };
         for slot in slots {
-            if let Some((session, _)) = slot.lock().await.take() {
-                session.close(Code::NoError, "the program ended");
+            if let Some(held) = slot.lock().await.take() {
+                held.session.close(Code::NoError, "the program ended");
             }
         }
     }
@@ -377,4 +459,31 @@ async fn tell_end(service: String, session: Session) {
         "the session with the publisher of {service} ended: {}",
         closed.reason
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_named;
+
+    #[test]
+    fn a_service_is_the_one_that_was_asked_for() {
+        let full = "db.alice.underpass.internal";
+        for asked in ["db", "db.alice", "db.underpass.internal", "DB.Alice.", full] {
+            assert!(is_named(asked, full), "{asked}");
+        }
+        for asked in [
+            "d",
+            "web",
+            "db.al",
+            "db.bob",
+            "alice",
+            "",
+            "db.bob.underpass.internal",
+            "web.underpass.internal",
+            "db.internal",
+        ] {
+            assert!(!is_named(asked, full), "{asked}");
+        }
+        assert!(is_named("db", "db") && !is_named("web", "db"));
+    }
 }

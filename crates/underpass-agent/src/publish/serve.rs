@@ -10,14 +10,14 @@ use underpass_endpoint::dial::{DialError, dial, dial_udp};
 use underpass_endpoint::flow::FlowSettings;
 use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
-use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
 use underpass_proto::steer::STEER_SERVICE;
+use underpass_proto::{Code, Grade};
 use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
 use super::target::{Speech, Target};
-use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
+use super::{KnownUsers, Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
 use crate::ftp::{Announced, Asked};
 use crate::http;
 use crate::standings::Standings;
@@ -39,6 +39,8 @@ struct Served {
     retarget_by: Vec<Fingerprint>,
     /// The keys of the only machines that may use it, whatever a relay says; empty for whom the relay lets in.
     only: Vec<Fingerprint>,
+    /// The least secrecy that a session with it may have.
+    lowest_grade: Grade,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -67,6 +69,7 @@ pub(super) struct Catalogue {
     limits: Limits,
     /// Places for flows of datagrams.
     flows: Arc<Semaphore>,
+    users: KnownUsers,
     board: Board,
 }
 
@@ -75,6 +78,7 @@ impl Catalogue {
         standings: Standings,
         offers: &[Offer],
         limits: Limits,
+        users: KnownUsers,
         board: Board,
     ) -> Self {
         let services = offers.iter().map(|offer| Served {
@@ -86,6 +90,7 @@ impl Catalogue {
             redial: offer.redial,
             retarget_by: offer.retarget_by.clone(),
             only: offer.only.clone(),
+            lowest_grade: offer.lowest_grade,
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -94,8 +99,22 @@ impl Catalogue {
             access: Access::new(standings),
             flows: Arc::new(Semaphore::new(limits.flows.most)),
             limits,
+            users,
             board,
         }
+    }
+
+    /// The least secrecy that a session may have in which `service` is used.
+    pub(super) fn lowest_grade(&self, service: &str) -> Grade {
+        let name = self.find(service).map(|listing| listing.name);
+        let services = self.services();
+        let of_name = services
+            .iter()
+            .filter(|it| Some(&it.listing.name) == name.as_ref());
+        of_name
+            .map(|it| it.lowest_grade)
+            .max()
+            .unwrap_or(Grade::Blind)
     }
 
     pub(super) fn listings(&self) -> Vec<Listing> {
@@ -237,6 +256,11 @@ impl Catalogue {
         kind: ChannelKind,
     ) -> Result<Listing, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
+        // The session may have begun with another one, or the relay have said so.
+        if peer.grade < self.lowest_grade(&listing.name) {
+            tracing::warn!(user = peer.user, "{service}: refused grade {}", peer.grade);
+            return Err(Code::GradeRefused);
+        }
         self.check(&listing, peer).await?;
         if listing.target().kind != kind {
             tracing::warn!(
@@ -355,6 +379,11 @@ fn find<'a>(listings: &'a [Listing], service: &str) -> Option<&'a Listing> {
 
 /// Serves all channels of a session until it ends.
 pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: PeerInfo) {
+    if let Err(unknown) = catalogue.users.check(&peer) {
+        tracing::warn!("{}: refused: {unknown}", peer.service);
+        let reason = "the publisher knows other machines of this user, and not this one";
+        return session.close(Code::KeyMismatch, reason);
+    }
     tracing::info!("{} uses {}", peer.user, peer.service);
     let entry = SessionEntry::inbound(&peer, session.clone());
     let _shown = catalogue.board.show_session(entry);
@@ -407,6 +436,10 @@ async fn channel(
     announced: Arc<Announced>,
 ) {
     if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
+        // Who has the session's keys could say in another's name what leads a service elsewhere.
+        if peer.grade < Grade::Blind {
+            return incoming.refuse(Code::GradeRefused);
+        }
         return steered::take(&catalogue, incoming, &peer).await;
     }
     let of_ftp = Asked::read(incoming.service());

@@ -162,7 +162,7 @@ pub fn of_open(error: &OpenError, service: &str) -> Failure {
                 .with_cause("its machine was installed anew, another machine publishes it, or somebody stands in between")
                 .with_next(format!(
                     "ask the owner of {service} for the fingerprint that `underpass status` shows there; \
-                     if it is the new one, add --peer-key FINGERPRINT to this command"
+                     if it is the new one: underpass peers trust {service} FINGERPRINT"
                 ))
         }
         OpenError::Connect(ConnectError::Attach(error)) => {
@@ -170,6 +170,10 @@ pub fn of_open(error: &OpenError, service: &str) -> Failure {
         }
         OpenError::Connect(ConnectError::Refused { text, .. }) => {
             in_its_words(Failure::of_code(error.code(), &trying), &trying, text)
+        }
+        OpenError::Misnamed { .. } => {
+            let failure = Failure::of_code(error.code(), "");
+            failure.with_what(format!("{trying}: {}", printable(&error.to_string())))
         }
         error => Failure::of_code(error.code(), &trying),
     }

@@ -14,6 +14,7 @@ pub mod names;
 pub mod nc;
 pub mod password;
 pub mod path;
+pub mod peers;
 pub mod proxy;
 pub mod publish;
 pub mod redirector;

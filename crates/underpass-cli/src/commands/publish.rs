@@ -2,10 +2,10 @@
 
 use clap::Args;
 use underpass_agent::Publisher;
-use underpass_agent::publish::{Limits, Listing, Offer, PublishEnd, Target};
+use underpass_agent::publish::{KnownUsers, Limits, Listing, Offer, PublishEnd, Target};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
 use underpass_proto::frame::ChannelKind;
-use underpass_proto::{Code, names};
+use underpass_proto::{Code, Grade, names};
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
@@ -60,7 +60,7 @@ pub struct Publish {
 impl Publish {
     /// Publishes until it is told to stop, or the attachment ends for good.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        let offers = self.offers()?;
+        let offers = self.offers(context.settings.lowest_grade.0)?;
         let stop = stop_asked()?;
         let board = Board::new("publish");
         let EnrolledAtAll { standings, first } = tokio::select! {
@@ -74,7 +74,9 @@ impl Publish {
             dial: context.settings.dial_timeout.0,
             flows: context.settings.flow_limits(),
         };
-        let started = Publisher::start(standings.clone(), offers, limits, board.clone()).await;
+        let users = KnownUsers::new(context.home.clone(), first.key);
+        let started =
+            Publisher::start(standings.clone(), offers, limits, users, board.clone()).await;
         let publisher = started.map_err(|error| errors::of_publish(&error))?;
         let listings = publisher.listings();
         for listing in &listings {
@@ -127,7 +129,7 @@ impl Publish {
         approved.map_err(|error| errors::of_publish(&error))
     }
 
-    fn offers(&self) -> Result<Vec<Offer>, Failure> {
+    fn offers(&self, lowest_grade: Grade) -> Result<Vec<Offer>, Failure> {
         let (pairs, rest) = self.services.as_chunks::<2>();
         if let [name] = rest {
             return Err(Failure::usage(format!("{name} has no HOST:PORT")));
@@ -150,6 +152,7 @@ impl Publish {
                 redial: self.redial,
                 retarget_by: self.retarget_by.clone(),
                 only: self.only.clone(),
+                lowest_grade,
             })
         });
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;

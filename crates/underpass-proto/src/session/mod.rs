@@ -64,12 +64,14 @@ pub use leg::LegId;
 pub use receive::LegError;
 
 use crate::frame::{ChannelId, Frame, MAX_LEGS};
+use crate::grade::{Grade, RecordKeys};
 use crate::packet::SessionId;
 use crate::params::Params;
 use crate::role::Role;
 use crate::time::Time;
 use channel::Channel;
-use epochs::{ReceiveEpochs, SendEpochs};
+pub(crate) use epochs::ReceiveEpochs;
+use epochs::SendEpochs;
 use leg::Leg;
 use received::{OnceWindow, Received};
 use recv_half::RecvHalf;
@@ -138,6 +140,7 @@ struct Credit {
 pub struct Session {
     role: Role,
     id: SessionId,
+    grade: Grade,
     cipher: Cipher,
     handshake_hash: [u8; 32],
     config: Config,
@@ -199,6 +202,7 @@ impl Session {
         let Agreed {
             role,
             id,
+            grade,
             cipher,
             secrets,
             peer,
@@ -216,6 +220,7 @@ impl Session {
         let mut session = Session {
             role,
             id,
+            grade,
             cipher,
             handshake_hash: secrets.handshake_hash,
             state: State::Open,
@@ -279,6 +284,25 @@ impl Session {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// How much others can read of it.
+    #[must_use]
+    pub fn grade(&self) -> Grade {
+        self.grade
+    }
+
+    /// What a relay is given in [`Grade::Relay`], and in no other grade.
+    #[must_use]
+    pub fn record_keys(&self) -> Option<RecordKeys> {
+        if self.grade != Grade::Relay {
+            return None;
+        }
+        let (own, peer) = (self.send_epochs.present(), self.receive_epochs.present());
+        Some(match self.role {
+            Role::Initiator => RecordKeys::new(self.cipher, own, peer),
+            Role::Responder => RecordKeys::new(self.cipher, peer, own),
+        })
     }
 
     /// Hash of the handshake that made the session: not secret, and the same at its two ends only.

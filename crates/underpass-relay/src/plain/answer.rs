@@ -48,6 +48,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::LastAdministrator
         | Code::MayNotRetarget
         | Code::NoRedial
+        | Code::GradeRefused
         | Code::FtpAddress
         | Code::FtpNotAnnounced
         | Code::WrongCookie => StatusCode::FORBIDDEN,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use underpass_carrier::x509::NamedBy;
+use underpass_proto::Grade;
 
 use super::value::{ByteSize, Count, Span, Value};
 use super::{Setting, SettingError};
@@ -108,6 +109,9 @@ settings! {
     wait_for_publisher: Span = Span(Limits::default().wait_for_publisher);
     /// How long a publisher may take to answer a new connection.
     answer_within: Span = Span(Limits::default().answer_within);
+    /// The least secrecy that a session between two agents may have: blind (only they can read it), relay (they may give
+    /// this relay the key), or none (everybody on the way can read it). Its user and the service's publisher must want it too.
+    lowest_grade: Grade = Limits::default().lowest_grade;
     /// How long a machine may stay attached without being enrolled.
     enrol_within: Span = Span(Limits::default().enrol_within);
     /// How long an invitation is good for unless its maker says otherwise.
@@ -213,6 +217,7 @@ impl Settings {
             waiting_per_attachment: self.waiting_per_attachment,
             wait_for_publisher: self.wait_for_publisher.0,
             answer_within: self.answer_within.0,
+            lowest_grade: self.lowest_grade,
         }
     }
 

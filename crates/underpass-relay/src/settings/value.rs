@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use underpass_carrier::x509::{NamedBy, NamedByError};
+use underpass_proto::Grade;
 
 use crate::authority::{AuthorityAddress, AuthorityAddressError};
 use crate::certificates::CertificateUsers;
@@ -109,6 +110,16 @@ impl Value for AuthorityAddress {
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
             .map_err(|error: AuthorityAddressError| error.to_string())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Grade {
+    const KIND: &'static str = "GRADE";
+    fn parse(text: &str) -> Result<Self, String> {
+        parsed(text, Self::KIND)
     }
     fn show(&self) -> String {
         self.to_string()

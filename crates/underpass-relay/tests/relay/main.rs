@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authority;
+mod between;
 mod calls;
 mod certificates;
 mod enrolment;
@@ -10,6 +11,7 @@ mod events;
 mod far_end;
 mod group;
 mod hostile;
+mod manipulated;
 mod meetings;
 mod passwords;
 #[path = "../../../underpass-store/tests/process/mod.rs"]
