@@ -20,8 +20,10 @@ use super::inside::{Guest, Inside};
 use super::target::{Speech, Target};
 use super::{KnownUsers, Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
 use crate::ftp::{Announced, Asked};
+use crate::http;
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
+use crate::x11::{self, Display, Stream};
 
 /// The longest wait until connections that are to move have moved.
 const MOVE_LIMIT: Duration = Duration::from_secs(10);
@@ -251,6 +253,9 @@ impl Catalogue {
             return Err(failed(Code::OtherTransport, text));
         }
         let reached = match kind {
+            ChannelKind::Stream if speech == Speech::X11 => {
+                screen(at, self.limits.dial).await.map(drop)
+            }
             ChannelKind::Stream => dial(at, self.limits.dial).await.map(splice::reset),
             ChannelKind::Datagram => dial_udp(at, self.limits.dial).await.map(drop),
         };
@@ -293,6 +298,17 @@ impl Catalogue {
     async fn reach_udp(&self, service: &str, peer: &PeerInfo) -> Result<UdpSocket, Code> {
         let listing = self.permitted(service, peer, ChannelKind::Datagram).await?;
         let dialled = dial_udp(listing.target().at, self.limits.dial).await;
+        dialled.map_err(|error| not_reached(&listing, peer, &error))
+    }
+
+    /// Connects to the display of `service`, and tells which one that is.
+    pub(super) async fn reach_screen(
+        &self,
+        service: &str,
+        peer: &PeerInfo,
+    ) -> Result<(Display, Box<dyn Stream>), Code> {
+        let listing = self.permitted(service, peer, ChannelKind::Stream).await?;
+        let dialled = screen(listing.target().at, self.limits.dial).await;
         dialled.map_err(|error| not_reached(&listing, peer, &error))
     }
 
@@ -339,6 +355,16 @@ impl Catalogue {
         let mut of_name = services.iter().filter(|it| it.listing.name == name);
         of_name.all(|it| it.only.is_empty() || it.only.contains(machine))
     }
+}
+
+/// Connects to the display of this name.
+async fn screen(at: &str, limit: Duration) -> Result<(Display, Box<dyn Stream>), DialError> {
+    let display: Display = at.parse().map_err(|()| DialError::Resolve {
+        target: at.to_owned(),
+        source: std::io::ErrorKind::InvalidInput.into(),
+    })?;
+    let stream = x11::reach(&display, limit).await?;
+    Ok((display, stream))
 }
 
 fn not_reached(listing: &Listing, peer: &PeerInfo, error: &DialError) -> Code {
@@ -470,26 +496,54 @@ async fn channel(
     if incoming.kind() == ChannelKind::Datagram {
         return flows::channel(incoming, &host).await;
     }
-    let reached = async {
-        if host.catalogue.speech(&service) == Speech::Ftp {
-            let (catalogue, peer) = (&host.catalogue, &host.peer);
-            catalogue
-                .permitted(&service, peer, ChannelKind::Stream)
-                .await?;
-            // The peer asks again, and helps.
-            return Err(Code::FtpNeedsHelp);
-        }
-        host.catalogue.reach(&service, &host.peer).await
+    let error = match connection(incoming, &service, host).await {
+        Ok(error) => error,
+        Err((incoming, code)) => return incoming.refuse(code),
     };
-    let tcp = match reached.await {
-        Ok(tcp) => tcp,
-        Err(code) => return incoming.refuse(code),
-    };
-    let report = splice_host(incoming.accept(), tcp, host).await;
-    match report.error {
+    match error {
         None => tracing::debug!(user, "{service}: done"),
         Some(error) => tracing::info!(user, "{service}: broken off: {error}"),
     }
+}
+
+/// Carries one connection to the host of a service, with the help that its protocol needs: what went wrong then, if
+/// something did; or why it was not accepted.
+async fn connection(
+    incoming: Incoming,
+    service: &str,
+    host: Host,
+) -> Result<Option<String>, (Incoming, Code)> {
+    let (catalogue, peer) = (&host.catalogue, &host.peer);
+    let report = match catalogue.speech(service) {
+        Speech::Ftp => {
+            let permitted = catalogue.permitted(service, peer, ChannelKind::Stream);
+            // The peer asks again, and helps.
+            let code = permitted.await.err().unwrap_or(Code::FtpNeedsHelp);
+            return Err((incoming, code));
+        }
+        Speech::X11 => {
+            let (display, screen) = match catalogue.reach_screen(service, peer).await {
+                Ok(reached) => reached,
+                Err(code) => return Err((incoming, code)),
+            };
+            let carried = x11::carry(incoming.accept(), screen, &display, host.cut()).await;
+            return Ok(carried.err());
+        }
+        speech => {
+            let tcp = match catalogue.reach(service, peer).await {
+                Ok(tcp) => tcp,
+                Err(code) => return Err((incoming, code)),
+            };
+            let channel = incoming.accept();
+            match (speech, catalogue.find(service)) {
+                (Speech::Http, Some(listing)) => {
+                    http::carry(channel, tcp, listing.target().at, host.cut()).await
+                }
+                _ => splice_host(channel, tcp, host).await,
+            }
+        }
+    };
+    Ok(report.error)
 }
 
 /// The host side of one channel.

@@ -22,7 +22,8 @@ use crate::settings::{Flags, OnPublish, Span};
 #[derive(Debug, Args)]
 pub struct Publish {
     /// The service's name, and the host and port where this machine reaches it, for a service of UDP with udp: before
-    /// them, for FTP with ftp:; any number of pairs
+    /// them, for FTP with ftp:, for a web server that goes by its own name with http:; x11:HOST:DISPLAY for a display (x11::0
+    /// is the first one here); any number of pairs
     #[arg(required = true, num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
     services: Vec<String>,
     /// What it is, for people who look for it
@@ -227,22 +228,11 @@ async fn wait_for_approval(
 
 /// Whether a text can be dialled: a host, a colon, a port, and before them what [`Target::read`] knows.
 pub(super) fn check_target(target: &str) -> Result<(), Failure> {
-    let at = Target::read(target).at;
-    let sound = at.rsplit_once(':').is_some_and(|(host, port)| {
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        let address = match bare {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && !host.contains([':', '/', ' ']),
-        };
-        address && port.parse::<u16>().is_ok_and(|port| port != 0)
-    });
-    if sound {
+    if Target::read(target).is_sound() {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "{target:?} is not HOST:PORT, udp:HOST:PORT or ftp:HOST:PORT (an IPv6 address stands in brackets)"
+        "{target:?} is not HOST:PORT, with udp:, ftp: or http: before it where that is spoken, or x11:HOST:DISPLAY (an IPv6 address stands in brackets)"
     )))
 }
 
@@ -284,6 +274,9 @@ mod tests {
             "udp:53",
             "ftp:files.corp:21",
             "ftp:[::1]:21",
+            "http:wiki.corp:80",
+            "x11::0",
+            "x11:10.0.0.9:0.0",
         ] {
             assert!(check_target(good).is_ok(), "{good}");
         }
@@ -296,13 +289,16 @@ mod tests {
             "h:0",
             "h:65536",
             "h:",
-            "http://h:80",
             "[x]:1",
             "udp:",
             "udp:udp:h:1",
             "udp:h:0",
             "ftp:",
             "ftp:udp:h:1",
+            "x11::",
+            "x11::x",
+            "http:h:0",
+            "http://h:80",
         ] {
             assert!(check_target(bad).is_err(), "{bad}");
         }
