@@ -12,6 +12,7 @@
 mod certificates;
 pub mod connect;
 pub mod doctor;
+pub mod files;
 mod following;
 mod ftp;
 pub mod home;

@@ -16,6 +16,7 @@ use underpass_proto::{Code, Grade};
 use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
+use super::inside::{Guest, Inside};
 use super::target::{Speech, Target};
 use super::{KnownUsers, Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
 use crate::ftp::{Announced, Asked};
@@ -41,6 +42,8 @@ struct Served {
     only: Vec<Fingerprint>,
     /// The least secrecy that a session with it may have.
     lowest_grade: Grade,
+    /// What serves it here, where no host is dialled.
+    inside: Option<Inside>,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -91,6 +94,7 @@ impl Catalogue {
             retarget_by: offer.retarget_by.clone(),
             only: offer.only.clone(),
             lowest_grade: offer.lowest_grade,
+            inside: offer.inside.clone(),
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -171,6 +175,13 @@ impl Catalogue {
         services.iter().any(named)
     }
 
+    /// What serves the service of this name in this program.
+    fn inside(&self, name: &str) -> Option<Inside> {
+        let services = self.services();
+        let found = services.iter().find(|it| it.listing.name == name);
+        found.and_then(|it| it.inside.clone())
+    }
+
     /// Leads new connections to `service` to another host from now on, and with `now` those that there
     /// are as well.
     pub(super) async fn retarget(
@@ -182,6 +193,9 @@ impl Catalogue {
         let here = || RetargetError::NotHere(service.to_owned());
         let listing = self.find(service).ok_or_else(here)?;
         let name = &listing.name;
+        if self.inside(name).is_some() {
+            return Err(here());
+        }
         let may = |it: &Served| it.listing.name == *name && (!now || it.redial);
         if !self.services().iter().any(may) {
             return Err(RetargetError::NoRedial(listing.full_name));
@@ -393,7 +407,14 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
     let announced = Arc::new(Announced::default());
     while let Some(incoming) = session.accept().await {
         let (catalogue, peer) = (Arc::clone(&catalogue), Arc::clone(&peer));
-        tokio::spawn(channel(catalogue, incoming, peer, Arc::clone(&announced)));
+        let announced = Arc::clone(&announced);
+        tokio::spawn(channel(
+            catalogue,
+            session.clone(),
+            incoming,
+            peer,
+            announced,
+        ));
     }
     let closed = session.closed().await;
     tracing::info!(
@@ -431,6 +452,7 @@ async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer:
 
 async fn channel(
     catalogue: Arc<Catalogue>,
+    session: Session,
     incoming: Incoming,
     peer: Arc<PeerInfo>,
     announced: Arc<Announced>,
@@ -451,6 +473,17 @@ async fn channel(
     let Some(used) = catalogue.used(&service) else {
         return incoming.refuse(Code::NoService);
     };
+    if let Some(inside) = catalogue.inside(&used.name) {
+        let kind = incoming.kind();
+        return match catalogue.permitted(&service, &peer, kind).await {
+            Ok(_) => {
+                inside
+                    .serve(Guest::new(incoming.accept(), peer, session))
+                    .await
+            }
+            Err(code) => incoming.refuse(code),
+        };
+    }
     let host = Host {
         used: Mutex::new(used),
         changes,
