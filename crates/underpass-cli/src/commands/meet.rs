@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use underpass_agent::connect::{Local, PinnedTrust};
-use underpass_agent::meet::{
-    Doors, Encounter, Meeting, Pair, keep_pair, one_channel, over, serve_all,
-};
+use underpass_agent::meet::{Doors, Encounter, Meeting, Pair, keep_pair, serve_all};
 use underpass_agent::status::{Board, PairReport, PairShown, StatusServer};
 use underpass_agent::{Rendezvous, Standings};
 use underpass_endpoint::dial::transport;
