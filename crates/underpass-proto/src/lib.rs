@@ -12,9 +12,11 @@
 //! | [`params`] | what the two ends of a session tell each other in the handshake |
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`grade`] | how much the relay can read of a session between two others |
 //! | [`group`] | the signed list of the relays of a group |
 //! | [`meeting`] | how the place is named where two meet who have wished for each other |
 //! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
+//! | [`transfer`] | what the sender of files and their receiver say to each other |
 //! | [`authority`] | what a relay and its ticket authority say to each other |
 //! | [`code`] | the reasons that all of them give when something ends or is refused |
 //!
@@ -31,6 +33,7 @@ pub mod event;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod grade;
 pub mod group;
 pub mod handshake;
 pub mod meeting;
@@ -43,6 +46,7 @@ pub mod session;
 pub mod steer;
 pub mod ticket;
 mod time;
+pub mod transfer;
 pub mod varint;
 pub mod wire;
 
@@ -50,6 +54,7 @@ pub mod wire;
 mod specification;
 
 pub use code::Code;
+pub use grade::Grade;
 pub use role::{Role, Speaker};
 pub use time::Time;
 pub use wire::DecodeError;

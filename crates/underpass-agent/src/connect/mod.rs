@@ -5,24 +5,28 @@ pub(crate) mod datagrams;
 mod lead;
 mod listen;
 mod local;
+mod opened;
 mod sources;
 mod stdio;
 mod trust;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
-use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, Session};
-use underpass_proto::Code;
+use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, PeerTrust, Session};
 use underpass_proto::control::{FarEnd, Resolved, ServiceRow};
 use underpass_proto::frame::{ChannelKind, Class};
+use underpass_proto::{Code, Grade};
 use underpass_seal::PublicKey;
 
+use crate::ftp::{Asked, Expected};
 use crate::standing::RequestError;
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry, Shown};
+
+pub(crate) use opened::Opened;
 
 pub use datagrams::FlowLimits;
 pub use lead::LeadError;
@@ -44,6 +48,14 @@ pub enum OpenError {
     /// The relay does not say where it is.
     #[error(transparent)]
     Resolve(#[from] RequestError),
+    /// The relay names another service than the one that was asked for.
+    #[error("{asked} was asked for, and the relay names {named}")]
+    Misnamed {
+        /// What was asked for.
+        asked: String,
+        /// What the relay says that it is.
+        named: String,
+    },
     /// There is no session with its publisher.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -52,12 +64,22 @@ pub enum OpenError {
     Refused(#[from] ChannelError),
 }
 
+/// An error with its code behind it, unless its words end with that: what the other side said does.
+pub(crate) fn with_code(error: &impl std::fmt::Display, code: Code) -> String {
+    let (mut text, code) = (error.to_string(), code.up());
+    if !text.contains(code) {
+        text += &format!(" [{code}]");
+    }
+    text
+}
+
 impl OpenError {
     /// The reason from the table of codes.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
             Self::Resolve(error) => error.code(),
+            Self::Misnamed { .. } => Code::ProtocolViolation,
             Self::Connect(error) => error.code(),
             Self::Refused(error) => error.code(),
         }
@@ -79,10 +101,13 @@ struct Inner {
     standings: Standings,
     trust: PinnedTrust,
     class: Class,
+    grade: Grade,
     board: Board,
     /// What a relay said about names, and which one; forgotten when it turns out to be wrong.
     resolved: Mutex<HashMap<String, (usize, Resolved)>>,
     slots: Mutex<HashMap<PublicKey, Arc<Slot>>>,
+    /// Where data connections of FTP are waited for.
+    expected: Expected,
 }
 
 /// Waits until nothing of what was written is under way, and only `staying` channels are left.
@@ -96,9 +121,62 @@ pub(crate) async fn drained(session: &Session, staying: usize) {
     }
 }
 
+/// Waits until what was written in a session that the peer began has arrived, for a few seconds at the most: for a
+/// program that ends afterwards.
+pub async fn arrived(session: &Session) {
+    let _ = tokio::time::timeout(FINISH_LIMIT, drained(session, 0)).await;
+}
+
 /// Where the session with one publisher is kept. Whoever makes it holds the lock, so that others wait
 /// for it and do not make their own.
-type Slot = tokio::sync::Mutex<Option<(Session, Shown)>>;
+type Slot = tokio::sync::Mutex<Option<Held>>;
+
+/// A session with a publisher.
+struct Held {
+    session: Session,
+    /// The key that the publisher has proven.
+    key: PublicKey,
+    /// The services whose publisher is known to have this key.
+    services: HashSet<String>,
+    _shown: Shown,
+}
+
+/// Remembers the key that was found to be trusted.
+struct Noting<'a> {
+    trust: &'a PinnedTrust,
+    key: OnceLock<PublicKey>,
+}
+
+impl PeerTrust for Noting<'_> {
+    fn check(&self, service: &str, peer: &PublicKey) -> Result<(), String> {
+        self.trust.check(service, peer)?;
+        // One that is tried again shows the same key: any other would not be trusted by now.
+        let _ = self.key.set(*peer);
+        Ok(())
+    }
+}
+
+/// Whether a service that was asked for as `asked` may have this full name: nobody is led to another one. Left out can be
+/// the suffix, the owner, or both.
+fn is_named(asked: &str, full_name: &str) -> bool {
+    let asked = asked
+        .strip_suffix('.')
+        .unwrap_or(asked)
+        .to_ascii_lowercase();
+    let Some((service, rest)) = full_name.split_once('.') else {
+        return asked == full_name;
+    };
+    let suffix = rest.split_once('.').map(|(_, suffix)| suffix);
+    match asked.split_once('.') {
+        None => asked == service,
+        Some((of, _)) if of != service => false,
+        Some((_, more)) => {
+            let begins = rest.strip_prefix(more);
+            begins.is_some_and(|left| left.is_empty() || left.starts_with('.'))
+                || suffix == Some(more)
+        }
+    }
+}
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -109,12 +187,13 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Channels will have the priority `class`.
+    /// Channels will have the priority `class`, sessions the grade of secrecy `grade`.
     #[must_use]
     pub fn new(
         standings: impl Into<Standings>,
         trust: PinnedTrust,
         class: Class,
+        grade: Grade,
         board: Board,
     ) -> Self {
         Self {
@@ -122,9 +201,11 @@ impl Connector {
                 standings: standings.into(),
                 trust,
                 class,
+                grade,
                 board,
                 resolved: Mutex::default(),
                 slots: Mutex::default(),
+                expected: Expected::default(),
             }),
         }
     }
@@ -174,8 +255,16 @@ impl Connector {
     /// # Errors
     /// There is no session with the service's publisher.
     pub async fn open_datagrams(&self, service: &str) -> Result<Channel, OpenError> {
-        let opened = match self.begin(service, ChannelKind::Datagram).await {
-            Err(error) if error.session_ended() => self.begin(service, ChannelKind::Datagram).await,
+        let begin = || {
+            self.begin(
+                service,
+                ChannelKind::Datagram,
+                self.inner.class,
+                str::to_owned,
+            )
+        };
+        let opened = match begin().await {
+            Err(error) if error.session_ended() => begin().await,
             opened => opened,
         };
         if opened.is_err() {
@@ -189,14 +278,50 @@ impl Connector {
         self.known().remove(service);
     }
 
-    async fn try_open(&self, service: &str) -> Result<Channel, OpenError> {
-        let mut channel = self.begin(service, ChannelKind::Stream).await?;
+    /// Where data connections of FTP are waited for.
+    pub(crate) fn expected(&self) -> &Expected {
+        &self.inner.expected
+    }
+
+    /// Opens a channel of FTP, which `asked` names when it is given the service's full name, and waits for the answer. What
+    /// is no control connection gives way to others.
+    ///
+    /// # Errors
+    /// As [`Connector::open`].
+    pub(crate) async fn open_ftp(
+        &self,
+        service: &str,
+        asked: impl Fn(String) -> Asked,
+    ) -> Result<Channel, OpenError> {
+        let class = match asked(String::new()) {
+            Asked::Control { .. } => self.inner.class,
+            Asked::Passive { .. } | Asked::Active { .. } => Class::Bulk,
+        };
+        let name = |service: &str| asked(service.to_owned()).to_string();
+        let mut channel = self
+            .begin(service, ChannelKind::Stream, class, name)
+            .await?;
         channel.accepted().await?;
         Ok(channel)
     }
 
-    /// Opens a channel, and does not wait for the service.
-    async fn begin(&self, service: &str, kind: ChannelKind) -> Result<Channel, OpenError> {
+    async fn try_open(&self, service: &str) -> Result<Channel, OpenError> {
+        let class = self.inner.class;
+        let mut channel = self
+            .begin(service, ChannelKind::Stream, class, str::to_owned)
+            .await?;
+        channel.accepted().await?;
+        Ok(channel)
+    }
+
+    /// Opens the channel that `name` makes of the service's full name, and does not wait for the service.
+    async fn begin(
+        &self,
+        service: &str,
+        kind: ChannelKind,
+        class: Class,
+        name: impl Fn(&str) -> String,
+    ) -> Result<Channel, OpenError> {
         let (best, standing) = self.inner.standings.best();
         // What a relay reaches itself is asked for at the one that is used.
         let is_good = |(relay, resolved): &(usize, Resolved)| {
@@ -207,6 +332,12 @@ impl Connector {
             Some(answer) => answer,
             None => self.ask(service).await?,
         };
+        if !is_named(service, &resolved.full_name) {
+            return Err(OpenError::Misnamed {
+                asked: service.to_owned(),
+                named: resolved.full_name,
+            });
+        }
         let session = match resolved.far_end {
             FarEnd::Relay => {
                 let asked = self.inner.standings.fleet().attachment(relay);
@@ -217,11 +348,11 @@ impl Connector {
         };
         let options = OpenOptions {
             kind,
-            class: self.inner.class,
+            class,
             // A datagram stands alone, and what is lost would be missing for the next.
             compress: resolved.compression && kind == ChannelKind::Stream,
         };
-        Ok(session.open(&resolved.full_name, options).await?)
+        Ok(session.open(&name(&resolved.full_name), options).await?)
     }
 
     /// The session with a service's publisher: the one there is, or a new one.
@@ -236,17 +367,34 @@ impl Connector {
             Arc::clone(slots.entry(key).or_default())
         };
         let mut kept = slot.lock().await;
-        if let Some((session, _)) = kept.as_ref().filter(|(session, _)| !session.is_closed()) {
-            return Ok(session.clone());
+        let service = &resolved.full_name;
+        if let Some(held) = kept.as_mut().filter(|held| !held.session.is_closed()) {
+            // That this publisher has the other service too is only what the relay says.
+            if !held.services.contains(service) {
+                let checked = self.inner.trust.check(service, &held.key);
+                checked.map_err(ConnectError::NotTrusted)?;
+                held.services.insert(service.clone());
+            }
+            return Ok(held.session.clone());
         }
         *kept = None;
         let fleet = self.inner.standings.fleet();
-        let service = &resolved.full_name;
-        let session = fleet.connect(service, &self.inner.trust).await?;
+        let noting = Noting {
+            trust: &self.inner.trust,
+            key: OnceLock::new(),
+        };
+        let session = fleet.connect_graded(service, &noting, self.inner.grade);
+        let session = session.await?;
+        let key = noting.key.into_inner().unwrap_or(key);
         tracing::info!("connected to {service}");
         let peer = key.fingerprint();
         let entry = SessionEntry::outbound(service, peer, session.clone(), fleet.clone());
-        *kept = Some((session.clone(), self.inner.board.show_session(entry)));
+        *kept = Some(Held {
+            session: session.clone(),
+            key,
+            services: HashSet::from([service.clone()]),
+            _shown: self.inner.board.show_session(entry),
+        });
         tokio::spawn(tell_end(service.clone(), session.clone()));
         Ok(session)
     }
@@ -273,7 +421,7 @@ impl Connector {
                 slot.lock()
                     .await
                     .as_ref()
-                    .map(|(session, _)| (session.clone(), 0)),
+                    .map(|held| (held.session.clone(), 0)),
             );
         }
         let done = async {
@@ -297,8 +445,8 @@ impl Connector {
             slots.drain().map(|(_, slot)| slot).collect()
         };
         for slot in slots {
-            if let Some((session, _)) = slot.lock().await.take() {
-                session.close(Code::NoError, "the program ended");
+            if let Some(held) = slot.lock().await.take() {
+                held.session.close(Code::NoError, "the program ended");
             }
         }
     }
@@ -317,4 +465,31 @@ async fn tell_end(service: String, session: Session) {
         "the session with the publisher of {service} ended: {}",
         closed.reason
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_named;
+
+    #[test]
+    fn a_service_is_the_one_that_was_asked_for() {
+        let full = "db.alice.underpass.internal";
+        for asked in ["db", "db.alice", "db.underpass.internal", "DB.Alice.", full] {
+            assert!(is_named(asked, full), "{asked}");
+        }
+        for asked in [
+            "d",
+            "web",
+            "db.al",
+            "db.bob",
+            "alice",
+            "",
+            "db.bob.underpass.internal",
+            "web.underpass.internal",
+            "db.internal",
+        ] {
+            assert!(!is_named(asked, full), "{asked}");
+        }
+        assert!(is_named("db", "db") && !is_named("web", "db"));
+    }
 }

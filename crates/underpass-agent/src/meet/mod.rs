@@ -355,6 +355,7 @@ impl Meeting {
             service: _,
             user,
             machine,
+            grade,
         } = peer;
         if *self.peer() != Peer::Anybody {
             let trust = MetTrust {
@@ -374,6 +375,7 @@ impl Meeting {
             service: self.application().to_owned(),
             user: user.clone(),
             machine,
+            grade,
         };
         let entry = SessionEntry::inbound(&shown_peer, session.clone());
         Ok(Encounter {

@@ -6,19 +6,24 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use underpass_endpoint::dial::{DialError, dial, dial_udp, transport};
+use underpass_endpoint::dial::{DialError, dial, dial_udp};
 use underpass_endpoint::flow::FlowSettings;
 use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
-use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
 use underpass_proto::steer::STEER_SERVICE;
+use underpass_proto::{Code, Grade};
 use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
-use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, steered};
+use super::inside::{Guest, Inside};
+use super::target::{Speech, Target};
+use super::{KnownUsers, Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
+use crate::ftp::{Announced, Asked};
+use crate::http;
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
+use crate::x11::{self, Display, Stream};
 
 /// The longest wait until connections that are to move have moved.
 const MOVE_LIMIT: Duration = Duration::from_secs(10);
@@ -35,6 +40,10 @@ struct Served {
     retarget_by: Vec<Fingerprint>,
     /// The keys of the only machines that may use it, whatever a relay says; empty for whom the relay lets in.
     only: Vec<Fingerprint>,
+    /// The least secrecy that a session with it may have.
+    lowest_grade: Grade,
+    /// What serves it here, where no host is dialled.
+    inside: Option<Inside>,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -63,6 +72,7 @@ pub(super) struct Catalogue {
     limits: Limits,
     /// Places for flows of datagrams.
     flows: Arc<Semaphore>,
+    users: KnownUsers,
     board: Board,
 }
 
@@ -71,6 +81,7 @@ impl Catalogue {
         standings: Standings,
         offers: &[Offer],
         limits: Limits,
+        users: KnownUsers,
         board: Board,
     ) -> Self {
         let services = offers.iter().map(|offer| Served {
@@ -82,6 +93,8 @@ impl Catalogue {
             redial: offer.redial,
             retarget_by: offer.retarget_by.clone(),
             only: offer.only.clone(),
+            lowest_grade: offer.lowest_grade,
+            inside: offer.inside.clone(),
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -90,8 +103,22 @@ impl Catalogue {
             access: Access::new(standings),
             flows: Arc::new(Semaphore::new(limits.flows.most)),
             limits,
+            users,
             board,
         }
+    }
+
+    /// The least secrecy that a session may have in which `service` is used.
+    pub(super) fn lowest_grade(&self, service: &str) -> Grade {
+        let name = self.find(service).map(|listing| listing.name);
+        let services = self.services();
+        let of_name = services
+            .iter()
+            .filter(|it| Some(&it.listing.name) == name.as_ref());
+        of_name
+            .map(|it| it.lowest_grade)
+            .max()
+            .unwrap_or(Grade::Blind)
     }
 
     pub(super) fn listings(&self) -> Vec<Listing> {
@@ -115,6 +142,12 @@ impl Catalogue {
 
     fn find(&self, service: &str) -> Option<Listing> {
         find(&self.listings(), service).cloned()
+    }
+
+    /// What is spoken at `service`.
+    fn speech(&self, service: &str) -> Speech {
+        self.find(service)
+            .map_or(Speech::Any, |listing| listing.target().speech)
     }
 
     /// A connection begins to use `service`.
@@ -142,6 +175,13 @@ impl Catalogue {
         services.iter().any(named)
     }
 
+    /// What serves the service of this name in this program.
+    fn inside(&self, name: &str) -> Option<Inside> {
+        let services = self.services();
+        let found = services.iter().find(|it| it.listing.name == name);
+        found.and_then(|it| it.inside.clone())
+    }
+
     /// Leads new connections to `service` to another host from now on, and with `now` those that there
     /// are as well.
     pub(super) async fn retarget(
@@ -153,6 +193,9 @@ impl Catalogue {
         let here = || RetargetError::NotHere(service.to_owned());
         let listing = self.find(service).ok_or_else(here)?;
         let name = &listing.name;
+        if self.inside(name).is_some() {
+            return Err(here());
+        }
         let may = |it: &Served| it.listing.name == *name && (!now || it.redial);
         if !self.services().iter().any(may) {
             return Err(RetargetError::NoRedial(listing.full_name));
@@ -201,15 +244,18 @@ impl Catalogue {
             code,
             text,
         };
-        let (kind, at) = transport(target);
-        if kind != transport(&listing.target).0 {
+        let (Target { kind, speech, at }, now) = (Target::read(target), listing.target());
+        if (kind, speech) != (now.kind, now.speech) {
             let text = format!(
-                "{target} is not of the transport that {} is of",
+                "{target} is not of the transport and protocol that {} is of",
                 listing.target
             );
             return Err(failed(Code::OtherTransport, text));
         }
         let reached = match kind {
+            ChannelKind::Stream if speech == Speech::X11 => {
+                screen(at, self.limits.dial).await.map(drop)
+            }
             ChannelKind::Stream => dial(at, self.limits.dial).await.map(splice::reset),
             ChannelKind::Datagram => dial_udp(at, self.limits.dial).await.map(drop),
         };
@@ -217,15 +263,20 @@ impl Catalogue {
     }
 
     /// Where `service` leads, for a machine that may use it at this moment; it must be of this kind.
-    async fn permitted(
+    pub(super) async fn permitted(
         &self,
         service: &str,
         peer: &PeerInfo,
         kind: ChannelKind,
     ) -> Result<Listing, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
+        // The session may have begun with another one, or the relay have said so.
+        if peer.grade < self.lowest_grade(&listing.name) {
+            tracing::warn!(user = peer.user, "{service}: refused grade {}", peer.grade);
+            return Err(Code::GradeRefused);
+        }
         self.check(&listing, peer).await?;
-        if transport(&listing.target).0 != kind {
+        if listing.target().kind != kind {
             tracing::warn!(
                 user = peer.user,
                 "{service}: it leads to {}",
@@ -237,23 +288,38 @@ impl Catalogue {
     }
 
     /// Connects to the host of `service`.
-    async fn reach(&self, service: &str, peer: &PeerInfo) -> Result<TcpStream, Code> {
+    pub(super) async fn reach(&self, service: &str, peer: &PeerInfo) -> Result<TcpStream, Code> {
         let listing = self.permitted(service, peer, ChannelKind::Stream).await?;
-        let dialled = dial(&listing.target, self.limits.dial).await;
+        let dialled = dial(listing.target().at, self.limits.dial).await;
         dialled.map_err(|error| not_reached(&listing, peer, &error))
     }
 
     /// A socket for the host of `service`.
     async fn reach_udp(&self, service: &str, peer: &PeerInfo) -> Result<UdpSocket, Code> {
         let listing = self.permitted(service, peer, ChannelKind::Datagram).await?;
-        let (_, at) = transport(&listing.target);
-        let dialled = dial_udp(at, self.limits.dial).await;
+        let dialled = dial_udp(listing.target().at, self.limits.dial).await;
+        dialled.map_err(|error| not_reached(&listing, peer, &error))
+    }
+
+    /// Connects to the display of `service`, and tells which one that is.
+    pub(super) async fn reach_screen(
+        &self,
+        service: &str,
+        peer: &PeerInfo,
+    ) -> Result<(Display, Box<dyn Stream>), Code> {
+        let listing = self.permitted(service, peer, ChannelKind::Stream).await?;
+        let dialled = screen(listing.target().at, self.limits.dial).await;
         dialled.map_err(|error| not_reached(&listing, peer, &error))
     }
 
     /// A place for one more flow of datagrams, until it is dropped.
     pub(super) fn flow_place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.flows).try_acquire_owned().ok()
+    }
+
+    /// How long to try to connect to a host.
+    pub(super) fn dial_limit(&self) -> Duration {
+        self.limits.dial
     }
 
     pub(super) fn flow_settings(&self) -> FlowSettings {
@@ -291,6 +357,16 @@ impl Catalogue {
     }
 }
 
+/// Connects to the display of this name.
+async fn screen(at: &str, limit: Duration) -> Result<(Display, Box<dyn Stream>), DialError> {
+    let display: Display = at.parse().map_err(|()| DialError::Resolve {
+        target: at.to_owned(),
+        source: std::io::ErrorKind::InvalidInput.into(),
+    })?;
+    let stream = x11::reach(&display, limit).await?;
+    Ok((display, stream))
+}
+
 fn not_reached(listing: &Listing, peer: &PeerInfo, error: &DialError) -> Code {
     tracing::warn!(user = peer.user, "{}: {error}", listing.name);
     error.code()
@@ -317,14 +393,28 @@ fn find<'a>(listings: &'a [Listing], service: &str) -> Option<&'a Listing> {
 
 /// Serves all channels of a session until it ends.
 pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: PeerInfo) {
+    if let Err(unknown) = catalogue.users.check(&peer) {
+        tracing::warn!("{}: refused: {unknown}", peer.service);
+        let reason = "the publisher knows other machines of this user, and not this one";
+        return session.close(Code::KeyMismatch, reason);
+    }
     tracing::info!("{} uses {}", peer.user, peer.service);
     let entry = SessionEntry::inbound(&peer, session.clone());
     let _shown = catalogue.board.show_session(entry);
     let peer = Arc::new(peer);
     let watching = end_when_not_allowed(Arc::clone(&catalogue), session.clone(), Arc::clone(&peer));
     tokio::spawn(watching);
+    let announced = Arc::new(Announced::default());
     while let Some(incoming) = session.accept().await {
-        tokio::spawn(channel(Arc::clone(&catalogue), incoming, Arc::clone(&peer)));
+        let (catalogue, peer) = (Arc::clone(&catalogue), Arc::clone(&peer));
+        let announced = Arc::clone(&announced);
+        tokio::spawn(channel(
+            catalogue,
+            session.clone(),
+            incoming,
+            peer,
+            announced,
+        ));
     }
     let closed = session.closed().await;
     tracing::info!(
@@ -360,35 +450,100 @@ async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer:
     }
 }
 
-async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerInfo>) {
+async fn channel(
+    catalogue: Arc<Catalogue>,
+    session: Session,
+    incoming: Incoming,
+    peer: Arc<PeerInfo>,
+    announced: Arc<Announced>,
+) {
     if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
+        // Who has the session's keys could say in another's name what leads a service elsewhere.
+        if peer.grade < Grade::Blind {
+            return incoming.refuse(Code::GradeRefused);
+        }
         return steered::take(&catalogue, incoming, &peer).await;
     }
-    let service = incoming.service().to_owned();
+    let of_ftp = Asked::read(incoming.service());
+    let named = of_ftp.as_ref().map_or(incoming.service(), Asked::service);
+    let service = named.to_owned();
     let user = peer.user.clone();
     // Listened to from before the first dial, so that nothing falls between.
     let changes = catalogue.access.changes();
     let Some(used) = catalogue.used(&service) else {
         return incoming.refuse(Code::NoService);
     };
+    if let Some(inside) = catalogue.inside(&used.name) {
+        let kind = incoming.kind();
+        return match catalogue.permitted(&service, &peer, kind).await {
+            Ok(_) => {
+                inside
+                    .serve(Guest::new(incoming.accept(), peer, session))
+                    .await
+            }
+            Err(code) => incoming.refuse(code),
+        };
+    }
     let host = Host {
         used: Mutex::new(used),
         changes,
         catalogue,
         peer,
     };
+    if let Some(asked) = of_ftp {
+        return ftp::channel(incoming, asked, host, announced).await;
+    }
     if incoming.kind() == ChannelKind::Datagram {
         return flows::channel(incoming, &host).await;
     }
-    let tcp = match host.catalogue.reach(&service, &host.peer).await {
-        Ok(tcp) => tcp,
-        Err(code) => return incoming.refuse(code),
+    let error = match connection(incoming, &service, host).await {
+        Ok(error) => error,
+        Err((incoming, code)) => return incoming.refuse(code),
     };
-    let report = splice_host(incoming.accept(), tcp, host).await;
-    match report.error {
+    match error {
         None => tracing::debug!(user, "{service}: done"),
         Some(error) => tracing::info!(user, "{service}: broken off: {error}"),
     }
+}
+
+/// Carries one connection to the host of a service, with the help that its protocol needs: what went wrong then, if
+/// something did; or why it was not accepted.
+async fn connection(
+    incoming: Incoming,
+    service: &str,
+    host: Host,
+) -> Result<Option<String>, (Incoming, Code)> {
+    let (catalogue, peer) = (&host.catalogue, &host.peer);
+    let report = match catalogue.speech(service) {
+        Speech::Ftp => {
+            let permitted = catalogue.permitted(service, peer, ChannelKind::Stream);
+            // The peer asks again, and helps.
+            let code = permitted.await.err().unwrap_or(Code::FtpNeedsHelp);
+            return Err((incoming, code));
+        }
+        Speech::X11 => {
+            let (display, screen) = match catalogue.reach_screen(service, peer).await {
+                Ok(reached) => reached,
+                Err(code) => return Err((incoming, code)),
+            };
+            let carried = x11::carry(incoming.accept(), screen, &display, host.cut()).await;
+            return Ok(carried.err());
+        }
+        speech => {
+            let tcp = match catalogue.reach(service, peer).await {
+                Ok(tcp) => tcp,
+                Err(code) => return Err((incoming, code)),
+            };
+            let channel = incoming.accept();
+            match (speech, catalogue.find(service)) {
+                (Speech::Http, Some(listing)) => {
+                    http::carry(channel, tcp, listing.target().at, host.cut()).await
+                }
+                _ => splice_host(channel, tcp, host).await,
+            }
+        }
+    };
+    Ok(report.error)
 }
 
 /// The host side of one channel.
@@ -427,7 +582,7 @@ impl Host {
     }
 
     /// Returns once the peer may not use the service any more.
-    async fn forbidden(&self) {
+    pub(super) async fn forbidden(&self) {
         let mut changes = self.changes.clone();
         let mut knew = true;
         while Access::ask_again(&mut changes, knew).await {

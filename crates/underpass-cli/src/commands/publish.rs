@@ -2,11 +2,10 @@
 
 use clap::Args;
 use underpass_agent::Publisher;
-use underpass_agent::publish::{Limits, Listing, Offer, PublishEnd};
+use underpass_agent::publish::{Inside, KnownUsers, Limits, Listing, Offer, PublishEnd, Target};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
-use underpass_endpoint::dial::transport;
 use underpass_proto::frame::ChannelKind;
-use underpass_proto::{Code, names};
+use underpass_proto::{Code, Grade, names};
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
@@ -23,7 +22,8 @@ use crate::settings::{Flags, OnPublish, Span};
 #[derive(Debug, Args)]
 pub struct Publish {
     /// The service's name, and the host and port where this machine reaches it, for a service of UDP with udp: before
-    /// them; any number of pairs
+    /// them, for FTP with ftp:, for a web server that goes by its own name with http:; x11:HOST:DISPLAY for a display (x11::0
+    /// is the first one here); any number of pairs
     #[arg(required = true, num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
     services: Vec<String>,
     /// What it is, for people who look for it
@@ -60,74 +60,18 @@ pub struct Publish {
 impl Publish {
     /// Publishes until it is told to stop, or the attachment ends for good.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        let offers = self.offers()?;
-        let stop = stop_asked()?;
-        let board = Board::new("publish");
-        let EnrolledAtAll { standings, first } = tokio::select! {
-            enrolled = context.enrolled_at_all(true) => enrolled?,
-            () = stop_asked()? => return Ok(()),
+        let publishing = Publishing {
+            command: "publish",
+            offers: self.offers(context.settings.lowest_grade.0)?,
+            allow: &[],
+            wait: self.wait,
+            ready_fd: self.ready_fd,
         };
-        board.show_standings(standings.clone());
-        let _status = StatusServer::start(&context.home, board.clone())?;
-        tokio::spawn(log_notices(standings.clone()));
-        let limits = Limits {
-            dial: context.settings.dial_timeout.0,
-            flows: context.settings.flow_limits(),
-        };
-        let started = Publisher::start(standings.clone(), offers, limits, board.clone()).await;
-        let publisher = started.map_err(|error| errors::of_publish(&error))?;
-        let listings = publisher.listings();
-        for listing in &listings {
-            board.show_entry(&listing.full_name, &listing.target);
-        }
-        let _orders = OrderServer::start(&context.home, publisher.steering())?;
-        let live = async {
-            self.wait_for_approval(&context, &publisher).await?;
-            tell_ready(&context, &listings)?;
-            ready::signal(self.ready_fd)?;
-            std::future::pending().await
-        };
-        let ended = tokio::select! {
-            ended = publisher.keep() => return Err(match &ended {
-                PublishEnd::Attach(error) => errors::of_attach(error, &first.url),
-                PublishEnd::Publish(error) => errors::of_publish(error),
-            }),
-            failed = live => failed,
-            () = stop => Ok(()),
-        };
-        standings.detach().await;
-        ended
+        let ready = |listings: &[Listing]| tell_ready(&context, listings);
+        publishing.serve(&context, ready).await
     }
 
-    /// Says what waits for a manager, and waits for that.
-    async fn wait_for_approval(
-        &self,
-        context: &Context,
-        publisher: &Publisher,
-    ) -> Result<(), Failure> {
-        let waiting = publisher.waiting();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let names = waiting.join(", ");
-        context.output.message(&format!(
-            "{names}: waiting for a manager's approval; a manager says: underpass services approve SERVICE.OWNER"
-        ));
-        let approved = publisher.approved();
-        let approved = match self.wait {
-            None => approved.await,
-            Some(Span(limit)) => match tokio::time::timeout(limit, approved).await {
-                Ok(approved) => approved,
-                Err(_) => {
-                    let trying = format!("cannot publish {names} yet");
-                    return Err(Failure::of_code(Code::ServiceWaiting, &trying));
-                }
-            },
-        };
-        approved.map_err(|error| errors::of_publish(&error))
-    }
-
-    fn offers(&self) -> Result<Vec<Offer>, Failure> {
+    fn offers(&self, lowest_grade: Grade) -> Result<Vec<Offer>, Failure> {
         let (pairs, rest) = self.services.as_chunks::<2>();
         if let [name] = rest {
             return Err(Failure::usage(format!("{name} has no HOST:PORT")));
@@ -136,7 +80,7 @@ impl Publish {
             names::check(name)
                 .map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
             check_target(target)?;
-            if self.plain_http && transport(target).0 == ChannelKind::Datagram {
+            if self.plain_http && Target::read(target).kind == ChannelKind::Datagram {
                 return Err(Failure::usage(format!(
                     "--plain-http is for connections, and {name} takes datagrams"
                 )));
@@ -150,6 +94,7 @@ impl Publish {
                 redial: self.redial,
                 retarget_by: self.retarget_by.clone(),
                 only: self.only.clone(),
+                inside: None,
             })
         });
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;
@@ -165,24 +110,129 @@ impl Publish {
     }
 }
 
-/// Whether a text can be dialled: a host, a colon, a port, and `udp:` before them for datagrams.
-pub(super) fn check_target(target: &str) -> Result<(), Failure> {
-    let (_, at) = transport(target);
-    let sound = at.rsplit_once(':').is_some_and(|(host, port)| {
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        let address = match bare {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && !host.contains([':', '/', ' ']),
+/// Services that a command publishes until it is stopped.
+pub(super) struct Publishing<'a> {
+    /// What `underpass status` calls it.
+    pub(super) command: &'static str,
+    pub(super) offers: Vec<Offer>,
+    /// Users who are let in to all of them.
+    pub(super) allow: &'a [String],
+    /// How long to wait for a manager's approval.
+    pub(super) wait: Option<Span>,
+    pub(super) ready_fd: Option<u32>,
+}
+
+impl Publishing<'_> {
+    /// Publishes them until told to stop, or the attachment ends for good; `ready` is called once all of them are live.
+    pub(super) async fn serve(
+        self,
+        context: &Context,
+        ready: impl FnOnce(&[Listing]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let stop = stop_asked()?;
+        let board = Board::new(self.command);
+        let EnrolledAtAll { standings, first } = tokio::select! {
+            enrolled = context.enrolled_at_all(true) => enrolled?,
+            () = stop_asked()? => return Ok(()),
         };
-        address && port.parse::<u16>().is_ok_and(|port| port != 0)
-    });
-    if sound {
+        board.show_standings(standings.clone());
+        let _status = StatusServer::start(&context.home, board.clone())?;
+        tokio::spawn(log_notices(standings.clone()));
+        let limits = Limits {
+            dial: context.settings.dial_timeout.0,
+            flows: context.settings.flow_limits(),
+        };
+        let names: Vec<String> = self.offers.iter().map(|offer| offer.name.clone()).collect();
+        let users = KnownUsers::new(context.home.clone(), first.key);
+        let started =
+            Publisher::start(standings.clone(), self.offers, limits, users, board.clone()).await;
+        let publisher = started.map_err(|error| errors::of_publish(&error))?;
+        let listings = publisher.listings();
+        for listing in &listings {
+            board.show_entry(&listing.full_name, &listing.target);
+        }
+        let (_, best) = standings.best();
+        for (user, name) in self
+            .allow
+            .iter()
+            .flat_map(|user| names.iter().map(move |name| (user, name)))
+        {
+            let trying = format!("cannot allow {user} to use {name}");
+            let allowed = best.allow(user, name).await;
+            allowed.map_err(|error| errors::of_request(&error, &trying))?;
+        }
+        let _orders = OrderServer::start(&context.home, publisher.steering())?;
+        let live = async {
+            wait_for_approval(context, &publisher, self.wait).await?;
+            ready(&listings)?;
+            ready::signal(self.ready_fd)?;
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = publisher.keep() => return Err(match &ended {
+                PublishEnd::Attach(error) => errors::of_attach(error, &first.url),
+                PublishEnd::Publish(error) => errors::of_publish(error),
+            }),
+            failed = live => failed,
+            () = stop => Ok(()),
+        };
+        standings.detach().await;
+        ended
+    }
+}
+
+/// A service of a name of its own, which a command serves itself.
+pub(super) fn inside(name: &str, description: &str, only: &[Fingerprint], inside: Inside) -> Offer {
+    Offer {
+        name: name.to_owned(),
+        target: "this program".to_owned(),
+        description: description.to_owned(),
+        // What is sealed already gets no shorter.
+        compression: false,
+        plain_http: false,
+        redial: false,
+        retarget_by: Vec::new(),
+        only: only.to_vec(),
+        lowest_grade: Grade::Blind,
+        inside: Some(inside),
+    }
+}
+
+/// Says what waits for a manager, and waits for that.
+async fn wait_for_approval(
+    context: &Context,
+    publisher: &Publisher,
+    wait: Option<Span>,
+) -> Result<(), Failure> {
+    let waiting = publisher.waiting();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let names = waiting.join(", ");
+    context.output.message(&format!(
+        "{names}: waiting for a manager's approval; a manager says: underpass services approve SERVICE.OWNER"
+    ));
+    let approved = publisher.approved();
+    let approved = match wait {
+        None => approved.await,
+        Some(Span(limit)) => match tokio::time::timeout(limit, approved).await {
+            Ok(approved) => approved,
+            Err(_) => {
+                let trying = format!("cannot publish {names} yet");
+                return Err(Failure::of_code(Code::ServiceWaiting, &trying));
+            }
+        },
+    };
+    approved.map_err(|error| errors::of_publish(&error))
+}
+
+/// Whether a text can be dialled: a host, a colon, a port, and before them what [`Target::read`] knows.
+pub(super) fn check_target(target: &str) -> Result<(), Failure> {
+    if Target::read(target).is_sound() {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "{target:?} is not HOST:PORT, or udp:HOST:PORT (an IPv6 address stands in brackets)"
+        "{target:?} is not HOST:PORT, with udp:, ftp: or http: before it where that is spoken, or x11:HOST:DISPLAY (an IPv6 address stands in brackets)"
     )))
 }
 
@@ -222,6 +272,11 @@ mod tests {
             "udp:dns:53",
             "udp:[::1]:53",
             "udp:53",
+            "ftp:files.corp:21",
+            "ftp:[::1]:21",
+            "http:wiki.corp:80",
+            "x11::0",
+            "x11:10.0.0.9:0.0",
         ] {
             assert!(check_target(good).is_ok(), "{good}");
         }
@@ -234,11 +289,16 @@ mod tests {
             "h:0",
             "h:65536",
             "h:",
-            "http://h:80",
             "[x]:1",
             "udp:",
             "udp:udp:h:1",
             "udp:h:0",
+            "ftp:",
+            "ftp:udp:h:1",
+            "x11::",
+            "x11::x",
+            "http:h:0",
+            "http://h:80",
         ] {
             assert!(check_target(bad).is_err(), "{bad}");
         }

@@ -2,7 +2,7 @@
 
 use super::kinds::{
     CarrierIdPlace, Carriers, Count, Legs, MediaType, PollMethod, Port, Priority, ProxySetting,
-    RelayChoice, Span, Switch, Text, TlsMode,
+    RelayChoice, Secrecy, Span, Switch, Text, TlsMode,
 };
 use underpass_agent::connect::{FlowLimits, Sources};
 use underpass_endpoint::flow::FlowSettings;
@@ -132,6 +132,10 @@ settings! {
     split_ways: Switch = "false", AtEnds "";
     #[doc = "The priority of connections: interactive, normal or bulk"]
     class: Priority = "normal", OnSession "CLASS";
+    #[doc = "How much of a session others can read: blind (only its two ends can), relay (the relay is given the key), or none (everybody on the way can, and nobody can change it unnoticed; for programs that encrypt themselves); service and relay must allow the lower ones"]
+    grade: Secrecy = "blind", OnSession "GRADE";
+    #[doc = "The least secrecy that a session with the services may have: blind, relay (the relay may read it), or none (everybody on the way may)"]
+    lowest_grade: Secrecy = "blind", OnPublish "GRADE";
     #[doc = "How long to try to connect to a published service's host"]
     dial_timeout: Span = "10s", OnPublish "TIME";
     #[doc = "A client's flow of datagrams to a service of UDP ends when nothing has passed for so long"]

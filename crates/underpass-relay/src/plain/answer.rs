@@ -47,7 +47,11 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
-        | Code::NoRedial => StatusCode::FORBIDDEN,
+        | Code::NoRedial
+        | Code::GradeRefused
+        | Code::FtpAddress
+        | Code::FtpNotAnnounced
+        | Code::WrongCookie => StatusCode::FORBIDDEN,
         Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
             StatusCode::NOT_FOUND
         }
@@ -59,13 +63,17 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::Decided
         | Code::OtherTransport
         | Code::Connected
-        | Code::Oneself => StatusCode::CONFLICT,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        | Code::Oneself
+        | Code::FtpNeedsHelp
+        | Code::FtpTls => StatusCode::CONFLICT,
+        Code::TooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        Code::Refused | Code::Unreachable | Code::ServiceAway | Code::PeerWaiting => {
-            StatusCode::BAD_GATEWAY
-        }
-        Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        Code::Refused
+        | Code::Unreachable
+        | Code::ServiceAway
+        | Code::PeerWaiting
+        | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
+        Code::TimedOut | Code::NoMessage => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -89,7 +97,26 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupUnreadable
         | Code::GroupSignature
         | Code::GroupKey
-        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::GroupSerial
+        // Of transfers between agents, which do not come this way.
+        | Code::NoReceiver
+        | Code::ReceiverAway
+        | Code::SenderRefused
+        | Code::PathRefused
+        | Code::DiskFull
+        | Code::FileExists
+        | Code::Checksum
+        | Code::FileChanged
+        | Code::Disconnected
+        | Code::BadSetting
+        | Code::CertificateUntrusted
+        | Code::CertificateExpired
+        | Code::CertificateEarly
+        | Code::CertificateRevoked
+        | Code::CertificatePurpose
+        | Code::CertificateUser
+        | Code::CertificateUnchecked
+        | Code::CertificateProof => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
