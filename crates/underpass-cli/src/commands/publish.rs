@@ -94,6 +94,7 @@ impl Publish {
                 redial: self.redial,
                 retarget_by: self.retarget_by.clone(),
                 only: self.only.clone(),
+                lowest_grade,
                 inside: None,
             })
         });
