@@ -12,9 +12,11 @@
 mod certificates;
 pub mod connect;
 pub mod doctor;
+pub mod files;
 mod following;
 mod ftp;
 pub mod home;
+mod http;
 pub mod meet;
 mod passwords;
 pub mod proxy;
@@ -24,6 +26,7 @@ mod requests;
 mod standing;
 mod standings;
 pub mod status;
+mod x11;
 
 pub use certificates::CertificateLoginError;
 pub use connect::Connector;

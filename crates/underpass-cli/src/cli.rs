@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, completions, connect, doctor, events, login, machines, meet, names, nc,
-    peers, proxy, publish, redirector, relay, run, services, status, users,
+    Context, authority, chat, completions, connect, doctor, events, login, machines, meet, names,
+    nc, peers, proxy, publish, receive, redirector, relay, run, send, services, status, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -54,6 +54,9 @@ pub enum Command {
     Meet(meet::Meet),
     Run(run::Run),
     Proxy(proxy::Proxy),
+    Send(send::Send),
+    Receive(receive::Receive),
+    Chat(chat::Chat),
     Redirector(redirector::Redirector),
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -87,6 +90,9 @@ impl Command {
             Self::Meet(it) => it.flags.given.clone(),
             Self::Run(it) => it.flags.given.clone(),
             Self::Proxy(it) => it.flags.given.clone(),
+            Self::Send(it) => it.flags.given.clone(),
+            Self::Receive(it) => it.flags.given.clone(),
+            Self::Chat(it) => it.flags.given.clone(),
             Self::Redirector(it) => it.flags.given.clone(),
             Self::Status(it) => it.flags.given.clone(),
             Self::Doctor(it) => it.flags.given.clone(),
@@ -111,6 +117,7 @@ impl Command {
             Self::Relay(_)
             | Self::Authority(_)
             | Self::Publish(_)
+            | Self::Receive(_)
             | Self::Connect(_)
             | Self::Proxy(_)
             | Self::Redirector(_) => logging::LONG,
@@ -141,6 +148,9 @@ impl Command {
             Self::Meet(it) => it.run(context).await,
             Self::Run(it) => it.run(context).await,
             Self::Proxy(it) => it.run(context).await,
+            Self::Send(it) => it.run(context).await,
+            Self::Receive(it) => it.run(context).await,
+            Self::Chat(it) => it.run(context).await,
             Self::Redirector(it) => it.run(context).await,
             Self::Status(it) => it.run(context).await,
             Self::Doctor(it) => it.run(context).await,

@@ -361,6 +361,38 @@ codes! { $
         "the machine did not prove that it holds the certificate's key",
         "certificate and key do not fit together, or somebody repeats what another machine has sent",
         "look whether the two files belong to one another";
+    0x60 NoReceiver NO_RECEIVER "UP-NO-RECEIVER", NotFound, retry false, exit 4:
+        "this user receives no files, or none from you",
+        "the name is misspelt, the user has never run underpass receive, or has not let you send",
+        "ask the user for: underpass receive --from YOU";
+    0x61 ReceiverAway RECEIVER_AWAY "UP-RECEIVER-AWAY", HostUnreachable, retry true, exit 5:
+        "this user is not receiving files now",
+        "underpass receive does not run there, or its machine is off",
+        "have it started there, and send again; --wait TIME waits for it";
+    0x62 SenderRefused SENDER_REFUSED "UP-SENDER", PermissionDenied, retry false, exit 3:
+        "this user takes no files from you",
+        "the receiver was started for other users or machines only, or yours was taken off the list",
+        "ask the user for: underpass receive --from YOU";
+    0x63 PathRefused PATH_REFUSED "UP-PATH", PermissionDenied, retry false, exit 3:
+        "the name of a file leads out of the receiver's folder, or is none on other systems",
+        "it is absolute, has .. or control characters in it, means a device, or there is a link in its way",
+        "rename it";
+    0x64 DiskFull DISK_FULL "UP-DISK-FULL", StorageFull, retry false, exit 1:
+        "the receiver's disk is full",
+        "there is no room for what is sent, or the receiver's share of it is used up",
+        "make room there, and send the same again: it goes on where it stopped";
+    0x65 FileExists FILE_EXISTS "UP-FILE-EXISTS", AlreadyExists, retry false, exit 1:
+        "the receiver has another file of this name",
+        "it was received before, or is the receiver's own",
+        "have it moved away there, send under another name, or have the receiver started with --overwrite";
+    0x66 Checksum CHECKSUM "UP-CHECKSUM", InvalidData, retry false, exit 1:
+        "the bytes that arrived are not those that were sent",
+        "memory or a disk is failing at either end, or somebody writes to the file meanwhile",
+        "send it again; if it stays, compare sha256sum of the file at both ends";
+    0x67 FileChanged FILE_CHANGED "UP-FILE-CHANGED", InvalidData, retry false, exit 1:
+        "the file changed, or went away, while it was being sent",
+        "a program writes to it",
+        "send it again when that has ended; what did not change is not sent twice";
     0x68 MessageTooLarge MESSAGE_TOO_LARGE "UP-MESSAGE-SIZE", InvalidInput, retry false, exit 1:
         "a message is larger than its receiver takes",
         "the two sides have different bounds, or the other side does not send messages",

@@ -16,6 +16,7 @@
 //! | [`group`] | the signed list of the relays of a group |
 //! | [`meeting`] | how the place is named where two meet who have wished for each other |
 //! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
+//! | [`transfer`] | what the sender of files and their receiver say to each other |
 //! | [`authority`] | what a relay and its ticket authority say to each other |
 //! | [`code`] | the reasons that all of them give when something ends or is refused |
 //!
@@ -45,6 +46,7 @@ pub mod session;
 pub mod steer;
 pub mod ticket;
 mod time;
+pub mod transfer;
 pub mod varint;
 pub mod wire;
 

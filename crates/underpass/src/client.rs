@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use underpass_endpoint as endpoint;
 use underpass_endpoint::{Attachment, Session};
 use underpass_proto::frame::ChannelKind;
@@ -75,6 +76,7 @@ impl Client {
         } = settings;
         let attachment = Attachment::attach(attach, key.0).await;
         let attachment = attachment.map_err(|error| Error::attach(&error))?;
+        let mut unclaimed = Unclaimed(Some(attachment.clone()));
         let standing = Standing::new(attachment, machine_name);
         let client = Self {
             inner: Arc::new(Inner {
@@ -85,6 +87,7 @@ impl Client {
             }),
         };
         client.inner.standing.introduce().await?;
+        unclaimed.0 = None;
         Ok(client)
     }
 
@@ -277,6 +280,17 @@ impl Client {
             true => Error::Disconnected,
             false => error,
         })
+    }
+}
+
+/// Ends an attachment of which nobody gets to see a client.
+struct Unclaimed(Option<Attachment>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let (Some(attachment), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move { attachment.detach().await });
+        }
     }
 }
 

@@ -148,19 +148,14 @@ mod tests {
     /// The answers of the founding design to whoever connects, and where they stand.
     const ANSWERS: &[(&str, Code)] = &[
         ("connected", Code::DONE_CONNECTED),
-        (
-            "the other side is not there yet, waiting",
-            Code::DONE_WAITING,
-        ),
-        (
-            "the other side is not there, and nobody waits",
-            Code::SERVICE_AWAY,
-        ),
+        ("other side not there yet, waiting", Code::DONE_WAITING),
+        ("other side not there, and nobody waits", Code::PEER_WAITING),
         ("no such user", Code::NO_USER),
+        ("same connection exists already", Code::CONNECTED),
+        ("cannot connect to yourself", Code::ONESELF),
         ("wrong name or password", Code::WRONG_PASSWORD),
         ("incompatible version", Code::VERSION_UNSUPPORTED),
-        ("the relay does not respond", Code::UNREACHABLE),
-        ("a manager ended it", Code::ENDED),
+        ("relay not responding", Code::UNREACHABLE),
     ];
 
     /// `docs/result-codes.md` as the table has it.

@@ -61,12 +61,15 @@ impl ConnectOptions {
     }
 }
 
+/// Whoever makes the session holds the lock, so that others wait for it and do not make another.
+type Slot = Arc<Mutex<Option<Session>>>;
+
 /// Opens channels to services, over one session for each: what is taken back of one is not felt by others.
 pub(crate) struct Opener {
     standing: Standing,
     known: KnownPublishers,
     /// By the service's full name and its publisher's key.
-    sessions: Mutex<HashMap<(String, PublicKey), Arc<Mutex<Option<Session>>>>>,
+    sessions: Mutex<HashMap<(String, PublicKey), Slot>>,
 }
 
 /// Why a channel was not opened.
@@ -140,6 +143,10 @@ impl Opener {
         options: &ConnectOptions,
     ) -> Result<endpoint::Channel, NotOpened> {
         let resolved = self.standing.resolve(service).await?;
+        let own_key = self.standing.attachment.machine_key();
+        if resolved.far_end == FarEnd::Publisher && own_key.0 == resolved.publisher_key {
+            return Err(Error::oneself().into());
+        }
         let session = match resolved.far_end {
             FarEnd::Relay => self.standing.attachment.session(),
             FarEnd::Publisher => self.session(&resolved).await?,

@@ -147,6 +147,11 @@ impl Error {
         }
     }
 
+    /// The application is this machine's own.
+    pub(crate) fn oneself() -> Self {
+        Self::Connect(Reason::of(table::Code::Oneself))
+    }
+
     pub(crate) fn channel(error: &ChannelError) -> Self {
         Self::Channel(Reason::new(error.code(), error))
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -12,6 +13,7 @@ use underpass_proto::frame::ChannelKind;
 
 use super::datagrams::{self, FlowLimits};
 use super::{Connector, Local, Sources, with_code};
+use crate::x11::Door;
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -39,10 +41,12 @@ pub struct Listener {
 enum Socket {
     Stream(TcpListener),
     Datagram(UdpSocket, FlowLimits),
+    Display(Door),
 }
 
 impl Listener {
-    /// Listens, for whoever is among `sources`; port 0 lets the system choose. `limits` are for datagrams.
+    /// Listens, for whoever is among `sources`; port 0 lets the system choose. `limits` are for datagrams; a file with the
+    /// cookie of a display goes into `folder`.
     ///
     /// # Errors
     /// The system refuses the address.
@@ -51,8 +55,18 @@ impl Listener {
         local: Local,
         sources: Sources,
         limits: FlowLimits,
+        folder: &Path,
     ) -> Result<Self, ListenError> {
         let failed = |source| ListenError { local, source };
+        if let Some(number) = local.display {
+            let door = Door::open(number, folder).map_err(failed)?;
+            return Ok(Self {
+                service: service.to_owned(),
+                local,
+                sources,
+                socket: Socket::Display(door),
+            });
+        }
         let (address, socket) = match local.kind {
             ChannelKind::Stream => {
                 let listener = underpass_carrier::listen(local.address).map_err(failed)?;
@@ -69,6 +83,7 @@ impl Listener {
             local: Local {
                 kind: local.kind,
                 address: address.map_err(failed)?,
+                display: None,
             },
             sources,
             socket,
@@ -79,6 +94,15 @@ impl Listener {
     #[must_use]
     pub fn service(&self) -> &str {
         &self.service
+    }
+
+    /// The file with the cookie that programs must show, where it is a display.
+    #[must_use]
+    pub fn xauthority(&self) -> Option<&Path> {
+        match &self.socket {
+            Socket::Display(door) => Some(door.xauthority()),
+            Socket::Stream(_) | Socket::Datagram(..) => None,
+        }
     }
 
     /// The address it got.
@@ -102,6 +126,7 @@ impl Listener {
             Socket::Datagram(socket, limits) => {
                 datagrams::serve(socket, service, &sources, limits, connector).await;
             }
+            Socket::Display(door) => door.serve(service, connector).await,
         }
     }
 }

@@ -121,6 +121,12 @@ pub(crate) async fn drained(session: &Session, staying: usize) {
     }
 }
 
+/// Waits until what was written in a session that the peer began has arrived, for a few seconds at the most: for a
+/// program that ends afterwards.
+pub async fn arrived(session: &Session) {
+    let _ = tokio::time::timeout(FINISH_LIMIT, drained(session, 0)).await;
+}
+
 /// Where the session with one publisher is kept. Whoever makes it holds the lock, so that others wait
 /// for it and do not make their own.
 type Slot = tokio::sync::Mutex<Option<Held>>;

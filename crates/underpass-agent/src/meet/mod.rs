@@ -31,7 +31,6 @@ use crate::status::{Board, SessionEntry, Shown};
 
 pub use doors::{Doors, DoorsError};
 pub use pairs::{Pair, keep_pair, serve_all};
-pub use talk::{one_channel, over};
 
 use trust::MetTrust;
 use wishing::Wishing;

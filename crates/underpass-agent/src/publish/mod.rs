@@ -4,6 +4,7 @@ mod access;
 mod approval;
 mod flows;
 mod ftp;
+mod inside;
 mod known;
 mod serve;
 mod steered;
@@ -26,6 +27,7 @@ use crate::standing::{RequestError, Standing};
 use crate::standings::{Seen, Standings};
 use crate::status::Board;
 use approval::Approval;
+pub use inside::{Guest, Inside};
 use serve::Catalogue;
 
 pub use known::KnownUsers;
@@ -65,6 +67,8 @@ pub struct Offer {
     pub only: Vec<Fingerprint>,
     /// The least secrecy that a session with it may have.
     pub lowest_grade: Grade,
+    /// What serves it in this program; where there is nothing, the target does.
+    pub inside: Option<Inside>,
 }
 
 /// A service as the relay knows it now.
@@ -330,6 +334,7 @@ impl Publisher {
                 retarget_by: _,
                 only: _,
                 lowest_grade: _,
+                inside: _,
             } = offer;
             let publishing = standing.publish(name, description, *compression, *plain_http);
             let answer = publishing.await;

@@ -18,7 +18,7 @@ use crate::settings::{Flags, OnListen};
 #[derive(Debug, Args)]
 pub struct Connect {
     /// The service and, optionally, the local address or port (127.0.0.1:0 if not given, which is a
-    /// free port), for a service of UDP with udp: before it; or any number of NAME=LOCAL
+    /// free port), for a service of UDP with udp: before it, for a display x11:NUMBER; or any number of NAME=LOCAL
     #[arg(required = true, num_args = 1.., value_names = ["NAME", "LOCAL"])]
     services: Vec<String>,
     /// The fingerprint that the service's publisher must show, if it was learnt from its owner; it
@@ -80,12 +80,23 @@ async fn prepare(
     }
     let sources = context.settings.allow_from.clone();
     let limits = context.settings.flow_limits();
-    let listener = Listener::bind(service, local, sources, limits).await;
+    let folder = context.home.run_folder()?;
+    let listener = Listener::bind(service, local, sources, limits, folder).await;
     listener.map_err(|error| errors::of_listen(&error))
 }
 
 fn tell_ready(context: &Context, listener: &Listener) -> Result<(), Failure> {
     let (service, address) = (listener.service(), listener.local());
+    if let (Some(number), Some(cookies)) = (address.display, listener.xauthority()) {
+        let cookies = cookies.display();
+        return context.output.result(
+            &format!("{service} is at DISPLAY=:{number} XAUTHORITY={cookies}"),
+            &serde_json::json!({
+                "service": service, "address": address.to_string(),
+                "display": format!(":{number}"), "xauthority": cookies.to_string(),
+            }),
+        );
+    }
     context.output.result(
         &format!("{service} is at {address}"),
         &serde_json::json!({ "service": service, "address": address.to_string() }),

@@ -1,6 +1,7 @@
 //! One file for each command, and what they share.
 
 pub mod authority;
+pub mod chat;
 pub mod completions;
 pub mod connect;
 pub mod doctor;
@@ -17,10 +18,12 @@ pub mod path;
 pub mod peers;
 pub mod proxy;
 pub mod publish;
+pub mod receive;
 pub mod redirector;
 pub mod relay;
 mod retarget;
 pub mod run;
+pub mod send;
 pub mod services;
 mod signals;
 pub mod status;

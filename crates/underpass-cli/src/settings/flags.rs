@@ -41,6 +41,8 @@ groups! {
     OnSession: ToRelay, Path, OnSession, Choosing, AtEnds; false
     /// Flags of `connect` and `proxy`.
     OnListen: ToRelay, Path, OnSession, Choosing, AtEnds, Datagrams, Listening; false
+    /// Flags of commands that serve others by themselves.
+    OnInside: ToRelay, Path, AtEnds; false
     /// Flags of `meet`.
     OnMeet: ToRelay, Path, OnPublish, OnSession, AtEnds, Listening; false
     /// Flags of `publish`.

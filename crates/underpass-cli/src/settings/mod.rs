@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 pub use flags::{
-    Everywhere, Flags, OnListen, OnLogin, OnMeet, OnPath, OnPublish, OnSession, ToRelay,
+    Everywhere, Flags, OnInside, OnListen, OnLogin, OnMeet, OnPath, OnPublish, OnSession, ToRelay,
 };
 pub use kinds::{ProxyMode, Span, TlsCheckMode};
 pub use pairs::PairSetting;

@@ -117,6 +117,8 @@ async fn a_program_is_what_an_agent_connects_to() {
     tokio::spawn(count_for_all(bob.listen("second").await.unwrap()));
     bob.allow("alice", "program").await.unwrap();
     bob.allow("alice", "second").await.unwrap();
+    let himself = bob.connect("bob", "program").await.unwrap_err();
+    assert_eq!(himself.code(), Code::ONESELF);
     let nobody = bob.allow("nobody", "program").await.unwrap_err();
     assert_eq!(nobody.code(), Code::NO_USER);
     // An agent has one session for all that one machine publishes, and what it may not use is no part of it.
@@ -214,6 +216,31 @@ async fn an_end_is_an_end_only_when_the_other_side_says_so() {
     hers.abort();
     let broken = reader.read_chunk().await.unwrap_err();
     assert_eq!(broken.code(), Code::ABORTED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shut_down_arrives_although_it_is_dropped_unread() {
+    let relay = Relay::start();
+    let alice = relay.administrator();
+    let bob = client(&relay, &alice, "bob").await;
+    let mut listener = bob.listen("page").await.unwrap();
+    bob.allow("alice", "page").await.unwrap();
+    let page = vec![b'x'; 400_000];
+    let sent = page.clone();
+    tokio::spawn(async move {
+        while let Some((mut channel, _)) = listener.accept().await {
+            // As a web server does: it knows from the question that no other will come.
+            channel.read_u8().await.unwrap();
+            channel.write_all(&sent).await.unwrap();
+            channel.shutdown().await.unwrap();
+        }
+    });
+    let connect = alice.start(&["connect", "page.bob"]);
+    let mut stream = dial(connect.address());
+    std::io::Write::write_all(&mut stream, b"?").unwrap();
+    let mut got = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut got).unwrap();
+    assert!(got == page);
 }
 
 #[tokio::test(flavor = "multi_thread")]

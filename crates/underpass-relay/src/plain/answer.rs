@@ -98,6 +98,15 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupSignature
         | Code::GroupKey
         | Code::GroupSerial
+        // Of transfers between agents, which do not come this way.
+        | Code::NoReceiver
+        | Code::ReceiverAway
+        | Code::SenderRefused
+        | Code::PathRefused
+        | Code::DiskFull
+        | Code::FileExists
+        | Code::Checksum
+        | Code::FileChanged
         | Code::Disconnected
         | Code::BadSetting
         | Code::CertificateUntrusted

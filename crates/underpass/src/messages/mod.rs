@@ -9,9 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use underpass_endpoint::{ChannelError, ChannelReader, ChannelWriter};
+use underpass_endpoint::ChannelError;
 use underpass_proto::Code as Reason;
 
+use crate::channel::{ChannelReader, ChannelWriter};
 use crate::datagrams::within;
 use crate::error::{Error, Result};
 use framing::{Assembly, HEADER, TooLarge};
@@ -188,7 +189,7 @@ async fn send_all(
     };
     if let Err(error) = &outcome {
         // Nobody else sets it.
-        let _ = broken.set(Error::channel(error));
+        let _ = broken.set(error.clone());
     }
     room.close();
     // Those who wait learn of the end by their orders being dropped, and then find the reason.
@@ -197,11 +198,7 @@ async fn send_all(
     }
 }
 
-async fn send(
-    writer: &mut ChannelWriter,
-    header: [u8; HEADER],
-    message: Bytes,
-) -> Result<(), ChannelError> {
+async fn send(writer: &mut ChannelWriter, header: [u8; HEADER], message: Bytes) -> Result<()> {
     if message.len() <= SMALL {
         return writer.write_chunk(framing::whole(header, &message)).await;
     }
@@ -237,7 +234,7 @@ impl Receiving {
                 Ok(Some(bytes)) => self.assembly.push(&bytes),
                 Ok(None) if self.assembly.is_between_messages() => self.ended = Some(Ok(())),
                 Ok(None) => self.ended = Some(Err(Error::cut_short())),
-                Err(error) => self.ended = Some(Err(Error::channel(&error))),
+                Err(error) => self.ended = Some(Err(error)),
             }
         }
     }
