@@ -17,6 +17,7 @@ packages=(
   xvfb x11-apps x11-utils xauth tigervnc-standalone-server tigervnc-viewer xrdp freerdp2-x11
                                                   # screens for it, and what shows them elsewhere
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
+  age                                             # what is sealed for several, read by another program
   libfaketime                                     # clocks of processes that are set
 )
 

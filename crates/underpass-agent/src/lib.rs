@@ -9,11 +9,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod certificates;
 pub mod connect;
 pub mod doctor;
+pub mod files;
 mod following;
 mod ftp;
 pub mod home;
+mod http;
 pub mod meet;
 mod passwords;
 pub mod proxy;
@@ -23,7 +26,9 @@ mod requests;
 mod standing;
 mod standings;
 pub mod status;
+mod x11;
 
+pub use certificates::CertificateLoginError;
 pub use connect::Connector;
 pub use following::Following;
 pub use home::Home;

@@ -136,6 +136,7 @@ fn end(role: Role) -> Session {
     let agreed = Agreed {
         role,
         id: SessionId([1; 16]),
+        grade: underpass_proto::Grade::Blind,
         cipher: Cipher::Aes256Gcm,
         secrets: Secrets::dangerous_from_seed([7; 32]),
         peer: config.params.clone(),

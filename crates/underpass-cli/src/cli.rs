@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, completions, connect, doctor, events, login, machines, meet, names, nc,
-    proxy, publish, redirector, relay, run, services, status, users,
+    Context, authority, chat, completions, connect, doctor, events, login, machines, meet, names,
+    nc, peers, proxy, publish, receive, redirector, relay, run, send, services, status, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -54,11 +54,15 @@ pub enum Command {
     Meet(meet::Meet),
     Run(run::Run),
     Proxy(proxy::Proxy),
+    Send(send::Send),
+    Receive(receive::Receive),
+    Chat(chat::Chat),
     Redirector(redirector::Redirector),
     Status(status::Status),
     Doctor(doctor::Doctor),
     Services(services::Services),
     Names(names::Names),
+    Peers(peers::Peers),
     Users(users::Users),
     Machines(machines::Machines),
     Events(events::Events),
@@ -86,11 +90,15 @@ impl Command {
             Self::Meet(it) => it.flags.given.clone(),
             Self::Run(it) => it.flags.given.clone(),
             Self::Proxy(it) => it.flags.given.clone(),
+            Self::Send(it) => it.flags.given.clone(),
+            Self::Receive(it) => it.flags.given.clone(),
+            Self::Chat(it) => it.flags.given.clone(),
             Self::Redirector(it) => it.flags.given.clone(),
             Self::Status(it) => it.flags.given.clone(),
             Self::Doctor(it) => it.flags.given.clone(),
             Self::Services(it) => it.flags.given.clone(),
             Self::Names(it) => it.flags.given.clone(),
+            Self::Peers(it) => it.flags.given.clone(),
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
             Self::Events(it) => it.flags.given.clone(),
@@ -109,6 +117,7 @@ impl Command {
             Self::Relay(_)
             | Self::Authority(_)
             | Self::Publish(_)
+            | Self::Receive(_)
             | Self::Connect(_)
             | Self::Proxy(_)
             | Self::Redirector(_) => logging::LONG,
@@ -120,6 +129,7 @@ impl Command {
     pub fn with_config(self, config: Option<PathBuf>) -> Self {
         match self {
             Self::Relay(it) => Self::Relay(it.with_config(config)),
+            Self::Authority(it) => Self::Authority(it.with_config(config)),
             Self::Run(it) => Self::Run(it.with_config(config)),
             Self::Redirector(it) => Self::Redirector(it.with_config(config)),
             other => other,
@@ -138,11 +148,15 @@ impl Command {
             Self::Meet(it) => it.run(context).await,
             Self::Run(it) => it.run(context).await,
             Self::Proxy(it) => it.run(context).await,
+            Self::Send(it) => it.run(context).await,
+            Self::Receive(it) => it.run(context).await,
+            Self::Chat(it) => it.run(context).await,
             Self::Redirector(it) => it.run(context).await,
             Self::Status(it) => it.run(context).await,
             Self::Doctor(it) => it.run(context).await,
             Self::Services(it) => it.run(context).await,
             Self::Names(it) => it.run(context).await,
+            Self::Peers(it) => it.run(context).await,
             Self::Users(it) => it.run(context).await,
             Self::Machines(it) => it.run(context).await,
             Self::Events(it) => it.run(context).await,

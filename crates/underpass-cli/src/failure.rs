@@ -93,9 +93,18 @@ pub static PROGRAM: LocalCode = LocalCode {
     next: "try to start it without underpass run --",
 };
 
+/// Not all files are with all receivers.
+pub static INCOMPLETE: LocalCode = LocalCode {
+    up: "UP-INCOMPLETE",
+    exit: 1,
+    what: "not everything has arrived with everybody",
+    cause: "for several reasons, of which each stands with its file or receiver",
+    next: "put right what is said there, and send the same again: what has arrived is not sent twice",
+};
+
 /// All of them, for the manual.
 #[cfg(test)]
-pub static LOCAL_CODES: [&LocalCode; 9] = [
+pub static LOCAL_CODES: [&LocalCode; 10] = [
     &USAGE,
     &FILE,
     &NO_RELAY,
@@ -105,6 +114,7 @@ pub static LOCAL_CODES: [&LocalCode; 9] = [
     &REDIRECTOR,
     &HOOK,
     &PROGRAM,
+    &INCOMPLETE,
 ];
 
 /// Why a command failed: what happened, the likely cause, the next step, a stable code.

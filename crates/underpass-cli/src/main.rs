@@ -12,6 +12,7 @@ mod failure;
 mod logging;
 #[cfg(test)]
 mod manual;
+mod meter;
 mod output;
 mod ready;
 mod settings;

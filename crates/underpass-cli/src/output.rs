@@ -61,6 +61,23 @@ impl Output {
             .try_for_each(|cells| print(&in_one_line(cells)))
     }
 
+    /// Prints one of many things that happen: words for people, in a pipe a line with tabs between the cells.
+    pub fn event(
+        self,
+        cells: &[&str],
+        words: &str,
+        json: &serde_json::Value,
+    ) -> Result<(), Failure> {
+        if self.json {
+            return print(&json.to_string());
+        }
+        if self.terminal {
+            return print(&printable(words));
+        }
+        let cells: Vec<String> = cells.iter().map(|cell| (*cell).to_owned()).collect();
+        print(&in_one_line(&cells))
+    }
+
     /// Whether a person reads standard output.
     pub fn for_people(self) -> bool {
         self.terminal && !self.json

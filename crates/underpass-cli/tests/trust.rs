@@ -116,6 +116,112 @@ fn a_publisher_with_another_key_is_refused() {
     assert!(fs::read_to_string(&file).unwrap().contains(&real));
 }
 
+/// The fingerprint of a home's machine.
+fn fingerprint(home: &Home) -> String {
+    let status = home.ok(&["status", "--offline"]);
+    let line = status.lines().find(|line| line.starts_with("machine\t"));
+    line.unwrap().split('\t').nth(1).unwrap().to_owned()
+}
+
+/// The cells of the one line that is printed.
+fn cells(text: &str) -> Vec<String> {
+    let mut lines = text.lines();
+    let cells = lines.next().unwrap().split('\t');
+    assert_eq!(lines.next(), None, "{text}");
+    cells.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_publisher_can_be_trusted_beforehand_and_forgotten() {
+    let relay = Relay::start();
+    let alice = relay.administrator();
+    let bob = relay.invited(&alice, "bob");
+    let target = counting_service().to_string();
+    let full = "counter.alice.underpass.internal";
+    let (real, other) = (
+        fingerprint(&alice),
+        Fingerprint::from_bytes([7; 32]).to_string(),
+    );
+    // Before the service is there, by its full name: no relay is asked.
+    bob.ok(&["peers", "trust", full, &other]);
+    let _publish = alice.start(&["publish", "counter", &target]);
+    alice.ok(&["services", "allow", "bob", "counter"]);
+    let refused = bob.fails(3, &["nc", "counter"]);
+    for part in ["UP-KEY", "peers trust", &real, &other] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    bob.ok(&["peers", "trust", "counter", &real]);
+    assert_eq!(bob.ok(&["nc", "counter"]), count(b""));
+    let listed = cells(&bob.ok(&["peers"]));
+    assert_eq!(listed[..3], ["service", full, &real]);
+    assert!(listed[4].starts_with("given "), "{listed:?}");
+    bob.ok(&["peers", "forget", "counter.alice"]);
+    assert_eq!(bob.ok(&["peers", "list"]), "");
+    bob.fails(4, &["peers", "forget", "counter"]);
+    bob.fails(2, &["peers", "trust", "counter", "abc"]);
+    assert_eq!(bob.ok(&["nc", "counter"]), count(b""));
+    assert!(cells(&bob.ok(&["peers"]))[4].starts_with("first used "));
+}
+
+#[test]
+fn two_people_compare_one_code() {
+    let relay = Relay::start();
+    let alice = relay.administrator();
+    let bob = relay.invited(&alice, "bob");
+    let target = counting_service().to_string();
+    let _publish = alice.start(&["publish", "counter", &target]);
+    alice.ok(&["services", "allow", "bob", "counter"]);
+    bob.fails(4, &["peers", "code", "counter"]);
+    let connect = bob.start(&["connect", "counter"]);
+    assert_eq!(exchange(connect.address(), b"x"), count(b"x"));
+    let bobs = cells(&bob.ok(&["peers", "code", "counter"]));
+    let alices = cells(&alice.ok(&["peers", "code", "--user", "bob"]));
+    assert_eq!(bobs[1..], [fingerprint(&alice), alices[2].clone()]);
+    assert_eq!(alices[..2], ["bob", &fingerprint(&bob)[..]]);
+    // Read aloud, and typed in at the other end.
+    alice.ok(&[
+        "peers",
+        "trust",
+        "--user",
+        "bob",
+        &bobs[2].replace('-', " "),
+    ]);
+    let listed = cells(&alice.ok(&["peers"]));
+    assert_eq!(listed[..2], ["user", "bob"]);
+    assert!(listed[4].starts_with("compared "), "{listed:?}");
+    let wrong = bobs[2].replacen(
+        &bobs[2][..1],
+        if bobs[2].starts_with('1') { "2" } else { "1" },
+        1,
+    );
+    let refused = bob.fails(3, &["peers", "trust", "counter", &wrong]);
+    assert!(refused.contains("UP-KEY"), "{refused}");
+    assert_eq!(connect.stop(), Some(0));
+}
+
+/// The relay says who a user is. Where the publisher knows better, it is not believed.
+#[test]
+fn a_relay_that_takes_another_for_a_user_is_not_believed() {
+    let relay = Relay::start();
+    let alice = relay.administrator();
+    let bob = relay.invited(&alice, "bob");
+    let target = counting_service().to_string();
+    let publish = alice.start(&["publish", "counter", &target]);
+    alice.ok(&["services", "allow", "bob", "counter"]);
+    let other = Fingerprint::from_bytes([7; 32]).to_string();
+    alice.ok(&["peers", "trust", "--user", "bob", &other]);
+    let refused = bob.fails(3, &["nc", "counter"]);
+    assert!(refused.contains("UP-KEY"), "{refused}");
+    assert!(!refused.contains("known_peers"), "{refused}");
+    let logged = publish.wait_log("refused");
+    for key in [&other, &fingerprint(&bob)] {
+        assert!(logged.contains(key), "{logged}");
+    }
+    alice.ok(&["peers", "trust", "--user", "bob", &fingerprint(&bob)]);
+    assert_eq!(bob.ok(&["nc", "counter"]), count(b""));
+    assert_eq!(alice.ok(&["peers"]).lines().count(), 2);
+}
+
 #[test]
 fn a_revoked_machine_is_shut_out() {
     let relay = Relay::start();

@@ -310,6 +310,12 @@ impl ChannelReader {
         self.session.with(|state, _| state.core.accept(id));
     }
 
+    /// Whether the end was read, or nothing more is wanted.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Wants no more, and tells the peer why.
     pub fn stop(&mut self, code: Code) {
         let id = self.id;

@@ -4,18 +4,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use underpass_proto::Grade;
 use underpass_proto::code::{self, Code};
 use underpass_proto::handshake::{self, Accepting, Connecting};
 use underpass_proto::meeting::Place;
-use underpass_proto::packet::{HelloTarget, Packet};
+use underpass_proto::packet::Packet;
+use underpass_proto::route::Graded;
 use underpass_proto::session::{Config, LegId};
 use underpass_seal::PublicKey;
 
 use crate::attachment::{AttachError, Attachment, Backoff, Inner};
 use crate::clock;
-use crate::kept::{Kept, Patience};
+use crate::kept::{Kept, Patience, is_final};
 use crate::link::Link;
-use crate::routes::{NewRoute, OnHello, PeerInfo, RouteEvent};
+use crate::routes::{NewRoute, OnHello, PeerInfo, RouteEvent, RouteLeg};
 use crate::session::Session;
 use crate::ways::{Detours, Way, Ways};
 
@@ -102,7 +104,20 @@ impl Attachment {
         service: &str,
         trust: &dyn PeerTrust,
     ) -> Result<Session, ConnectError> {
-        connect(&Ways::One(self.clone()), service, trust).await
+        self.connect_graded(service, trust, Grade::Blind).await
+    }
+
+    /// The same with a grade of secrecy, which the relay and the publisher must allow.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_graded(
+        &self,
+        service: &str,
+        trust: &dyn PeerTrust,
+        grade: Grade,
+    ) -> Result<Session, ConnectError> {
+        connect(&Ways::One(self.clone()), service, trust, grade).await
     }
 
     /// How long sessions of this attachment are kept without a path, in seconds.
@@ -111,28 +126,45 @@ impl Attachment {
     }
 
     /// Takes sessions that others make to services published over this attachment; `on_session` gets
-    /// each one once its peer has proven the key that the relay named. Later calls change nothing.
+    /// each one once its peer has proven the key that the relay named. Later calls change nothing. Sessions that others
+    /// can read are refused.
     pub fn serve(&self, on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static) {
-        let handler = self.taking(on_session);
+        self.serve_graded(|_| Grade::Blind, on_session);
+    }
+
+    /// The same, where `lowest` says of each service how little secrecy a session may have that begins with it. The relay
+    /// says which service that is: whoever opens channels to others looks at the grade of the session again.
+    pub fn serve_graded(
+        &self,
+        lowest: impl Fn(&str) -> Grade + Send + Sync + 'static,
+        on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static,
+    ) {
+        let handler = self.taking(lowest, on_session);
         self.inner.routes.set_on_hello(handler);
     }
 
     /// The same for sessions to [places](underpass_proto::meeting::Place) where this agent waits for somebody: these
-    /// stand in the place of the service.
+    /// stand in the place of the service. What others can read is refused.
     pub fn serve_meetings(&self, on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static) {
-        let handler = self.taking(on_session);
+        let handler = self.taking(|_| Grade::Blind, on_session);
         self.inner.routes.set_on_meeting(handler);
     }
 
     /// Takes a session up by the handshake that begins on a route.
     fn taking(
         &self,
+        lowest: impl Fn(&str) -> Grade + Send + Sync + 'static,
         on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static,
     ) -> Box<OnHello> {
         let weak = Arc::downgrade(&self.inner);
         let on_session = Arc::new(on_session);
         Box::new(move |route, peer, hello| {
             let Some(inner) = weak.upgrade() else { return };
+            let (service, grade) = (&peer.service, peer.grade);
+            if grade < lowest(service) {
+                tracing::warn!(user = peer.user, "{service}: refused grade {grade}");
+                return route.refuse(Code::GradeRefused.number());
+            }
             let on_session = on_session.clone();
             tokio::spawn(async move {
                 match accept(&inner, route, &peer, hello).await {
@@ -162,6 +194,7 @@ pub(crate) async fn connect(
     ways: &Ways,
     service: &str,
     trust: &dyn PeerTrust,
+    grade: Grade,
 ) -> Result<Session, ConnectError> {
     let begun = Instant::now();
     let mut wait = Backoff::new();
@@ -175,7 +208,12 @@ pub(crate) async fn connect(
             false => ANSWER_LIMIT,
         };
         let elsewhere = || ways.free_elsewhere(&way, &detours);
-        let outcome = connect_by(&way, ways, service, trust, limit, &elsewhere).await;
+        let wanted = Wanted {
+            service,
+            trust,
+            grade,
+        };
+        let outcome = connect_by(&way, ways, &wanted, limit, &elsewhere).await;
         let passing = match &outcome {
             Err(ConnectError::TimedOut(_)) => limit < ANSWER_LIMIT,
             Err(error) => error.is_passing(),
@@ -198,23 +236,34 @@ pub(crate) async fn connect(
     }
 }
 
+/// The session that is wanted.
+struct Wanted<'a> {
+    service: &'a str,
+    trust: &'a dyn PeerTrust,
+    grade: Grade,
+}
+
 async fn connect_by(
     way: &Way,
     ways: &Ways,
-    service: &str,
-    trust: &dyn PeerTrust,
+    wanted: &Wanted<'_>,
     limit: Duration,
     elsewhere: &(dyn Fn() -> bool + Sync),
 ) -> Result<Session, ConnectError> {
     let Way {
         attachment, link, ..
     } = way;
+    let Wanted {
+        service,
+        trust,
+        grade,
+    } = *wanted;
     let relay = attachment.relay_key().fingerprint();
     let inner = &attachment.inner;
     let (connecting, hello) = Connecting::start(
         end_to_end(&inner.settings.session),
         &inner.identity,
-        HelloTarget::Endpoint,
+        grade.target(),
         relay.as_bytes(),
         &mut rand::rng(),
     )?;
@@ -236,8 +285,15 @@ async fn connect_by(
     let leg = LegId(0);
     let (core, finish) = answered.finish(leg, clock::now())?;
     route.send(&finish);
+    if let Some(graded) = graded(&core, route.route) {
+        link.send_header(graded.into());
+    }
     let tickets = route.tickets.clone();
-    let session = route.into_leg(leg, |port| Session::new(core, leg, port));
+    let mut first = None;
+    let session = route.into_leg(leg, |port| {
+        first = Some(port.clone());
+        Session::new(core, leg, port)
+    });
     let label = format!("session with {}", shown(service));
     let ways = ways.follow(&session, &label);
     session.set_label(label);
@@ -249,15 +305,53 @@ async fn connect_by(
         tickets,
     };
     tokio::spawn(kept.alive(leg, way.clone()));
-    match tokio::time::timeout(ANSWER_LIMIT, session.established()).await {
-        Ok(true) => Ok(session),
+    let established = async {
+        tokio::select! {
+            biased;
+            established = session.established() => Ok(established),
+            refused = refused_for_good(&session, first.as_deref()) => Err(refused),
+        }
+    };
+    match tokio::time::timeout(ANSWER_LIMIT, established).await {
+        Ok(Err((code, text))) => {
+            let reason = Code::from_number(code).unwrap_or(Code::Internal);
+            session.close(reason, &text);
+            Err(ConnectError::Refused { code, text })
+        }
+        Ok(Ok(true)) => Ok(session),
         // The last message did not get there, and the peer knows of no session to resume.
-        Ok(false) => Err(broken()),
+        Ok(Ok(false)) => Err(broken()),
         Err(_) => {
             session.close(Code::TimedOut, "the peer did not go on after the handshake");
             Err(ConnectError::TimedOut(ANSWER_LIMIT))
         }
     }
+}
+
+/// Waits until the first route of a session has ended for a reason that no other route changes: the last message of the
+/// handshake was not to the peer's liking.
+async fn refused_for_good(session: &Session, first: Option<&RouteLeg>) -> (u64, String) {
+    loop {
+        let changed = session.next_change();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let gone = first.and_then(RouteLeg::gone_because);
+        if let Some((code, text)) = gone.filter(|(code, _)| is_final(*code)) {
+            return (code, text);
+        }
+        changed.await;
+    }
+}
+
+/// What the relay is told of a session that others may read, on each of its routes.
+pub(crate) fn graded(core: &underpass_proto::session::Session, route: u32) -> Option<Graded> {
+    let grade = core.grade();
+    let keys = core.record_keys().map(|keys| keys.encode());
+    (grade != Grade::Blind).then(|| Graded {
+        route,
+        grade,
+        keys: keys.unwrap_or_default(),
+    })
 }
 
 /// What this end says of itself to another agent. Who began the session decides how many legs carry it.
@@ -277,7 +371,7 @@ async fn accept(
     let begun = Accepting::start(
         end_to_end(&inner.settings.session),
         &inner.identity,
-        HelloTarget::Endpoint,
+        peer.grade.target(),
         relay.as_bytes(),
         hello.body,
         &mut rand::rng(),

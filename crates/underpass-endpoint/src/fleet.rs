@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch::{Receiver, Sender};
-use underpass_proto::Time;
 use underpass_proto::code::Code;
 use underpass_proto::packet::SessionId;
+use underpass_proto::{Grade, Time};
 
 use crate::attachment::{AttachError, AttachStatus, Attachment};
 use crate::choice::{Choice, ChoiceSettings, Presence, Ranked, Roster, RosterSettings};
@@ -322,7 +322,20 @@ impl Fleet {
         service: &str,
         trust: &dyn PeerTrust,
     ) -> Result<Session, ConnectError> {
-        crate::connect::connect(&Ways::Fleet(self.clone(), None), service, trust).await
+        self.connect_graded(service, trust, Grade::Blind).await
+    }
+
+    /// The same with a grade of secrecy, which the relay and the publisher must allow.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_graded(
+        &self,
+        service: &str,
+        trust: &dyn PeerTrust,
+        grade: Grade,
+    ) -> Result<Session, ConnectError> {
+        crate::connect::connect(&Ways::Fleet(self.clone(), None), service, trust, grade).await
     }
 
     /// All relays, the one in use first, those that cannot be used last: without regard to any peer, or for a

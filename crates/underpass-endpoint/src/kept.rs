@@ -370,9 +370,11 @@ fn is_no_ticket(code: u64) -> bool {
 }
 
 /// What no further attempt can change.
-fn is_final(code: u64) -> bool {
+pub(crate) fn is_final(code: u64) -> bool {
     matches!(
         Code::from_number(code),
-        Some(Code::Denied | Code::Ended | Code::KeyMismatch | Code::NotEnrolled)
+        Some(
+            Code::Denied | Code::Ended | Code::KeyMismatch | Code::NotEnrolled | Code::GradeRefused
+        )
     )
 }

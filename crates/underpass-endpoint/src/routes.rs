@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use underpass_proto::Grade;
 use underpass_proto::code::Code;
 use underpass_proto::meeting;
-use underpass_proto::packet::{Packet, PacketKind, Resume};
-use underpass_proto::route::{self, RouteHeader};
+use underpass_proto::packet::{Hello, Packet, PacketKind, Resume};
+use underpass_proto::route::{self, Graded, RouteHeader};
 use underpass_proto::session::{LegError, LegId};
 use underpass_proto::ticket::{FirstTickets, Handle, Ticket};
 use underpass_seal::PublicKey;
 
+use crate::connect::graded;
 use crate::link::{Link, LinkEnd, RouteSource, Router, SourceId};
 use crate::outgoing::Outgoing;
 use crate::session::{Joining, LegPort, Session};
@@ -35,6 +37,8 @@ pub struct PeerInfo {
     pub user: String,
     /// The machine's key.
     pub machine: PublicKey,
+    /// How much others can read of the session: what the machine has chosen, and the handshake holds it to.
+    pub grade: Grade,
 }
 
 /// What happens on a route during the handshake.
@@ -296,14 +300,8 @@ impl Routes {
             Some(ticket) => Opening::Ticket(ticket),
             None => Opening::Name(service.to_owned(), keep_s),
         };
-        let port = RouteLeg::new(
-            self,
-            link.clone(),
-            route,
-            leg,
-            Some(opening),
-            tickets.clone(),
-        );
+        let opening = Some((opening, session.with_core(|core| graded(core, route))));
+        let port = RouteLeg::new(self, link.clone(), route, leg, opening, tickets.clone());
         self.insert(link, route, Entry::Leg(port.clone()));
         port.begin(session, self);
         session.join(leg, port.clone(), joining);
@@ -328,6 +326,9 @@ impl Routes {
                 let Some(on_hello) = handler.get() else {
                     return refuse(Code::NoService.number());
                 };
+                let Ok(hello) = Hello::decode(packet.body.clone()) else {
+                    return refuse(Code::ProtocolViolation.number());
+                };
                 let (sender, events) = mpsc::channel(HANDSHAKE_PACKETS);
                 let tickets = Tickets::default();
                 self.insert(link, route, Entry::Handshake(sender, tickets.clone()));
@@ -343,6 +344,7 @@ impl Routes {
                     service: incoming.service,
                     user: incoming.user,
                     machine: PublicKey(incoming.machine),
+                    grade: Grade::of(hello.target),
                 };
                 on_hello(new, peer, packet);
             }
@@ -478,7 +480,10 @@ impl Router for AgentRouter {
             RouteHeader::Gone(gone) => routes.gone(link, gone),
             RouteHeader::Ticket(given) => routes.given(link, given),
             // Only agents say these, and the link reads only what relays say.
-            RouteHeader::Open(_) | RouteHeader::Reopen(_) | RouteHeader::Discard(_) => {}
+            RouteHeader::Open(_)
+            | RouteHeader::Reopen(_)
+            | RouteHeader::Discard(_)
+            | RouteHeader::Graded(_) => {}
         }
     }
 
@@ -511,8 +516,8 @@ pub(crate) struct RouteLeg {
     relay: Option<String>,
     route: u32,
     leg: LegId,
-    /// The first packet opens the route so.
-    opens: Mutex<Option<Opening>>,
+    /// The first packet opens the route so; and what the relay is told right after it of who may read the session.
+    opens: Mutex<Option<(Opening, Option<Graded>)>>,
     /// The ticket that it was opened by.
     presented: Option<Ticket>,
     tickets: Tickets,
@@ -536,11 +541,11 @@ impl RouteLeg {
         link: Arc<Link>,
         route: u32,
         leg: LegId,
-        opens: Option<Opening>,
+        opens: Option<(Opening, Option<Graded>)>,
         tickets: Tickets,
     ) -> Arc<RouteLeg> {
         let presented = match &opens {
-            Some(Opening::Ticket(ticket)) => Some(ticket.clone()),
+            Some((Opening::Ticket(ticket), _)) => Some(ticket.clone()),
             _ => None,
         };
         Arc::new(RouteLeg {
@@ -652,25 +657,28 @@ impl RouteLeg {
         }
     }
 
-    fn header(&self) -> RouteHeader {
+    /// The header of the next packet, and what follows upon that packet.
+    fn header(&self) -> (RouteHeader, Option<Graded>) {
         let opens = self
             .opens
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        let route = self.route;
         match opens {
-            Some(Opening::Name(service, keep_s)) => route::Open {
-                route: self.route,
-                service,
-                keep_s,
+            Some((Opening::Name(service, keep_s), graded)) => {
+                let open = route::Open {
+                    route,
+                    service,
+                    keep_s,
+                };
+                (open.into(), graded)
             }
-            .into(),
-            Some(Opening::Ticket(ticket)) => route::Reopen {
-                route: self.route,
-                ticket: *ticket.as_bytes(),
+            Some((Opening::Ticket(ticket), graded)) => {
+                let ticket = *ticket.as_bytes();
+                (route::Reopen { route, ticket }.into(), graded)
             }
-            .into(),
-            None => route::Data { route: self.route }.into(),
+            None => (route::Data { route }.into(), None),
         }
     }
 }
@@ -685,7 +693,11 @@ impl RouteSource for RouteLeg {
         }
         let end = out.len() + TURN;
         let more = bound.session.pull(self.leg, |packet| {
-            out.push_routed(&self.header(), packet);
+            let (header, graded) = self.header();
+            out.push_routed(&header, packet);
+            if let Some(graded) = graded {
+                out.push_routed(&graded.into(), Bytes::new());
+            }
             !out.is_full() && out.len() < end
         });
         if !more && self.finished.load(Ordering::Acquire) {

@@ -549,6 +549,7 @@ impl Session {
         SessionStatus {
             legs: legs.filter_map(|info| state.leg_status(&info)).collect(),
             id: core.id(),
+            grade: core.grade(),
             rtt: core.rtt(),
             rate: core.delivery_rate(),
             resumes: core.resumes(),

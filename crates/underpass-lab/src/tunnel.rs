@@ -351,7 +351,7 @@ impl Agent {
             .env("UNDERPASS_HOME", self.home.path())
             .envs(self.told.environment.iter().cloned())
             .args(arguments);
-        let carries = ["login", "publish", "connect", "nc"];
+        let carries = ["login", "publish", "connect", "nc", "send", "receive"];
         if let Some(carrier) = &self.carrier
             && arguments
                 .first()

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use underpass_lab::traffic::{self, Service};
 use underpass_lab::{
-    Capture, Link, Options, Recording, Scene, TwoFirewalls, each_carrier, exec, tests,
+    Agent, Capture, Link, Options, Recording, Scene, TwoFirewalls, each_carrier, exec, tests,
 };
 
 fn main() -> ExitCode {
@@ -175,9 +175,13 @@ fn exchange_in_secret(options: &Options) -> Result<()> {
             .map(|(form, bytes)| (format!("{who}, {form}"), bytes))
             .collect()
     };
-    let secrets = [said("the question", &asked), said("the answer", &answered)].concat();
+    let mut secrets = [said("the question", &asked), said("the answer", &answered)].concat();
     let captures = start_captures(cables(&net), &net)?;
     let scene = Scene::start(net, options)?;
+    // A login by password takes two stretchings, and is the same by each carrier.
+    if options.carrier.as_deref() == Some("upgrade") {
+        secrets.push(("the password".into(), log_in_by_password(&scene)?));
+    }
     let answer = answered.bytes.clone();
     let service = Service::start(&scene.net.a, 0, move |mut stream, _| {
         let mut got = vec![0; TURN];
@@ -237,6 +241,22 @@ fn exchange_in_secret(options: &Options) -> Result<()> {
         std::fs::remove_file(&recording.file)?;
     }
     Ok(())
+}
+
+/// Sets a password for the client's user and logs a second machine in by it. The password.
+fn log_in_by_password(scene: &Scene) -> Result<Vec<u8>> {
+    let password: String = random(16)?.iter().map(|it| format!("{it:02x}")).collect();
+    let file = scene.client.home().join("password");
+    std::fs::write(&file, &password)?;
+    let file = file.to_str().context("temporary folders are UTF-8")?;
+    scene
+        .client
+        .run(&["users", "password", "--password-file", file])?;
+    let second = Agent::unknown(&scene.net.b)?.by("upgrade");
+    let (url, user) = (scene.relay.url(), underpass_lab::CLIENT);
+    let login = ["login", url, "--user", user, "--machine", "second"];
+    second.run(&[&login[..], &["--password-file", file]].concat())?;
+    Ok(password.into_bytes())
 }
 
 fn bytes(needles: &[Needle]) -> Vec<&[u8]> {

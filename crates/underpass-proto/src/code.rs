@@ -28,7 +28,7 @@ pub struct Explanation {
 }
 
 macro_rules! codes {
-    ($(
+    ($d:tt $(
         $(#[$meta:meta])*
         $number:literal $name:ident $constant:ident $up:literal, $io:ident, retry $retry:literal, exit $exit:literal:
             $what:literal, $cause:literal, $next:literal;
@@ -72,10 +72,19 @@ macro_rules! codes {
                 }
             }
         }
+
+        /// Hands the table to another macro, for types that are made from it: rows of `number Name CONSTANT "what";`.
+        #[macro_export]
+        macro_rules! for_each_code {
+            ($d with:ident) => {
+                $d with! { $( $number $name $constant $what; )* }
+            };
+        }
     };
 }
 
-codes! {
+// A dollar of its own, since the macro defines another one.
+codes! { $
     0x00 NoError NO_ERROR "UP-OK", Other, retry false, exit 0:
         "it ended as it should",
         "one side was done",
@@ -316,6 +325,90 @@ codes! {
         "nobody can meet themselves",
         "the user is you, and no other machine of yours is enrolled, or it is this machine that publishes the service",
         "name another user; to meet another machine of your own, log in there first";
+    0x48 GradeRefused GRADE_REFUSED "UP-GRADE", PermissionDenied, retry false, exit 3:
+        "so little secrecy is not allowed there",
+        "the service was published, or the relay is set up, for a higher grade than the one that was asked for",
+        "connect with --grade blind; or allow it: --lowest-grade of underpass publish and of underpass relay";
+    0x58 CertificateUntrusted CERTIFICATE_UNTRUSTED "UP-CERT-UNTRUSTED", PermissionDenied, retry false, exit 3:
+        "the relay does not trust this machine's certificate",
+        "none of its authorities has signed it, or what lies between is missing from the file",
+        "put the certificates between it and the authority behind it into the file; or ask the relay's manager which authority to go to";
+    0x59 CertificateExpired CERTIFICATE_EXPIRED "UP-CERT-EXPIRED", PermissionDenied, retry false, exit 3:
+        "this machine's certificate has expired",
+        "it was not renewed in time, or a clock is wrong",
+        "get a new one of the same user, then: underpass login RELAY --certificate FILE --key FILE";
+    0x5a CertificateEarly CERTIFICATE_EARLY "UP-CERT-EARLY", PermissionDenied, retry true, exit 3:
+        "this machine's certificate is not valid yet",
+        "it was made for later, or a clock is wrong",
+        "wait until then, or put the clock right";
+    0x5b CertificateRevoked CERTIFICATE_REVOKED "UP-CERT-REVOKED", PermissionDenied, retry false, exit 3:
+        "this machine's certificate was revoked",
+        "its authority says that it is not to be used any more",
+        "get a new one of the same user, then: underpass login RELAY --certificate FILE --key FILE";
+    0x5c CertificatePurpose CERTIFICATE_PURPOSE "UP-CERT-PURPOSE", PermissionDenied, retry false, exit 3:
+        "this machine's certificate is for another purpose",
+        "it was made for a server, for signing, or for something else, and not for a client",
+        "get one with the extended key usage clientAuth";
+    0x5d CertificateUser CERTIFICATE_USER "UP-CERT-USER", PermissionDenied, retry false, exit 3:
+        "the certificate names no user of the relay",
+        "what the relay reads the user from is missing in it, stands there twice, or cannot be a user's name",
+        "ask the relay's manager how certificates name users there (certificate_name)";
+    0x5e CertificateUnchecked CERTIFICATE_UNCHECKED "UP-CERT-UNCHECKED", PermissionDenied, retry true, exit 3:
+        "the relay cannot find out whether this machine's certificate was revoked",
+        "its revocation list is too old, or it has none of the certificate's authority",
+        "ask the relay's manager for the newest revocation list (certificate_revocations)";
+    0x5f CertificateProof CERTIFICATE_PROOF "UP-CERT-PROOF", PermissionDenied, retry false, exit 3:
+        "the machine did not prove that it holds the certificate's key",
+        "certificate and key do not fit together, or somebody repeats what another machine has sent",
+        "look whether the two files belong to one another";
+    0x60 NoReceiver NO_RECEIVER "UP-NO-RECEIVER", NotFound, retry false, exit 4:
+        "this user receives no files, or none from you",
+        "the name is misspelt, the user has never run underpass receive, or has not let you send",
+        "ask the user for: underpass receive --from YOU";
+    0x61 ReceiverAway RECEIVER_AWAY "UP-RECEIVER-AWAY", HostUnreachable, retry true, exit 5:
+        "this user is not receiving files now",
+        "underpass receive does not run there, or its machine is off",
+        "have it started there, and send again; --wait TIME waits for it";
+    0x62 SenderRefused SENDER_REFUSED "UP-SENDER", PermissionDenied, retry false, exit 3:
+        "this user takes no files from you",
+        "the receiver was started for other users or machines only, or yours was taken off the list",
+        "ask the user for: underpass receive --from YOU";
+    0x63 PathRefused PATH_REFUSED "UP-PATH", PermissionDenied, retry false, exit 3:
+        "the name of a file leads out of the receiver's folder, or is none on other systems",
+        "it is absolute, has .. or control characters in it, means a device, or there is a link in its way",
+        "rename it";
+    0x64 DiskFull DISK_FULL "UP-DISK-FULL", StorageFull, retry false, exit 1:
+        "the receiver's disk is full",
+        "there is no room for what is sent, or the receiver's share of it is used up",
+        "make room there, and send the same again: it goes on where it stopped";
+    0x65 FileExists FILE_EXISTS "UP-FILE-EXISTS", AlreadyExists, retry false, exit 1:
+        "the receiver has another file of this name",
+        "it was received before, or is the receiver's own",
+        "have it moved away there, send under another name, or have the receiver started with --overwrite";
+    0x66 Checksum CHECKSUM "UP-CHECKSUM", InvalidData, retry false, exit 1:
+        "the bytes that arrived are not those that were sent",
+        "memory or a disk is failing at either end, or somebody writes to the file meanwhile",
+        "send it again; if it stays, compare sha256sum of the file at both ends";
+    0x67 FileChanged FILE_CHANGED "UP-FILE-CHANGED", InvalidData, retry false, exit 1:
+        "the file changed, or went away, while it was being sent",
+        "a program writes to it",
+        "send it again when that has ended; what did not change is not sent twice";
+    0x68 MessageTooLarge MESSAGE_TOO_LARGE "UP-MESSAGE-SIZE", InvalidInput, retry false, exit 1:
+        "a message is larger than its receiver takes",
+        "the two sides have different bounds, or the other side does not send messages",
+        "give the receiver a higher bound, or send it in parts";
+    0x69 NoMessage NO_MESSAGE "UP-NO-MESSAGE", TimedOut, retry true, exit 1:
+        "no message came in time",
+        "the other side has not sent one yet",
+        "ask again, or with a longer limit; nothing is lost by asking";
+    0x6a Disconnected DISCONNECTED "UP-DISCONNECTED", NotConnected, retry false, exit 1:
+        "this side has disconnected",
+        "the program was done, or has ended what it still uses",
+        "attach again";
+    0x6b BadSetting BAD_SETTING "UP-SETTING", InvalidInput, retry false, exit 2:
+        "a setting has a value that cannot be used",
+        "it is missing, misspelt or out of its range",
+        "correct it: the message names it";
     0x70 HostNeeded HOST_NEEDED "UP-HOST-NEEDED", InvalidInput, retry false, exit 2:
         "the service is a whole network, of which a host and a port must be named",
         "the service was named alone, or the host without a port",

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! The keys are `underpass-seal`'s business. The prologue binds protocol version, roles, session id,
-//! what the session is for, and the relay it goes through or to (design: "Prologue").
+//! what the session is for and its grade of secrecy, and the relay it goes through or to (design: "Prologue").
 
 use bytes::Bytes;
 use rand_core::CryptoRng;
 use underpass_seal::{Cipher, HandshakeError, PublicKey, StaticKey};
 
 use crate::code;
+use crate::grade::Grade;
 use crate::packet::{Answer, Finish, Hello, HelloTarget, Packet, PacketKind, SessionId, VERSION};
 use crate::params::Params;
 use crate::role::Role;
@@ -76,6 +77,8 @@ fn prologue(version: u16, session: SessionId, target: HelloTarget, relay: &[u8])
     let target = match target {
         HelloTarget::Relay => b"agent to relay",
         HelloTarget::Endpoint => b"end to end    ",
+        HelloTarget::EndpointGradeRelay => b"grade relay   ",
+        HelloTarget::EndpointGradeNone => b"grade none    ",
     };
     let mut prologue = b"underpass session, initiator to responder, ".to_vec();
     prologue.extend_from_slice(target);
@@ -89,7 +92,7 @@ fn own_params(config: &Config) -> Params {
     let mut params = config.params.clone();
     params.ciphers = match Cipher::preferred() {
         Cipher::Aes256Gcm => 1 << Cipher::Aes256Gcm.code() | 1 << Cipher::ChaCha20Poly1305.code(),
-        Cipher::ChaCha20Poly1305 => 1 << Cipher::ChaCha20Poly1305.code(),
+        _ => 1 << Cipher::ChaCha20Poly1305.code(),
     };
     params
 }
@@ -107,6 +110,7 @@ fn choose_cipher(a: &Params, b: &Params) -> Cipher {
 /// The initiator after HELLO.
 pub struct Connecting {
     config: Config,
+    grade: Grade,
     params: Params,
     session: SessionId,
     noise: underpass_seal::Initiator,
@@ -139,6 +143,7 @@ impl Connecting {
         Ok((
             Connecting {
                 config,
+                grade: Grade::of(target),
                 params,
                 session,
                 noise,
@@ -182,6 +187,7 @@ impl Connecting {
             peer_params,
             ticket,
             config: self.config,
+            grade: self.grade,
             params: self.params,
             session: self.session,
         })
@@ -196,6 +202,7 @@ pub struct Answered {
     peer_params: Params,
     ticket: Ticket,
     config: Config,
+    grade: Grade,
     params: Params,
     session: SessionId,
 }
@@ -219,7 +226,10 @@ impl Answered {
         let agreed = Agreed {
             role: Role::Initiator,
             id: self.session,
-            cipher: choose_cipher(&self.params, &self.peer_params),
+            grade: self.grade,
+            cipher: self
+                .grade
+                .cipher(choose_cipher(&self.params, &self.peer_params)),
             secrets,
             peer: self.peer_params,
             ticket: self.ticket,
@@ -238,6 +248,7 @@ impl Answered {
 /// The responder after HELLO.
 pub struct Accepting {
     config: Config,
+    grade: Grade,
     params: Params,
     session: SessionId,
     noise: underpass_seal::AwaitingFinish,
@@ -245,7 +256,7 @@ pub struct Accepting {
 }
 
 impl Accepting {
-    /// Takes a HELLO; the packet answers it.
+    /// Takes a HELLO; the packet answers it. What is no HELLO for `target`, and so of its grade, is refused.
     ///
     /// # Errors
     /// No common version, or not a good message; [`ConnectError::code`] is what to refuse with.
@@ -282,6 +293,7 @@ impl Accepting {
         };
         let accepting = Accepting {
             config,
+            grade: Grade::of(target),
             params,
             session: hello.session,
             noise,
@@ -315,7 +327,8 @@ impl Accepting {
         let agreed = Agreed {
             role: Role::Responder,
             id: self.session,
-            cipher: choose_cipher(&self.params, &peer_params),
+            grade: self.grade,
+            cipher: self.grade.cipher(choose_cipher(&self.params, &peer_params)),
             secrets: finished.secrets,
             peer: peer_params,
             ticket: self.ticket,

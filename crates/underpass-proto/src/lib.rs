@@ -13,9 +13,11 @@
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
 //! | [`far_host`] | how a host of a network is named that is published as one service |
+//! | [`grade`] | how much the relay can read of a session between two others |
 //! | [`group`] | the signed list of the relays of a group |
 //! | [`meeting`] | how the place is named where two meet who have wished for each other |
 //! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
+//! | [`transfer`] | what the sender of files and their receiver say to each other |
 //! | [`authority`] | what a relay and its ticket authority say to each other |
 //! | [`code`] | the reasons that all of them give when something ends or is refused |
 //!
@@ -33,6 +35,7 @@ pub mod far_host;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod grade;
 pub mod group;
 pub mod handshake;
 pub mod meeting;
@@ -45,6 +48,7 @@ pub mod session;
 pub mod steer;
 pub mod ticket;
 mod time;
+pub mod transfer;
 pub mod varint;
 pub mod wire;
 
@@ -52,6 +56,7 @@ pub mod wire;
 mod specification;
 
 pub use code::Code;
+pub use grade::Grade;
 pub use role::{Role, Speaker};
 pub use time::Time;
 pub use wire::DecodeError;

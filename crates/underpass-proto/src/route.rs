@@ -13,9 +13,10 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::Speaker;
+use crate::grade::Grade;
 use crate::packet::{MAX_ROUTE_HEADER, PacketKind, put_prefix, whole};
 use crate::varint;
-use crate::wire::{Auto, Codec, DecodeError, Label, Secret, Text, body, messages};
+use crate::wire::{Auto, Codec, Counted, DecodeError, Label, Secret, Text, body, messages};
 
 body! {
     /// Opens a route to whoever publishes a service. The payload is the first packet for it.
@@ -127,6 +128,19 @@ body! {
 }
 
 body! {
+    /// With what grade the session of the route is kept secret, where that is not blind: said when it has begun, and
+    /// again on each further route of it. No payload.
+    pub struct Graded {
+        /// The route.
+        pub route: u32,
+        /// The grade.
+        pub grade: Grade,
+        /// In grade `relay` what opens the session's records (`protocol-keys.md`, Grades); else nothing.
+        pub keys: Bytes as Counted,
+    }
+}
+
+body! {
     /// The route is no more; its number may be used again. No payload.
     pub struct Gone {
         /// The route.
@@ -167,6 +181,8 @@ messages! {
     0x0a Discard in [Agent];
     /// The route waits for the publisher.
     0x0b Absent in [Relay];
+    /// Who may read the session of a route, and by which keys.
+    0x0e Graded in [Agent];
 }
 
 impl RouteHeader {
@@ -193,6 +209,7 @@ impl RouteHeader {
             RouteHeader::Reopen(it) => it.route,
             RouteHeader::Ticket(it) => it.route,
             RouteHeader::Absent(it) => it.route,
+            RouteHeader::Graded(it) => it.route,
             RouteHeader::Discard(_) => return None,
         })
     }
@@ -336,6 +353,29 @@ mod samples_of_headers {
     impl Sampled for Absent {
         fn samples() -> Vec<(Self, &'static str)> {
             vec![(Absent { route: 2 }, "0b 02")]
+        }
+    }
+
+    impl Sampled for Graded {
+        fn samples() -> Vec<(Self, &'static str)> {
+            vec![
+                (
+                    Graded {
+                        route: 2,
+                        grade: Grade::None,
+                        keys: Bytes::new(),
+                    },
+                    "0e 02 00 00",
+                ),
+                (
+                    Graded {
+                        route: 2,
+                        grade: Grade::Relay,
+                        keys: Bytes::from_static(b"keys"),
+                    },
+                    "0e 02 01 04 6b657973",
+                ),
+            ]
         }
     }
 

@@ -32,6 +32,7 @@ impl Ends {
             let agreed = Agreed {
                 role,
                 id: SessionId([1; 16]),
+                grade: underpass_proto::Grade::Blind,
                 cipher: Cipher::preferred(),
                 secrets: Secrets::dangerous_from_seed([1; 32]),
                 peer: Params::default(),

@@ -12,6 +12,7 @@
 //! | `desk` | answers to control requests, on the store |
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
 //! | `group` | what other relays have changed in a store that several share |
+//! | `certificates` | the authorities whose certificates let machines in, as files that change |
 //! | `seen` | when machines were last seen, written in few commits |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`authority`] | the ticket authority: who gives out and checks first tickets |
@@ -27,6 +28,7 @@ mod announced;
 mod attachment;
 mod attempts;
 pub mod authority;
+mod certificates;
 mod clock;
 pub mod code;
 mod desk;
@@ -50,5 +52,6 @@ pub mod target;
 mod turn;
 
 pub use announced::AnnounceError;
+pub use certificates::CertificateUsers;
 pub use refusal::Refusal;
-pub use relay::{Relay, RelayHandle, StartError};
+pub use relay::{Relay, RelayHandle, ReloadError, StartError};

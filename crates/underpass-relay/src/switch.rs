@@ -16,7 +16,7 @@ use underpass_endpoint::{Link, LinkEnd, Router};
 use underpass_proto::packet::{Hello, Packet, PacketKind, Resume, SessionId};
 use underpass_proto::route::{self, Gone, Incoming, RouteHeader};
 use underpass_proto::ticket::{Handle, Ticket};
-use underpass_proto::{Code, Time};
+use underpass_proto::{Code, Grade, Time};
 
 use crate::attachment::Attached;
 use crate::clock;
@@ -268,6 +268,11 @@ impl Switch {
                 self.send_to_authority(Errand::Discard(Handle(handle)));
             }
             RouteHeader::Gone(gone) => self.with_hub(|hub, _| hub.gone(port.id, gone)),
+            // The keys that come with it are not kept: this relay reads nothing.
+            RouteHeader::Graded(route::Graded { route, grade, .. }) => {
+                let link = port.id;
+                self.with_hub(|hub, _| hub.graded(RouteEnd { link, route }, grade));
+            }
             // Only relays say these, and the link reads only what agents say.
             RouteHeader::Incoming(_)
             | RouteHeader::Ticket(_)
@@ -296,9 +301,11 @@ impl Switch {
     }
 
     fn open(&self, port: &Port, link: &Arc<Link>, route: u32, path: Path, payload: Bytes) {
-        let session = session_of(&payload);
-        let resumes = session.is_some_and(|(_, resumes)| resumes);
-        let session = session.map(|(session, _)| session);
+        let First {
+            session,
+            resumes,
+            grade,
+        } = First::of(&payload);
         let known = lock(&port.lanes).contains_key(&route);
         if !known {
             let inward = Lane::new(&self.pool, link, route);
@@ -317,6 +324,7 @@ impl Switch {
             path,
             session,
             resumes,
+            grade,
             key: *lock(&port.key),
         };
         if !self.with_hub(|hub, _| hub.open(port.id, opening)) {
@@ -497,14 +505,38 @@ impl Switch {
     }
 }
 
-/// The session that the first packet of a route is of, and whether that resumes it. This, and nothing else
-/// of what agents say to each other, a relay reads: a ticket is good for one session.
-fn session_of(payload: &Bytes) -> Option<(SessionId, bool)> {
-    let packet = Packet::parse_unframed(payload.clone()).ok()?;
-    match packet.kind {
-        PacketKind::Hello => Some((Hello::decode(packet.body).ok()?.session, false)),
-        PacketKind::Resume => Some((Resume::decode(packet.body).ok()?.session, true)),
-        _ => None,
+/// What the first packet of a route tells: this, and nothing else of what agents say to each other, a relay reads.
+#[derive(Debug)]
+struct First {
+    /// The session that it is of, where that can be read: a ticket is good for one session.
+    session: Option<SessionId>,
+    /// It goes on with the session, and does not begin it.
+    resumes: bool,
+    /// The grade of a session that it begins; of one that goes on its agent tells it.
+    grade: Grade,
+}
+
+impl First {
+    fn of(payload: &Bytes) -> Self {
+        let packet = Packet::parse_unframed(payload.clone()).ok();
+        let packet = packet.map(|Packet { kind, body }| (kind, body));
+        let (session, resumes, grade) = match packet {
+            Some((PacketKind::Hello, body)) => match Hello::decode(body) {
+                Ok(hello) => (Some(hello.session), false, Grade::of(hello.target)),
+                Err(_) => (None, false, Grade::Blind),
+            },
+            Some((PacketKind::Resume, body)) => {
+                let resume = Resume::decode(body).ok();
+                let session = resume.map(|resume| resume.session);
+                (session, session.is_some(), Grade::Blind)
+            }
+            _ => (None, false, Grade::Blind),
+        };
+        Self {
+            session,
+            resumes,
+            grade,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::agreement::{PrivateKey, X25519};
+use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use aws_lc_rs::{digest, rand};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -49,6 +49,19 @@ impl StaticKey {
     #[must_use]
     pub fn public(&self) -> PublicKey {
         self.public
+    }
+
+    /// What both ends of a Diffie-Hellman agreement with `peer` know (RFC 7748 section 6.1); nothing for a key of low
+    /// order.
+    pub(crate) fn agree(&self, peer: &PublicKey) -> Option<Secret> {
+        let key = PrivateKey::from_private_key(&X25519, self.secret.as_slice()).ok()?;
+        let peer = UnparsedPublicKey::new(&X25519, peer.0);
+        agree(&key, peer, (), |shared| {
+            <[u8; 32]>::try_from(shared)
+                .map(Secret::new)
+                .map_err(|_| ())
+        })
+        .ok()
     }
 
     fn from_secret(secret: Secret) -> Self {
@@ -115,6 +128,40 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
         .expect("a SHA-256 digest has 32 bytes")
 }
 
+/// SHA-256 of what comes in parts. A clone goes on from the same state.
+#[derive(Clone)]
+pub struct Sha256(digest::Context);
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sha256").finish_non_exhaustive()
+    }
+}
+
+impl Sha256 {
+    /// Takes the next part.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// The digest of all parts so far.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let digest = self.0.clone().finish();
+        let digest = digest.as_ref().try_into();
+        digest.expect("a SHA-256 digest has 32 bytes")
+    }
+}
+
 /// Whether two strings of bytes are the same, in a time that depends on their lengths only.
 #[must_use]
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
@@ -167,6 +214,13 @@ mod tests {
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(to_hex(&sha256(&[b"abc"])), expected);
         assert_eq!(to_hex(&sha256(&[b"a", b"", b"bc"])), expected);
+        let mut parts = Sha256::default();
+        parts.update(b"ab");
+        let mut other = parts.clone();
+        other.update(b"x");
+        parts.update(b"c");
+        assert_eq!(to_hex(&parts.digest()), expected);
+        assert_ne!(parts.digest(), other.digest());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Bytes in, bytes out: this crate knows keys and messages, but no frames, sockets, files or clocks.
 //! It is the only crate of the workspace that names a cryptographic library, and the only one that
-//! draws randomness by itself: for static keys and signing keys, for the handshake's ephemeral keys, for ML-KEM and for
-//! logins by password.
+//! draws randomness by itself: for static keys and signing keys, for the handshake's ephemeral keys, for ML-KEM, for
+//! logins by password and for files.
 //! Everything after the handshake is a deterministic function of the [`Secrets`] it yields.
 //!
 //! The order of use is fixed by the types, each of which is consumed by its one next step:
@@ -40,6 +40,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod age;
+mod certificate;
+mod comparison;
 mod fingerprint;
 mod handshake;
 mod kem;
@@ -54,12 +57,14 @@ mod schedule;
 mod secrets;
 mod signing;
 
+pub use certificate::certificate_proof;
+pub use comparison::{ComparisonCode, ParseComparisonCodeError};
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use handshake::{
     Answered, AwaitingFinish, Finished, HandshakeError, Initiator, MAX_MESSAGE, MAX_PAYLOAD,
     Responder,
 };
-pub use key::{PublicKey, StaticKey, constant_time_eq, sha256};
+pub use key::{PublicKey, Sha256, StaticKey, constant_time_eq, sha256};
 pub use record::{Cipher, OpenError, OpeningKey, RecordSecret, SealingKey, Space, TAG_LEN};
 pub use resume::{OnceKey, ResumeSecret};
 pub use secrets::Secrets;

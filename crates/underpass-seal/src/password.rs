@@ -82,6 +82,18 @@ impl CipherSuite for Suite {
     type Ksf = Stretching;
 }
 
+/// Argon2id of `input`, at the price that a password is stretched at.
+pub(crate) fn stretch(input: &[u8], output: &mut [u8]) {
+    let (memory, passes, lanes) = STRETCHING;
+    argon2::Params::new(memory, passes, lanes, Some(output.len()))
+        .and_then(|params| {
+            let version = argon2::Version::V0x13;
+            let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, version, params);
+            argon.hash_password_into(input, &SALT, output)
+        })
+        .expect("the parameters are constants, and outputs of 4 bytes and more are allowed");
+}
+
 /// Argon2id.
 #[derive(Default)]
 struct Stretching;
@@ -91,16 +103,8 @@ impl Ksf for Stretching {
         &self,
         mut input: GenericArray<u8, L>,
     ) -> Result<GenericArray<u8, L>, opaque_ke::errors::InternalError> {
-        let failed = |_| opaque_ke::errors::InternalError::KsfError;
-        let (memory, passes, lanes) = STRETCHING;
-        let params =
-            argon2::Params::new(memory, passes, lanes, Some(input.len())).map_err(failed)?;
-        let argon =
-            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
         let mut output = GenericArray::default();
-        argon
-            .hash_password_into(&input, &SALT, &mut output)
-            .map_err(failed)?;
+        stretch(&input, &mut output);
         input.as_mut_slice().zeroize();
         Ok(output)
     }
@@ -187,8 +191,15 @@ impl Registration {
     /// # Errors
     /// [`PasswordError::Length`].
     pub fn start(password: &[u8]) -> Result<(Self, [u8; REGISTER_LEN]), PasswordError> {
+        Self::start_with(&mut SystemRandom, password)
+    }
+
+    fn start_with(
+        random: &mut (impl RngCore + CryptoRng),
+        password: &[u8],
+    ) -> Result<(Self, [u8; REGISTER_LEN]), PasswordError> {
         let password = kept(password)?;
-        let started = ClientRegistration::<Suite>::start(&mut SystemRandom, &password)?;
+        let started = ClientRegistration::<Suite>::start(random, &password)?;
         let message = fixed(&started.message.serialize());
         let state = started.state;
         Ok((Self { password, state }, message))
@@ -203,11 +214,20 @@ impl Registration {
         user: &str,
         answer: &[u8; REGISTERED_LEN],
     ) -> Result<PasswordFile, PasswordError> {
+        self.finish_with(&mut SystemRandom, user, answer)
+    }
+
+    fn finish_with(
+        self,
+        random: &mut (impl RngCore + CryptoRng),
+        user: &str,
+        answer: &[u8; REGISTERED_LEN],
+    ) -> Result<PasswordFile, PasswordError> {
         let answer = RegistrationResponse::deserialize(answer)?;
         let parameters = ClientRegistrationFinishParameters::new(identifiers(user), None);
         let finished = self
             .state
-            .finish(&mut SystemRandom, &self.password, answer, parameters)?;
+            .finish(random, &self.password, answer, parameters)?;
         Ok(fixed(&finished.message.serialize()))
     }
 }
@@ -224,8 +244,15 @@ impl Login {
     /// # Errors
     /// [`PasswordError::Length`].
     pub fn start(password: &[u8]) -> Result<(Self, [u8; LOGIN_LEN]), PasswordError> {
+        Self::start_with(&mut SystemRandom, password)
+    }
+
+    fn start_with(
+        random: &mut (impl RngCore + CryptoRng),
+        password: &[u8],
+    ) -> Result<(Self, [u8; LOGIN_LEN]), PasswordError> {
         let password = kept(password)?;
-        let started = ClientLogin::<Suite>::start(&mut SystemRandom, &password)?;
+        let started = ClientLogin::<Suite>::start(random, &password)?;
         let message = fixed(&started.message.serialize());
         let state = started.state;
         Ok((Self { password, state }, message))
@@ -242,12 +269,22 @@ impl Login {
         handshake_hash: &[u8; 32],
         challenge: &[u8; CHALLENGE_LEN],
     ) -> Result<[u8; PROOF_LEN], PasswordError> {
+        self.finish_with(&mut SystemRandom, user, handshake_hash, challenge)
+    }
+
+    fn finish_with(
+        self,
+        random: &mut (impl RngCore + CryptoRng),
+        user: &str,
+        handshake_hash: &[u8; 32],
+        challenge: &[u8; CHALLENGE_LEN],
+    ) -> Result<[u8; PROOF_LEN], PasswordError> {
         let challenge = CredentialResponse::deserialize(challenge)?;
         let context = context(handshake_hash);
         let parameters = ClientLoginFinishParameters::new(Some(&context), identifiers(user), None);
-        let finished =
-            self.state
-                .finish(&mut SystemRandom, &self.password, challenge, parameters)?;
+        let finished = self
+            .state
+            .finish(random, &self.password, challenge, parameters)?;
         Ok(fixed(&finished.message.serialize()))
     }
 }
@@ -266,7 +303,11 @@ impl Server {
     /// When the operating system cannot give random bytes.
     #[must_use]
     pub fn generate() -> Self {
-        Self::with(ServerSetup::new(&mut SystemRandom))
+        Self::generate_with(&mut SystemRandom)
+    }
+
+    fn generate_with(random: &mut (impl RngCore + CryptoRng)) -> Self {
+        Self::with(ServerSetup::new(random))
     }
 
     /// Takes up a secret written by [`Server::to_bytes`].
@@ -317,6 +358,17 @@ impl Server {
         handshake_hash: &[u8; 32],
         message: &[u8; LOGIN_LEN],
     ) -> Result<(Challenged, [u8; CHALLENGE_LEN]), PasswordError> {
+        self.challenge_with(&mut SystemRandom, user, file, handshake_hash, message)
+    }
+
+    fn challenge_with(
+        &self,
+        random: &mut (impl RngCore + CryptoRng),
+        user: &str,
+        file: Option<&PasswordFile>,
+        handshake_hash: &[u8; 32],
+        message: &[u8; LOGIN_LEN],
+    ) -> Result<(Challenged, [u8; CHALLENGE_LEN]), PasswordError> {
         let message = CredentialRequest::deserialize(message)?;
         let read = read_file(file.unwrap_or(&self.decoy))?;
         let context = context(handshake_hash);
@@ -326,7 +378,7 @@ impl Server {
         };
         // Given no file, the library makes up one of random bytes; it does so, unseen, in any case.
         let started = ServerLogin::start(
-            &mut SystemRandom,
+            random,
             &self.setup,
             file.is_some().then_some(read),
             message,
@@ -397,5 +449,7 @@ macro_rules! debug_without_secrets {
 
 debug_without_secrets!(Registration, Login, Server, Challenged);
 
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use aws_lc_rs::aead::{
     AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
 
+use zeroize::Zeroizing;
+
 use crate::schedule::{Label, Secret, expand, root};
 
 /// Bytes that sealing adds: the authentication tag of either cipher (RFC 5116 section 5.1, RFC 8439 section 2.8).
@@ -18,11 +20,18 @@ pub enum Cipher {
     Aes256Gcm,
     /// ChaCha20-Poly1305 (RFC 8439): the faster one everywhere else, and constant in time there.
     ChaCha20Poly1305,
+    /// AES-256-GCM over an empty plaintext (GMAC, NIST SP 800-38D section 3): the record stays in clear and is only
+    /// authenticated, as a part of the associated data.
+    Aes256Gmac,
+    /// The same with ChaCha20-Poly1305.
+    ChaCha20Poly1305Tag,
 }
 
 impl Cipher {
-    /// Every cipher, in the order of their codes.
+    /// Every cipher that encrypts, in the order of their codes.
     pub const ALL: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+    /// Those that only authenticate, in the same order: each the counterpart of one that encrypts.
+    pub const TAG_ONLY: [Cipher; 2] = [Cipher::Aes256Gmac, Cipher::ChaCha20Poly1305Tag];
 
     /// AES where this processor has instructions for it, else ChaCha20.
     #[must_use]
@@ -40,13 +49,31 @@ impl Cipher {
         match self {
             Cipher::Aes256Gcm => 1,
             Cipher::ChaCha20Poly1305 => 2,
+            Cipher::Aes256Gmac => 3,
+            Cipher::ChaCha20Poly1305Tag => 4,
         }
+    }
+
+    /// The cipher with the same algorithm that leaves records in clear and authenticates them.
+    #[must_use]
+    pub fn tag_only(self) -> Cipher {
+        match self {
+            Cipher::Aes256Gcm | Cipher::Aes256Gmac => Cipher::Aes256Gmac,
+            Cipher::ChaCha20Poly1305 | Cipher::ChaCha20Poly1305Tag => Cipher::ChaCha20Poly1305Tag,
+        }
+    }
+
+    /// Whether nobody without the key can read what it seals.
+    #[must_use]
+    pub fn encrypts(self) -> bool {
+        Self::ALL.contains(&self)
     }
 
     /// The cipher of a code, `None` for a code that this version does not know.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|cipher| cipher.code() == code)
+        let mut all = Self::ALL.into_iter().chain(Self::TAG_ONLY);
+        all.find(|cipher| cipher.code() == code)
     }
 
     /// Records of up to 64 KiB that one epoch may seal before the sender must go on to the next.
@@ -55,15 +82,15 @@ impl Cipher {
     #[must_use]
     pub fn records_per_epoch(self) -> u64 {
         match self {
-            Cipher::Aes256Gcm => 1 << 23,
-            Cipher::ChaCha20Poly1305 => 1 << 62,
+            Cipher::Aes256Gcm | Cipher::Aes256Gmac => 1 << 23,
+            Cipher::ChaCha20Poly1305 | Cipher::ChaCha20Poly1305Tag => 1 << 62,
         }
     }
 
     fn algorithm(self) -> &'static Algorithm {
         match self {
-            Cipher::Aes256Gcm => &AES_256_GCM,
-            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+            Cipher::Aes256Gcm | Cipher::Aes256Gmac => &AES_256_GCM,
+            Cipher::ChaCha20Poly1305 | Cipher::ChaCha20Poly1305Tag => &CHACHA20_POLY1305,
         }
     }
 }
@@ -109,6 +136,19 @@ impl RecordSecret {
         &self.0
     }
 
+    /// The secret itself, to be handed to somebody who is to open this direction from this epoch on. Whoever has it can
+    /// seal as well.
+    #[must_use]
+    pub fn dangerous_to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        self.0.clone()
+    }
+
+    /// The secret that somebody handed over.
+    #[must_use]
+    pub fn dangerous_from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
     /// The secret that replaces this one after a key update; the way back does not exist.
     #[must_use]
     pub fn next_epoch(&self) -> RecordSecret {
@@ -146,6 +186,7 @@ impl fmt::Debug for RecordSecret {
 
 /// Key and initial vector of one cipher; the library overwrites the key when it is dropped.
 pub(crate) struct RecordKey {
+    encrypts: bool,
     key: LessSafeKey,
     iv: [u8; NONCE_LEN],
 }
@@ -155,6 +196,7 @@ impl RecordKey {
         let key = UnboundKey::new(cipher.algorithm(), key.as_slice())
             .expect("both ciphers take any 32 bytes as their key");
         Self {
+            encrypts: cipher.encrypts(),
             key: LessSafeKey::new(key),
             iv,
         }
@@ -180,9 +222,18 @@ impl RecordKey {
         aad: &[u8],
         in_out: &mut [u8],
     ) -> [u8; TAG_LEN] {
-        self.key
-            .seal_in_place_separate_tag(self.nonce(space, number), Aad::from(aad), in_out)
-            .ok()
+        let nonce = self.nonce(space, number);
+        let tag = match self.encrypts {
+            true => self
+                .key
+                .seal_in_place_separate_tag(nonce, Aad::from(aad), in_out),
+            false => {
+                let all = in_clear(aad, in_out);
+                self.key
+                    .seal_in_place_separate_tag(nonce, Aad::from(&all), &mut [])
+            }
+        };
+        tag.ok()
             .and_then(|tag| tag.as_ref().try_into().ok())
             .expect("sealing fails only for lengths near 64 GiB, a record has at most 64 KiB")
     }
@@ -205,9 +256,17 @@ impl RecordKey {
             });
         }
         let nonce = self.nonce(space, number);
-        let opened = self
-            .key
-            .open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, out);
+        let opened = match self.encrypts {
+            true => self
+                .key
+                .open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, out),
+            false => {
+                let all = in_clear(aad, ciphertext);
+                out.copy_from_slice(ciphertext);
+                self.key
+                    .open_separate_gather(nonce, Aad::from(&all), &[], tag, &mut [])
+            }
+        };
         opened.map_err(|_| {
             // The library leaves the output unspecified; nobody shall read what was not authentic.
             out.fill(0);
@@ -216,11 +275,18 @@ impl RecordKey {
     }
 }
 
+/// What a record in clear is authenticated as: the length of the associated data (8 bytes, so that nothing can
+/// be moved between the two), the associated data, and the text.
+fn in_clear(aad: &[u8], text: &[u8]) -> Vec<u8> {
+    [&(aad.len() as u64).to_be_bytes(), aad, text].concat()
+}
+
 /// Seals the records of one direction and epoch.
 pub struct SealingKey(RecordKey);
 
 impl SealingKey {
-    /// Encrypts `in_out` in place and returns the tag, which belongs behind it; `aad` is authenticated only.
+    /// Encrypts `in_out` in place and returns the tag, which belongs behind it; `aad` is authenticated only. A cipher
+    /// that does not encrypt leaves `in_out` as it is.
     ///
     /// The caller guarantees that each pair of space and number is sealed once under this key: a second
     /// record under the same pair would let an observer read and forge. What is sent again is the same ciphertext.

@@ -51,6 +51,10 @@ labels! {
     ResumeConfirm = "underpass/1 resume confirm",
     /// Context that binds a login by password to the session in which it takes place.
     PasswordContext = "underpass/1 password login",
+    /// What a machine signs that is let in by a certificate.
+    CertificateLogin = "underpass/1 certificate login",
+    /// Hash prefix of what a code over two keys is stretched from.
+    Comparison = "underpass/1 comparison code",
     /// Routing headers from the initiator to the responder.
     InitiatorRoute = "underpass/1 initiator route",
     /// Routing headers from the responder to the initiator.

@@ -241,7 +241,7 @@ fn seal_record(
     aad: &[u8],
     text: &[u8],
 ) -> Vec<u8> {
-    let algorithm = [&AES_256_GCM, &CHACHA20_POLY1305][usize::from(code) - 1];
+    let algorithm = [&AES_256_GCM, &CHACHA20_POLY1305][usize::from(code - 1) % 2];
     let key = derive(secret, "underpass/1 record key", &[code]);
     let iv = &derive(secret, "underpass/1 record iv", &[code])[..12];
     let counter = [&space.to_be_bytes()[..], &number.to_be_bytes()[..]].concat();
@@ -249,7 +249,12 @@ fn seal_record(
     for (byte, (left, right)) in nonce.iter_mut().zip(iv.iter().zip(&counter)) {
         *byte = left ^ right;
     }
-    seal(algorithm, &key, nonce, aad, text)
+    if code <= 2 {
+        return seal(algorithm, &key, nonce, aad, text);
+    }
+    let length = &(aad.len() as u64).to_be_bytes()[..];
+    let tag = seal(algorithm, &key, nonce, &[length, aad, text].concat(), &[]);
+    [text, &tag].concat()
 }
 
 fn encapsulate(key: &[u8]) -> (Vec<u8>, Bytes32) {
@@ -383,7 +388,7 @@ fn it_reproduces_the_record_samples() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 4 * 6);
+    assert_eq!(checked, 4 * 12);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use underpass_endpoint::splice::{end_by_reset, reset};
 use underpass_proto::frame::ChannelKind;
 
 use super::datagrams::{self, FlowLimits};
-use super::{Connector, Local, Wanted};
+use super::{Connector, Local, Wanted, with_code};
+use crate::x11::Door;
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,16 +58,29 @@ pub(super) type Told = watch::Receiver<Option<Arc<Wanted>>>;
 enum Socket {
     Stream(TcpListener),
     Datagram(UdpSocket, FlowLimits),
+    Display(Door),
 }
 
 impl Listener {
-    /// Listens as is `wanted`; port 0 lets the system choose. `limits` are for datagrams.
+    /// Listens as is `wanted`; port 0 lets the system choose. `limits` are for datagrams; a file with the cookie of a display
+    /// goes into `folder`.
     ///
     /// # Errors
     /// The system refuses the address.
-    pub async fn bind(wanted: Wanted, limits: FlowLimits) -> Result<Self, ListenError> {
+    pub async fn bind(
+        wanted: Wanted,
+        limits: FlowLimits,
+        folder: &Path,
+    ) -> Result<Self, ListenError> {
         let local = wanted.local;
         let failed = |source| ListenError { local, source };
+        if let Some(number) = local.display {
+            let door = Door::open(number, folder).map_err(failed)?;
+            return Ok(Self {
+                wanted,
+                socket: Socket::Display(door),
+            });
+        }
         let (address, socket) = match local.kind {
             ChannelKind::Stream => {
                 let listener = underpass_carrier::listen(local.address).map_err(failed)?;
@@ -91,6 +106,15 @@ impl Listener {
         &self.wanted
     }
 
+    /// The file with the cookie that programs must show, where it is a display.
+    #[must_use]
+    pub fn xauthority(&self) -> Option<&Path> {
+        match &self.socket {
+            Socket::Display(door) => Some(door.xauthority()),
+            Socket::Stream(_) | Socket::Datagram(..) => None,
+        }
+    }
+
     /// Takes connections for ever, each to a channel of its own; or datagrams, those of each client to one.
     pub async fn serve(self, connector: Connector) {
         let (_terms, told) = watch::channel(Some(Arc::new(self.wanted.clone())));
@@ -104,6 +128,7 @@ impl Listener {
             Socket::Datagram(socket, limits) => {
                 datagrams::serve(socket, told, limits, connector).await;
             }
+            Socket::Display(door) => door.serve(self.wanted.service, connector).await,
         }
     }
 }
@@ -154,7 +179,7 @@ async fn carry(connector: &Connector, service: &str, tcp: TcpStream, from: Socke
     match connector.open_helped(service).await {
         Ok(opened) => opened.carry(tcp, from).await,
         Err(error) => {
-            tracing::warn!(%from, "{service}: {error} [{}]", error.code().up());
+            tracing::warn!(%from, "{service}: {}", with_code(&error, error.code()));
             reset(tcp);
         }
     }

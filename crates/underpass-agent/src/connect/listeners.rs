@@ -3,6 +3,7 @@
 //! Each is a task that is told by a channel what it is for at this moment. What it has taken belongs to tasks of their own,
 //! which nothing here touches.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ pub struct Listeners {
     connector: Connector,
     limits: FlowLimits,
     board: Board,
+    /// For what goes with an address.
+    folder: PathBuf,
     running: Vec<Running>,
     /// Those that take nothing new, and have flows of datagrams that live.
     leaving: Vec<Running>,
@@ -56,13 +59,15 @@ pub enum Change {
 }
 
 impl Listeners {
-    /// None yet. `limits` are for datagrams; `board` shows what there is, and nothing else.
+    /// None yet. `limits` are for datagrams; `board` shows what there is, and nothing
+    /// else; files that go with an address lie in `folder`.
     #[must_use]
-    pub fn new(connector: Connector, limits: FlowLimits, board: Board) -> Self {
+    pub fn new(connector: Connector, limits: FlowLimits, board: Board, folder: PathBuf) -> Self {
         Self {
             connector,
             limits,
             board,
+            folder,
             running: Vec::new(),
             leaving: Vec::new(),
             failed: Vec::new(),
@@ -144,7 +149,7 @@ impl Listeners {
             self.running.push(running);
             return Change::Opened(wanted);
         }
-        let listener = match Listener::bind(wanted.clone(), self.limits).await {
+        let listener = match Listener::bind(wanted.clone(), self.limits, &self.folder).await {
             Ok(listener) => listener,
             Err(error) => {
                 let change = Change::Failed(wanted.clone(), error.again());

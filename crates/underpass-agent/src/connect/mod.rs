@@ -12,16 +12,16 @@ mod sources;
 mod stdio;
 mod trust;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
-use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, Session};
-use underpass_proto::Code;
+use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, PeerTrust, Session};
 use underpass_proto::control::{FarEnd, Resolved, ServiceRow};
 use underpass_proto::far_host::{FarHost, FarPort, open_text, readings, split_port};
 use underpass_proto::frame::{ChannelKind, Class};
+use underpass_proto::{Code, Grade};
 use underpass_seal::PublicKey;
 
 use crate::ftp::{Asked, Expected};
@@ -57,6 +57,14 @@ pub enum OpenError {
     /// The relay does not say where it is.
     #[error(transparent)]
     Resolve(#[from] RequestError),
+    /// The relay names another service than the one that was asked for.
+    #[error("{asked} was asked for, and the relay names {named}")]
+    Misnamed {
+        /// What was asked for.
+        asked: String,
+        /// What the relay says that it is.
+        named: String,
+    },
     /// There is no session with its publisher.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -71,12 +79,22 @@ pub enum OpenError {
     TooLong(String),
 }
 
+/// An error with its code behind it, unless its words end with that: what the other side said does.
+pub(crate) fn with_code(error: &impl std::fmt::Display, code: Code) -> String {
+    let (mut text, code) = (error.to_string(), code.up());
+    if !text.contains(code) {
+        text += &format!(" [{code}]");
+    }
+    text
+}
+
 impl OpenError {
     /// The reason from the table of codes.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
             Self::Resolve(error) => error.code(),
+            Self::Misnamed { .. } => Code::ProtocolViolation,
             Self::Connect(error) => error.code(),
             Self::Refused(error) => error.code(),
             Self::NoPort(_) => Code::HostNeeded,
@@ -95,7 +113,9 @@ impl OpenError {
 struct Found {
     /// Which relay.
     relay: usize,
-    /// The service.
+    /// The service, as it was asked for.
+    service: String,
+    /// What that is.
     resolved: Resolved,
     /// The host in it, where it is a network.
     host: Option<FarHost>,
@@ -132,6 +152,7 @@ struct Inner {
     standings: Standings,
     trust: PinnedTrust,
     class: Class,
+    grade: Grade,
     board: Board,
     /// What a relay said about names, and which one; forgotten when it turns out to be wrong.
     resolved: Mutex<HashMap<String, Found>>,
@@ -151,9 +172,62 @@ pub(crate) async fn drained(session: &Session, staying: usize) {
     }
 }
 
+/// Waits until what was written in a session that the peer began has arrived, for a few seconds at the most: for a
+/// program that ends afterwards.
+pub async fn arrived(session: &Session) {
+    let _ = tokio::time::timeout(FINISH_LIMIT, drained(session, 0)).await;
+}
+
 /// Where the session with one publisher is kept. Whoever makes it holds the lock, so that others wait
 /// for it and do not make their own.
-type Slot = tokio::sync::Mutex<Option<(Session, Shown)>>;
+type Slot = tokio::sync::Mutex<Option<Held>>;
+
+/// A session with a publisher.
+struct Held {
+    session: Session,
+    /// The key that the publisher has proven.
+    key: PublicKey,
+    /// The services whose publisher is known to have this key.
+    services: HashSet<String>,
+    _shown: Shown,
+}
+
+/// Remembers the key that was found to be trusted.
+struct Noting<'a> {
+    trust: &'a PinnedTrust,
+    key: OnceLock<PublicKey>,
+}
+
+impl PeerTrust for Noting<'_> {
+    fn check(&self, service: &str, peer: &PublicKey) -> Result<(), String> {
+        self.trust.check(service, peer)?;
+        // One that is tried again shows the same key: any other would not be trusted by now.
+        let _ = self.key.set(*peer);
+        Ok(())
+    }
+}
+
+/// Whether a service that was asked for as `asked` may have this full name: nobody is led to another one. Left out can be
+/// the suffix, the owner, or both.
+fn is_named(asked: &str, full_name: &str) -> bool {
+    let asked = asked
+        .strip_suffix('.')
+        .unwrap_or(asked)
+        .to_ascii_lowercase();
+    let Some((service, rest)) = full_name.split_once('.') else {
+        return asked == full_name;
+    };
+    let suffix = rest.split_once('.').map(|(_, suffix)| suffix);
+    match asked.split_once('.') {
+        None => asked == service,
+        Some((of, _)) if of != service => false,
+        Some((_, more)) => {
+            let begins = rest.strip_prefix(more);
+            begins.is_some_and(|left| left.is_empty() || left.starts_with('.'))
+                || suffix == Some(more)
+        }
+    }
+}
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -164,12 +238,13 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Channels will have the priority `class`.
+    /// Channels will have the priority `class`, sessions the grade of secrecy `grade`.
     #[must_use]
     pub fn new(
         standings: impl Into<Standings>,
         trust: PinnedTrust,
         class: Class,
+        grade: Grade,
         board: Board,
     ) -> Self {
         Self {
@@ -177,6 +252,7 @@ impl Connector {
                 standings: standings.into(),
                 trust,
                 class,
+                grade,
                 board,
                 resolved: Mutex::default(),
                 slots: Mutex::default(),
@@ -229,6 +305,7 @@ impl Connector {
         let (relay, resolved) = self.inner.standings.resolve(service).await?;
         let found = Found {
             relay,
+            service: service.to_owned(),
             resolved,
             host,
         };
@@ -340,6 +417,12 @@ impl Connector {
             Some(found) => found,
             None => self.ask(named).await?,
         };
+        if !is_named(&found.service, &found.resolved.full_name) {
+            return Err(OpenError::Misnamed {
+                asked: service.to_owned(),
+                named: found.resolved.full_name,
+            });
+        }
         let to_open = found.to_open(named, port)?;
         let Found {
             relay, resolved, ..
@@ -373,17 +456,34 @@ impl Connector {
             Arc::clone(slots.entry(key).or_default())
         };
         let mut kept = slot.lock().await;
-        if let Some((session, _)) = kept.as_ref().filter(|(session, _)| !session.is_closed()) {
-            return Ok(session.clone());
+        let service = &resolved.full_name;
+        if let Some(held) = kept.as_mut().filter(|held| !held.session.is_closed()) {
+            // That this publisher has the other service too is only what the relay says.
+            if !held.services.contains(service) {
+                let checked = self.inner.trust.check(service, &held.key);
+                checked.map_err(ConnectError::NotTrusted)?;
+                held.services.insert(service.clone());
+            }
+            return Ok(held.session.clone());
         }
         *kept = None;
         let fleet = self.inner.standings.fleet();
-        let service = &resolved.full_name;
-        let session = fleet.connect(service, &self.inner.trust).await?;
+        let noting = Noting {
+            trust: &self.inner.trust,
+            key: OnceLock::new(),
+        };
+        let session = fleet.connect_graded(service, &noting, self.inner.grade);
+        let session = session.await?;
+        let key = noting.key.into_inner().unwrap_or(key);
         tracing::info!("connected to {service}");
         let peer = key.fingerprint();
         let entry = SessionEntry::outbound(service, peer, session.clone(), fleet.clone());
-        *kept = Some((session.clone(), self.inner.board.show_session(entry)));
+        *kept = Some(Held {
+            session: session.clone(),
+            key,
+            services: HashSet::from([service.clone()]),
+            _shown: self.inner.board.show_session(entry),
+        });
         tokio::spawn(tell_end(service.clone(), session.clone()));
         Ok(session)
     }
@@ -410,7 +510,7 @@ impl Connector {
                 slot.lock()
                     .await
                     .as_ref()
-                    .map(|(session, _)| (session.clone(), 0)),
+                    .map(|held| (held.session.clone(), 0)),
             );
         }
         let done = async {
@@ -434,8 +534,8 @@ impl Connector {
             slots.drain().map(|(_, slot)| slot).collect()
         };
         for slot in slots {
-            if let Some((session, _)) = slot.lock().await.take() {
-                session.close(Code::NoError, "the program ended");
+            if let Some(held) = slot.lock().await.take() {
+                held.session.close(Code::NoError, "the program ended");
             }
         }
     }
@@ -459,4 +559,31 @@ async fn tell_end(service: String, session: Session) {
         "the session with the publisher of {service} ended: {}",
         closed.reason
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_named;
+
+    #[test]
+    fn a_service_is_the_one_that_was_asked_for() {
+        let full = "db.alice.underpass.internal";
+        for asked in ["db", "db.alice", "db.underpass.internal", "DB.Alice.", full] {
+            assert!(is_named(asked, full), "{asked}");
+        }
+        for asked in [
+            "d",
+            "web",
+            "db.al",
+            "db.bob",
+            "alice",
+            "",
+            "db.bob.underpass.internal",
+            "web.underpass.internal",
+            "db.internal",
+        ] {
+            assert!(!is_named(asked, full), "{asked}");
+        }
+        assert!(is_named("db", "db") && !is_named("web", "db"));
+    }
 }

@@ -6,21 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
-use underpass_endpoint::splice::{SpliceReport, end_by_reset, end_in_order, reset, splice};
-use underpass_endpoint::{Channel, ChannelReader, ChannelWriter};
+use underpass_endpoint::Channel;
+use underpass_endpoint::splice::{SpliceReport, end_by_reset, reset, splice};
 use underpass_proto::Code;
 
+use super::converse::{self, End, Out};
 use super::near::{Near, Step};
-use super::server::Broken;
 use super::speech::Passive;
-use super::{Asked, DATA_LIMIT};
-use crate::connect::Connector;
-
-/// A control connection is read in pieces of up to this many bytes.
-pub(super) const PIECE: usize = 4096;
+use super::{Asked, DATA_LIMIT, Garbled};
+use crate::connect::{Connector, OpenError, with_code};
 
 /// Where data connections of clients are waited for just now.
 #[derive(Debug, Default, Clone)]
@@ -91,68 +87,20 @@ impl Door {
     }
 
     /// Carries the control connection until both sides have ended it.
-    pub(crate) async fn carry(mut self, channel: Channel, mut tcp: TcpStream) -> SpliceReport {
-        let mut report = SpliceReport::default();
-        let (mut reader, mut writer) = channel.into_split();
-        end_by_reset(&tcp);
-        let carried = self
-            .converse(&mut reader, &mut writer, &mut tcp, &mut report)
-            .await;
-        match carried {
-            Ok(()) => end_in_order(&tcp),
-            Err(broken) => broken.end(&mut reader, &mut writer, &mut report),
-        }
-        report
+    pub(crate) async fn carry(mut self, channel: Channel, tcp: TcpStream) -> SpliceReport {
+        converse::carry(&mut self, channel, tcp, std::future::pending()).await
     }
 
-    async fn converse(
-        &mut self,
-        reader: &mut ChannelReader,
-        writer: &mut ChannelWriter,
-        tcp: &mut TcpStream,
-        report: &mut SpliceReport,
-    ) -> Result<(), Broken> {
-        let (mut from, mut to) = tcp.split();
-        let mut buffer = [0; PIECE];
-        let mut steps = Vec::new();
-        let (mut client_ended, mut server_ended) = (false, false);
-        while !(client_ended && server_ended) {
-            tokio::select! {
-                read = from.read(&mut buffer), if !client_ended => match read? {
-                    0 => {
-                        client_ended = true;
-                        writer.write_chunk(self.near.client_ends()).await?;
-                        writer.finish().await?;
-                    }
-                    read => {
-                        report.sent += read as u64;
-                        self.near.from_client(&buffer[..read], &mut steps)?;
-                    }
-                },
-                chunk = reader.read_chunk(), if !server_ended => match chunk? {
-                    None => {
-                        server_ended = true;
-                        to.write_all(&self.near.server_ends()).await?;
-                        to.shutdown().await?;
-                    }
-                    Some(bytes) => {
-                        report.received += bytes.len() as u64;
-                        self.near.from_server(&bytes, &mut steps)?;
-                    }
-                },
-            }
-            for step in steps.drain(..) {
-                match step {
-                    Step::ToServer(line) => writer.write_chunk(line).await?,
-                    step => {
-                        if let Some(line) = self.take(step) {
-                            to.write_all(&line).await?;
-                        }
-                    }
+    fn take_all(&mut self, steps: Vec<Step>, out: &mut Out) {
+        for step in steps {
+            match step {
+                Step::ToServer(line) => out.channel.extend_from_slice(&line),
+                step => {
+                    let told = self.take(step);
+                    out.tcp.extend_from_slice(&told.unwrap_or_default());
                 }
             }
         }
-        Ok(())
     }
 
     /// Takes a step on this side; what the client is told.
@@ -186,7 +134,7 @@ impl Door {
                     drop((listener, place));
                     if let Some(tcp) = taken {
                         // Its own task: it lasts beyond what is announced next.
-                        tokio::spawn(data.from_client(tcp, passive.port));
+                        tokio::spawn(data.take_client(tcp, passive.port));
                     }
                 }));
                 passive.leading_to(at)
@@ -204,7 +152,7 @@ impl Door {
         self.awaited = Some(pending(async move {
             let opened = data.open(|service| Asked::Active { service, at });
             if let Ok(Some(channel)) = tokio::time::timeout(DATA_LIMIT, opened).await {
-                tokio::spawn(data.to_client(channel, at));
+                tokio::spawn(data.reach_client(channel, at));
             }
         }));
     }
@@ -217,6 +165,30 @@ impl Door {
     }
 }
 
+impl End for Door {
+    fn tcp_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
+        let mut steps = Vec::new();
+        self.near.client_says(bytes, &mut steps)?;
+        self.take_all(steps, out);
+        Ok(())
+    }
+
+    fn channel_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
+        let mut steps = Vec::new();
+        self.near.server_says(bytes, &mut steps)?;
+        self.take_all(steps, out);
+        Ok(())
+    }
+
+    fn tcp_ends(&mut self) -> Bytes {
+        self.near.client_ends()
+    }
+
+    fn channel_ends(&mut self) -> Bytes {
+        self.near.server_ends()
+    }
+}
+
 /// Makes data connections of one service.
 struct Data {
     connector: Connector,
@@ -226,18 +198,15 @@ struct Data {
 impl Data {
     async fn open(&self, asked: impl Fn(String) -> Asked) -> Option<Channel> {
         let opened = self.connector.open_ftp(&self.service, asked).await;
-        let failed = |error: &crate::connect::OpenError| {
-            tracing::warn!(
-                "{}: a data connection: {error} [{}]",
-                self.service,
-                error.code().up()
-            );
+        let failed = |error: &OpenError| {
+            let why = with_code(error, error.code());
+            tracing::warn!("{}: a data connection: {why}", self.service);
         };
         opened.inspect_err(failed).ok()
     }
 
     /// The client has connected, where the server's port was announced to it.
-    async fn from_client(self, tcp: TcpStream, port: u16) {
+    async fn take_client(self, tcp: TcpStream, port: u16) {
         end_by_reset(&tcp);
         match self.open(|service| Asked::Passive { service, port }).await {
             Some(channel) => self.join(channel, tcp).await,
@@ -246,7 +215,7 @@ impl Data {
     }
 
     /// The server has connected, and the client listens.
-    async fn to_client(self, channel: Channel, at: SocketAddr) {
+    async fn reach_client(self, channel: Channel, at: SocketAddr) {
         match tokio::time::timeout(DATA_LIMIT, TcpStream::connect(at)).await {
             Ok(Ok(tcp)) => self.join(channel, tcp).await,
             // The channel is dropped, which resets it.

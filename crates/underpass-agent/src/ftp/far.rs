@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::Garbled;
-use super::line::Lines;
-use super::speech::{Command, Passive, Reply};
+use super::speech::{Command, Passive};
+use super::talk::Talk;
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +26,7 @@ pub(super) enum Step {
 pub(super) struct Far {
     /// Whether the server is reached by IPv6, for which PASV and its reply have no words.
     ipv6: bool,
-    said: Lines,
-    answered: Lines,
-    reply: Reply,
+    talk: Talk,
     /// The client asked by PASV last and the server was asked by EPSV.
     translating: bool,
 }
@@ -37,44 +35,37 @@ impl Far {
     pub(super) fn new(server: SocketAddr) -> Self {
         Self {
             ipv6: server.ip().to_canonical().is_ipv6(),
-            said: Lines::default(),
-            answered: Lines::default(),
-            reply: Reply::default(),
+            talk: Talk::default(),
             translating: false,
         }
     }
 
     /// What the client says; what is to be done comes in `steps`.
-    pub(super) fn from_client(
+    pub(super) fn client_says(
         &mut self,
         bytes: &[u8],
         steps: &mut Vec<Step>,
     ) -> Result<(), Garbled> {
-        self.said.push(bytes);
-        while let Some(line) = self.said.next()? {
-            self.command(line, steps);
+        self.talk.say(bytes);
+        while let Some((command, line)) = self.talk.command()? {
+            self.command(command, line, steps);
         }
         Ok(())
     }
 
     /// The client says no more.
     pub(super) fn client_ends(&mut self) -> Bytes {
-        self.said.rest()
+        self.talk.client_ends()
     }
 
     /// What the server says.
-    pub(super) fn from_server(
+    pub(super) fn server_says(
         &mut self,
         bytes: &[u8],
         steps: &mut Vec<Step>,
     ) -> Result<(), Garbled> {
-        self.answered.push(bytes);
-        while let Some(line) = self.answered.next()? {
-            let named = self
-                .reply
-                .is_whole(&line)
-                .then(|| Passive::read(&line))
-                .flatten();
+        self.talk.answer(bytes);
+        while let Some((named, line)) = self.talk.reply()? {
             let Some(passive) = named else {
                 steps.push(Step::ToClient(line));
                 continue;
@@ -95,11 +86,11 @@ impl Far {
 
     /// The server says no more.
     pub(super) fn server_ends(&mut self) -> Bytes {
-        self.answered.rest()
+        self.talk.server_ends()
     }
 
-    fn command(&mut self, line: Bytes, steps: &mut Vec<Step>) {
-        match Command::read(&line) {
+    fn command(&mut self, command: Command, line: Bytes, steps: &mut Vec<Step>) {
+        match command {
             Command::Active(Some(at)) => steps.push(Step::Listen(at)),
             // A server that can read it must not: it would connect to a place that nobody has looked at.
             Command::Active(None) => {
@@ -132,13 +123,13 @@ mod tests {
 
     fn client_says(far: &mut Far, text: &str) -> Vec<Step> {
         let mut steps = Vec::new();
-        far.from_client(text.as_bytes(), &mut steps).unwrap();
+        far.client_says(text.as_bytes(), &mut steps).unwrap();
         steps
     }
 
     fn server_says(far: &mut Far, text: &str) -> Vec<Step> {
         let mut steps = Vec::new();
-        far.from_server(text.as_bytes(), &mut steps).unwrap();
+        far.server_says(text.as_bytes(), &mut steps).unwrap();
         steps
     }
 

@@ -6,16 +6,18 @@
 //! it named last, or to the address that the client named last, which must be its own (RFC 2577 section 3).
 //!
 //! A control connection under TLS cannot be read, so a request for TLS is answered with a refusal that says so: what passes
-//! between the agents is sealed without it. `line`, `speech`, `near`, `far` and `asked` decide and are pure; `client` and
-//! `server` drive them.
+//! between the agents is sealed without it. `line`, `speech`, `talk`, `near`, `far` and `asked` decide and are pure; `client`
+//! and `server` drive them by `converse`.
 
 mod asked;
 mod client;
+mod converse;
 mod far;
 mod line;
 mod near;
 mod server;
 mod speech;
+mod talk;
 
 use std::time::Duration;
 

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 use super::Garbled;
-use super::line::Lines;
-use super::speech::{Command, Passive, Reply};
+use super::speech::{Command, Passive};
+use super::talk::Talk;
 
 /// The first byte of a TLS record with a handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
@@ -33,9 +33,7 @@ pub(super) enum Step {
 pub(super) struct Near {
     /// Where the client is; it may have data sent nowhere else.
     client: IpAddr,
-    said: Lines,
-    answered: Lines,
-    reply: Reply,
+    talk: Talk,
     /// Whether anything has come of the client.
     begun: bool,
 }
@@ -44,15 +42,13 @@ impl Near {
     pub(super) fn new(client: IpAddr) -> Self {
         Self {
             client: client.to_canonical(),
-            said: Lines::default(),
-            answered: Lines::default(),
-            reply: Reply::default(),
+            talk: Talk::default(),
             begun: false,
         }
     }
 
     /// What the client says; what is to be done comes in `steps`.
-    pub(super) fn from_client(
+    pub(super) fn client_says(
         &mut self,
         bytes: &[u8],
         steps: &mut Vec<Step>,
@@ -61,31 +57,26 @@ impl Near {
             return Err(Garbled::Tls);
         }
         self.begun |= !bytes.is_empty();
-        self.said.push(bytes);
-        while let Some(line) = self.said.next()? {
-            self.command(line, steps);
+        self.talk.say(bytes);
+        while let Some((command, line)) = self.talk.command()? {
+            self.command(command, line, steps);
         }
         Ok(())
     }
 
     /// The client says no more.
     pub(super) fn client_ends(&mut self) -> Bytes {
-        self.said.rest()
+        self.talk.client_ends()
     }
 
     /// What the server says.
-    pub(super) fn from_server(
+    pub(super) fn server_says(
         &mut self,
         bytes: &[u8],
         steps: &mut Vec<Step>,
     ) -> Result<(), Garbled> {
-        self.answered.push(bytes);
-        while let Some(line) = self.answered.next()? {
-            let named = self
-                .reply
-                .is_whole(&line)
-                .then(|| Passive::read(&line))
-                .flatten();
+        self.talk.answer(bytes);
+        while let Some((named, line)) = self.talk.reply()? {
             steps.push(named.map_or(Step::ToClient(line), Step::Listen));
         }
         Ok(())
@@ -93,11 +84,11 @@ impl Near {
 
     /// The server says no more.
     pub(super) fn server_ends(&mut self) -> Bytes {
-        self.answered.rest()
+        self.talk.server_ends()
     }
 
-    fn command(&self, line: Bytes, steps: &mut Vec<Step>) {
-        match Command::read(&line) {
+    fn command(&self, command: Command, line: Bytes, steps: &mut Vec<Step>) {
+        match command {
             Command::Active(Some(at)) if at.ip().to_canonical() == self.client => {
                 steps.extend([Step::Await(at), Step::ToServer(line)]);
             }
@@ -133,7 +124,7 @@ mod tests {
         let mut near = Near::new(CLIENT);
         let mut steps = Vec::new();
         for piece in pieces {
-            near.from_client(piece, &mut steps)?;
+            near.client_says(piece, &mut steps)?;
         }
         Ok(steps)
     }
@@ -174,7 +165,7 @@ mod tests {
         let mut near = Near::new(CLIENT);
         let mut steps = Vec::new();
         let said = "220-hi\r\n227 text (1,2,3,4,200,1)\r\n220 end\r\n227 Passive (1,2,3,4,200,1)\r\n229 E (|||5000|)\r\n150 ok";
-        near.from_server(said.as_bytes(), &mut steps).unwrap();
+        near.server_says(said.as_bytes(), &mut steps).unwrap();
         let passive = |port, extended| Step::Listen(Passive { port, extended });
         assert_eq!(steps[3..], [passive(51201, false), passive(5000, true)]);
         assert!(

@@ -8,57 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use thiserror::Error;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use underpass_endpoint::splice::{SpliceReport, end_by_reset, end_in_order};
-use underpass_endpoint::{Channel, ChannelError, ChannelReader, ChannelWriter};
+use underpass_endpoint::Channel;
+use underpass_endpoint::splice::SpliceReport;
 use underpass_proto::Code;
 
-use super::client::{PIECE, take_from};
+use super::client::take_from;
+use super::converse::{self, End, Out};
 use super::far::{Far, Step};
 use super::{Asked, Garbled, speech};
 
 /// A channel for a data connection may overtake the command that announces it by this much.
 const OVERTAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why a control connection came to no orderly end.
-#[derive(Debug, Error)]
-pub(super) enum Broken {
-    #[error(transparent)]
-    Tcp(#[from] io::Error),
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    #[error("this is not FTP: {0}")]
-    Garbled(#[from] Garbled),
-    /// The service leads elsewhere by now, or the peer may not use it any more.
-    #[error("it was cut on the host side")]
-    Cut,
-}
-
-impl Broken {
-    fn code(&self) -> Code {
-        match self {
-            Self::Tcp(_) | Self::Cut => Code::Aborted,
-            Self::Channel(error) => error.code(),
-            Self::Garbled(garbled) => garbled.code(),
-        }
-    }
-
-    /// Tells the peer, and the report.
-    pub(super) fn end(
-        self,
-        reader: &mut ChannelReader,
-        writer: &mut ChannelWriter,
-        report: &mut SpliceReport,
-    ) {
-        let code = self.code();
-        writer.reset(code);
-        reader.stop(code);
-        report.error = Some(format!("{self} [{}]", code.up()));
-    }
-}
 
 /// The data connections that the control connections of one session have announced.
 #[derive(Debug, Default)]
@@ -174,101 +136,56 @@ impl Drop for Place {
 /// `cut`.
 pub(crate) async fn control(
     channel: Channel,
-    mut tcp: TcpStream,
+    tcp: TcpStream,
     service: &str,
     announced: &Arc<Announced>,
     cut: impl Future<Output = ()>,
 ) -> SpliceReport {
-    let mut report = SpliceReport::default();
-    let (mut reader, mut writer) = channel.into_split();
-    end_by_reset(&tcp);
-    let carried = {
-        let conversing = async {
-            let mut server = Server {
-                at: tcp.peer_addr()?,
-                local: tcp.local_addr()?.ip(),
-                place: announced.begin(service),
-            };
-            server
-                .converse(&mut reader, &mut writer, &mut tcp, &mut report)
-                .await
-        };
-        tokio::select! {
-            carried = conversing => carried,
-            () = cut => Err(Broken::Cut),
-        }
-    };
-    match carried {
-        Ok(()) => end_in_order(&tcp),
-        Err(broken) => broken.end(&mut reader, &mut writer, &mut report),
+    match Server::new(&tcp, announced.begin(service)) {
+        Ok(mut server) => converse::carry(&mut server, channel, tcp, cut).await,
+        // The server is gone; the channel is dropped, which resets it.
+        Err(error) => SpliceReport {
+            error: Some(error.to_string()),
+            ..SpliceReport::default()
+        },
     }
-    report
 }
 
 struct Server {
     at: SocketAddr,
     /// From where it is reached, and where it reaches us for data.
     local: IpAddr,
+    far: Far,
     place: Place,
 }
 
 impl Server {
-    async fn converse(
-        &mut self,
-        reader: &mut ChannelReader,
-        writer: &mut ChannelWriter,
-        tcp: &mut TcpStream,
-        report: &mut SpliceReport,
-    ) -> Result<(), Broken> {
-        let (mut from, mut to) = tcp.split();
-        let mut far = Far::new(self.at);
-        let mut buffer = [0; PIECE];
-        let mut steps = Vec::new();
-        let (mut client_ended, mut server_ended) = (false, false);
-        while !(client_ended && server_ended) {
-            tokio::select! {
-                read = from.read(&mut buffer), if !server_ended => match read? {
-                    0 => {
-                        server_ended = true;
-                        writer.write_chunk(far.server_ends()).await?;
-                        writer.finish().await?;
-                    }
-                    read => {
-                        report.sent += read as u64;
-                        far.from_server(&buffer[..read], &mut steps)?;
-                    }
-                },
-                chunk = reader.read_chunk(), if !client_ended => match chunk? {
-                    None => {
-                        client_ended = true;
-                        to.write_all(&far.client_ends()).await?;
-                        to.shutdown().await?;
-                    }
-                    Some(bytes) => {
-                        report.received += bytes.len() as u64;
-                        far.from_client(&bytes, &mut steps)?;
+    fn new(tcp: &TcpStream, place: Place) -> io::Result<Self> {
+        let at = tcp.peer_addr()?;
+        Ok(Self {
+            at,
+            local: tcp.local_addr()?.ip(),
+            far: Far::new(at),
+            place,
+        })
+    }
+
+    fn take_all(&mut self, steps: Vec<Step>, out: &mut Out) {
+        for step in steps {
+            match step {
+                Step::ToServer(line) => out.tcp.extend_from_slice(&line),
+                Step::ToClient(line) => out.channel.extend_from_slice(&line),
+                Step::Announce(port) => self.place.passive(SocketAddr::new(self.at.ip(), port)),
+                Step::Listen(at) => match self.listen(at) {
+                    Ok(command) => out.tcp.extend_from_slice(&command),
+                    Err(error) => {
+                        tracing::warn!("cannot listen for data of an FTP server: {error}");
+                        let no = b"425 the agent cannot listen for the data connection\r\n";
+                        out.channel.extend_from_slice(no);
                     }
                 },
-            }
-            for step in steps.drain(..) {
-                match step {
-                    Step::ToServer(line) => to.write_all(&line).await?,
-                    Step::ToClient(line) => writer.write_chunk(line).await?,
-                    Step::Announce(port) => {
-                        self.place.passive(SocketAddr::new(self.at.ip(), port));
-                    }
-                    Step::Listen(at) => match self.listen(at) {
-                        Ok(command) => to.write_all(&command).await?,
-                        Err(error) => {
-                            tracing::warn!("cannot listen for data of an FTP server: {error}");
-                            let no = b"425 the agent cannot listen for the data connection\r\n";
-                            writer.write_chunk(Bytes::from_static(no)).await?;
-                        }
-                    },
-                }
             }
         }
-        Ok(())
     }
 
     /// Listens in the client's place; the command that tells the server where.
@@ -277,6 +194,30 @@ impl Server {
         let here = listener.local_addr()?;
         self.place.active(at, listener, self.at.ip());
         Ok(speech::active(here))
+    }
+}
+
+impl End for Server {
+    fn tcp_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
+        let mut steps = Vec::new();
+        self.far.server_says(bytes, &mut steps)?;
+        self.take_all(steps, out);
+        Ok(())
+    }
+
+    fn channel_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
+        let mut steps = Vec::new();
+        self.far.client_says(bytes, &mut steps)?;
+        self.take_all(steps, out);
+        Ok(())
+    }
+
+    fn tcp_ends(&mut self) -> Bytes {
+        self.far.server_ends()
+    }
+
+    fn channel_ends(&mut self) -> Bytes {
+        self.far.client_ends()
     }
 }
 

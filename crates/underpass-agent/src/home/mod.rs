@@ -27,7 +27,7 @@ use thiserror::Error;
 use underpass_seal::{Fingerprint, StaticKey};
 
 pub use groups::Announcement;
-pub use peers::{KnownPeers, PeerChanged, PinOrigin, PinnedPeer};
+pub use peers::{KnownPeers, PeerChanged, PinOrigin, PinnedPeer, UserKeyUnknown, user_pin};
 pub use relays::{KnownRelay, KnownRelays, TlsCheck};
 
 /// Why the home could not be used.
@@ -249,10 +249,43 @@ impl Home {
     /// # Errors
     /// The file cannot be used.
     pub fn pin_peer(&self, peer: &PinnedPeer, today: &str) -> Result<(), HomeError> {
+        self.pin_peer_as(peer, &format!("given {today}"))
+    }
+
+    /// The same with a remark of one's own: one line.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn pin_peer_as(&self, peer: &PinnedPeer, remark: &str) -> Result<(), HomeError> {
         let _lock = self.lock()?;
         let mut peers = self.peers()?;
-        peers.put(peer, &format!("given {today}"));
+        peers.put(peer, remark);
         file::replace(&self.peers_file(), peers.text().as_bytes(), 0o644)
+    }
+
+    /// Forgets these peers: the next keys that they show are those of first use.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn forget_peers(&self, forget: &[PinnedPeer]) -> Result<(), HomeError> {
+        let _lock = self.lock()?;
+        let mut peers = self.peers()?;
+        peers.remove(forget);
+        file::replace(&self.peers_file(), peers.text().as_bytes(), 0o644)
+    }
+
+    /// Whether the machine of `user` behind `relay` may have this key: any may, unless some were given for the user.
+    ///
+    /// # Errors
+    /// The outer: the file cannot be used. The inner: others were given.
+    pub fn check_user(
+        &self,
+        user: &str,
+        relay: Fingerprint,
+        key: Fingerprint,
+    ) -> Result<Result<(), UserKeyUnknown>, HomeError> {
+        let path = self.peers_file();
+        Ok(self.peers()?.check_user(user, relay, key, &path))
     }
 
     /// The fingerprint that this machine shows to others.

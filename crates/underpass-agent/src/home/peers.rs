@@ -1,7 +1,8 @@
 //! The keys that publishers showed, pinned for each service and relay.
 //!
 //! One line each: `SERVICE RELAY KEY # remark`, RELAY and KEY being fingerprints; the relay's own key
-//! is used and not its address, so that another address of the same relay changes nothing.
+//! is used and not its address, so that another address of the same relay changes nothing. A line for
+//! `user:NAME` names a machine of a user who uses services published from here; there may be several of one user.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +16,63 @@ const INTRODUCTION: &str = "\
 # A service whose publisher shows another key than here is refused.
 ";
 
-/// What the publisher of a service is known by.
+/// What stands before a user's name where a service's full name would stand: no service has a colon in its name.
+const USER: &str = "user:";
+
+/// What the publisher of a service, or a machine of a user, is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedPeer {
-    /// The service's full name.
+    /// The service's full name; or a user's name, as [`user_pin`] writes it.
     pub service: String,
     /// Fingerprint of the relay's key.
     pub relay: Fingerprint,
-    /// Fingerprint of the publisher's key.
+    /// Fingerprint of the publisher's key, or the machine's.
     pub key: Fingerprint,
+}
+
+/// How the machines of a user are named among the peers.
+#[must_use]
+pub fn user_pin(user: &str) -> String {
+    format!("{USER}{user}")
+}
+
+impl PinnedPeer {
+    /// The user, where it is a machine of one.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.service.strip_prefix(USER)
+    }
+
+    /// Whether the other one has to give way to it: a service has one key, a user any number.
+    fn takes_the_place_of(&self, other: &PinnedPeer) -> bool {
+        let same = self.service == other.service && self.relay == other.relay;
+        same && (self.user().is_none() || self.key == other.key)
+    }
+}
+
+/// A user comes from a machine with another key than those that were given for this user.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{user} comes from a machine with the key {shown}, and {} expected ({file})",
+    expected(known), file = file.display()
+)]
+pub struct UserKeyUnknown {
+    /// The user, as the relay says.
+    pub user: String,
+    /// The keys that were given.
+    pub known: Vec<Fingerprint>,
+    /// What the machine showed.
+    pub shown: Fingerprint,
+    /// Where the expectation stands.
+    pub file: PathBuf,
+}
+
+fn expected(known: &[Fingerprint]) -> String {
+    let known: Vec<String> = known.iter().map(Fingerprint::to_string).collect();
+    match &known[..] {
+        [one] => format!("{one} is"),
+        several => format!("one of {} is", several.join(", ")),
+    }
 }
 
 /// Why a publisher is trusted.
@@ -91,6 +140,48 @@ impl KnownPeers {
         self.lines.iter().filter_map(|l| l.peer.as_ref()).collect()
     }
 
+    /// All of them with what is remarked about each: since when it is known, and how.
+    #[must_use]
+    pub fn with_remarks(&self) -> Vec<(&PinnedPeer, &str)> {
+        let remark = |line: &Line| line.text.find('#').map(|at| at + 1);
+        let lines = self.lines.iter();
+        lines
+            .filter_map(|line| {
+                let remark = remark(line).map_or("", |at| line.text[at..].trim());
+                Some((line.peer.as_ref()?, remark))
+            })
+            .collect()
+    }
+
+    /// Whether the machine of `user` may have this key: any may, unless some were given.
+    pub(super) fn check_user(
+        &self,
+        user: &str,
+        relay: Fingerprint,
+        key: Fingerprint,
+        file: &Path,
+    ) -> Result<(), UserKeyUnknown> {
+        let name = user_pin(user);
+        let of_user = self.list().into_iter();
+        let of_user = of_user.filter(|peer| peer.service == name && peer.relay == relay);
+        let known: Vec<Fingerprint> = of_user.map(|peer| peer.key).collect();
+        if known.is_empty() || known.contains(&key) {
+            return Ok(());
+        }
+        Err(UserKeyUnknown {
+            user: user.to_owned(),
+            known,
+            shown: key,
+            file: file.to_owned(),
+        })
+    }
+
+    /// Takes away the lines for these peers.
+    pub(super) fn remove(&mut self, peers: &[PinnedPeer]) {
+        let goes = |line: &Line| line.peer.as_ref().is_some_and(|peer| peers.contains(peer));
+        self.lines.retain(|line| !goes(line));
+    }
+
     /// The text to be written.
     pub(super) fn text(&self) -> String {
         self.lines
@@ -140,9 +231,8 @@ impl KnownPeers {
 
     fn position(&self, peer: &PinnedPeer) -> Option<(usize, &PinnedPeer)> {
         let of = |line: &Line| {
-            line.peer
-                .as_ref()
-                .is_some_and(|known| known.service == peer.service && known.relay == peer.relay)
+            let known = line.peer.as_ref();
+            known.is_some_and(|known| peer.takes_the_place_of(known))
         };
         let at = self.lines.iter().position(of)?;
         Some((at, self.lines[at].peer.as_ref()?))
@@ -200,6 +290,33 @@ mod tests {
         let text = changed.to_string();
         assert!(text.contains(&old.to_string()) && text.contains(&new.to_string()));
         assert!(text.contains("(f, line 3)"), "{text}");
+    }
+
+    #[test]
+    fn a_user_has_any_number_of_machines_and_no_other_once_one_was_given() {
+        let mut peers = parse("").unwrap();
+        let [relay, one, two, three] = [9, 1, 2, 3].map(|n| Fingerprint::from_bytes([n; 32]));
+        let check =
+            |peers: &KnownPeers, key| peers.check_user("bob", relay, key, Path::new("file"));
+        assert_eq!(check(&peers, one), Ok(()));
+        for key in [1, 2, 1] {
+            peers.put(&peer("user:bob", 9, key), "given today");
+        }
+        let mut peers = parse(&peers.text()).unwrap();
+        assert_eq!(peers.list().len(), 2);
+        assert_eq!(peers.list()[0].user(), Some("bob"));
+        assert_eq!((check(&peers, one), check(&peers, two)), (Ok(()), Ok(())));
+        let refused = check(&peers, three).unwrap_err().to_string();
+        for key in [one, two, three] {
+            assert!(refused.contains(&key.to_string()), "{refused}");
+        }
+        // Another user, and the same name behind another relay, are somebody else.
+        assert_eq!(peers.check_user("bo", relay, three, Path::new("")), Ok(()));
+        assert_eq!(peers.check_user("bob", one, three, Path::new("")), Ok(()));
+        assert_eq!(peers.with_remarks()[1].1, "given today");
+        peers.remove(&[peer("user:bob", 9, 1), peer("user:bob", 9, 2)]);
+        assert_eq!(check(&peers, three), Ok(()));
+        assert!(peers.text().starts_with('#'));
     }
 
     #[test]

@@ -31,7 +31,6 @@ use crate::status::{Board, SessionEntry, Shown};
 
 pub use doors::{Doors, DoorsError};
 pub use pairs::{Pair, keep_pair, serve_all};
-pub use talk::{one_channel, over};
 
 use trust::MetTrust;
 use wishing::Wishing;
@@ -356,6 +355,7 @@ impl Meeting {
             service: _,
             user,
             machine,
+            grade,
         } = peer;
         if *self.peer() != Peer::Anybody {
             let trust = MetTrust {
@@ -375,6 +375,7 @@ impl Meeting {
             service: self.application().to_owned(),
             user: user.clone(),
             machine,
+            grade,
         };
         let entry = SessionEntry::inbound(&shown_peer, session.clone());
         Ok(Encounter {

@@ -4,6 +4,8 @@ mod access;
 mod approval;
 mod flows;
 mod ftp;
+mod inside;
+mod known;
 mod network;
 mod serve;
 mod steered;
@@ -18,7 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use underpass_endpoint::{AttachError, Session};
-use underpass_proto::Code;
+use underpass_proto::{Code, Grade};
 use underpass_seal::Fingerprint;
 
 use crate::connect::FlowLimits;
@@ -26,9 +28,11 @@ use crate::standing::{RequestError, Standing};
 use crate::standings::{Seen, Standings};
 use crate::status::Board;
 use approval::Approval;
+pub use inside::{Guest, Inside};
 pub use network::{Network, NetworkError};
 use serve::Catalogue;
 
+pub use known::KnownUsers;
 pub use target::{Speech, Target};
 
 /// Between attempts to register again, while the relay is there and does not answer as wished.
@@ -65,6 +69,10 @@ pub struct Offer {
     /// The only machines that may use it, by the fingerprints of their keys, whatever a relay says; where there are none
     /// it is for whom the relay lets in.
     pub only: Vec<Fingerprint>,
+    /// The least secrecy that a session with it may have.
+    pub lowest_grade: Grade,
+    /// What serves it in this program; where there is nothing, the target does.
+    pub inside: Option<Inside>,
 }
 
 /// A service as the relay knows it now.
@@ -196,8 +204,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Registers all `offers` with the best relay and serves who comes for them within `limits`.
-    /// [`Publisher::keep`] registers them with the others.
+    /// Registers all `offers` with the best relay and serves who comes for them within `limits`, and from a machine of
+    /// theirs, as far as that is known. [`Publisher::keep`] registers them with the others.
     ///
     /// # Errors
     /// The relay refuses one of them. Those before it stay registered until the attachment ends.
@@ -205,10 +213,11 @@ impl Publisher {
         standings: impl Into<Standings>,
         offers: Vec<Offer>,
         limits: Limits,
+        users: KnownUsers,
         board: Board,
     ) -> Result<Self, PublishError> {
         let standings = standings.into();
-        let catalogue = Catalogue::new(standings.clone(), &offers, limits, board);
+        let catalogue = Catalogue::new(standings.clone(), &offers, limits, users, board);
         let (_, standing) = standings.best();
         let publisher = Self {
             first: (standing.clone(), standing.attachment().session()),
@@ -308,10 +317,13 @@ impl Publisher {
     /// Serves who comes by this relay.
     fn serve(&self, standing: &Standing) {
         self.catalogue.access.heed(standing);
-        let serving = Arc::clone(&self.catalogue);
-        standing.attachment().serve(move |session, peer| {
-            tokio::spawn(serve::session(Arc::clone(&serving), session, peer));
-        });
+        let (serving, policy) = (Arc::clone(&self.catalogue), Arc::clone(&self.catalogue));
+        standing.attachment().serve_graded(
+            move |service| policy.lowest_grade(service),
+            move |session, peer| {
+                tokio::spawn(serve::session(Arc::clone(&serving), session, peer));
+            },
+        );
     }
 
     async fn register(&self, standing: &Standing) -> Result<(), PublishError> {
@@ -330,6 +342,8 @@ impl Publisher {
                 redial: _,
                 retarget_by: _,
                 only: _,
+                lowest_grade: _,
+                inside: _,
             } = offer;
             let publishing = standing.publish(name, description, *compression, *plain_http);
             let answer = publishing.await;

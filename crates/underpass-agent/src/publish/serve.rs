@@ -10,19 +10,22 @@ use underpass_endpoint::dial::{DialError, dial, dial_udp};
 use underpass_endpoint::flow::FlowSettings;
 use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
-use underpass_proto::Code;
 use underpass_proto::far_host::{FarPort, read_open};
 use underpass_proto::frame::ChannelKind;
 use underpass_proto::steer::STEER_SERVICE;
+use underpass_proto::{Code, Grade};
 use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
+use super::inside::{Guest, Inside};
 use super::network::{self, Network};
 use super::target::{Speech, Target};
-use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
+use super::{KnownUsers, Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
 use crate::ftp::{Announced, Asked};
+use crate::http;
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
+use crate::x11::{self, Display, Stream};
 
 /// The longest wait until connections that are to move have moved.
 const MOVE_LIMIT: Duration = Duration::from_secs(10);
@@ -41,6 +44,10 @@ struct Served {
     retarget_by: Vec<Fingerprint>,
     /// The keys of the only machines that may use it, whatever a relay says; empty for whom the relay lets in.
     only: Vec<Fingerprint>,
+    /// The least secrecy that a session with it may have.
+    lowest_grade: Grade,
+    /// What serves it here, where no host is dialled.
+    inside: Option<Inside>,
     /// Counts how often its connections were cut on the host side; each of them listens.
     cuts: watch::Sender<u64>,
     /// Held by each of its connections: how often any of them was dialled anew.
@@ -71,6 +78,7 @@ pub(super) struct Catalogue {
     limits: Limits,
     /// Places for flows of datagrams.
     flows: Arc<Semaphore>,
+    users: KnownUsers,
     board: Board,
 }
 
@@ -79,6 +87,7 @@ impl Catalogue {
         standings: Standings,
         offers: &[Offer],
         limits: Limits,
+        users: KnownUsers,
         board: Board,
     ) -> Self {
         let services = offers.iter().map(|offer| Served {
@@ -91,6 +100,8 @@ impl Catalogue {
             redial: offer.redial,
             retarget_by: offer.retarget_by.clone(),
             only: offer.only.clone(),
+            lowest_grade: offer.lowest_grade,
+            inside: offer.inside.clone(),
             cuts: watch::Sender::new(0),
             redials: Arc::default(),
         });
@@ -99,8 +110,22 @@ impl Catalogue {
             access: Access::new(standings),
             flows: Arc::new(Semaphore::new(limits.flows.most)),
             limits,
+            users,
             board,
         }
+    }
+
+    /// The least secrecy that a session may have in which `service` is used.
+    pub(super) fn lowest_grade(&self, service: &str) -> Grade {
+        let name = self.find(service).map(|listing| listing.name);
+        let services = self.services();
+        let of_name = services
+            .iter()
+            .filter(|it| Some(&it.listing.name) == name.as_ref());
+        of_name
+            .map(|it| it.lowest_grade)
+            .max()
+            .unwrap_or(Grade::Blind)
     }
 
     pub(super) fn listings(&self) -> Vec<Listing> {
@@ -159,6 +184,13 @@ impl Catalogue {
         services.iter().any(named)
     }
 
+    /// What serves the service of this name in this program.
+    fn inside(&self, name: &str) -> Option<Inside> {
+        let services = self.services();
+        let found = services.iter().find(|it| it.listing.name == name);
+        found.and_then(|it| it.inside.clone())
+    }
+
     /// Leads new connections to `service` to another host from now on, and with `now` those that there
     /// are as well.
     pub(super) async fn retarget(
@@ -172,6 +204,9 @@ impl Catalogue {
         let name = &listing.name;
         if self.network(name).is_some() {
             return Err(RetargetError::Network(listing.full_name));
+        }
+        if self.inside(name).is_some() {
+            return Err(here());
         }
         let may = |it: &Served| it.listing.name == *name && (!now || it.redial);
         if !self.services().iter().any(may) {
@@ -230,6 +265,9 @@ impl Catalogue {
             return Err(failed(Code::OtherTransport, text));
         }
         let reached = match kind {
+            ChannelKind::Stream if speech == Speech::X11 => {
+                screen(at, self.limits.dial).await.map(drop)
+            }
             ChannelKind::Stream => dial(at, self.limits.dial).await.map(splice::reset),
             ChannelKind::Datagram => dial_udp(at, self.limits.dial).await.map(drop),
         };
@@ -244,6 +282,11 @@ impl Catalogue {
         kind: ChannelKind,
     ) -> Result<Listing, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
+        // The session may have begun with another one, or the relay have said so.
+        if peer.grade < self.lowest_grade(&listing.name) {
+            tracing::warn!(user = peer.user, "{service}: refused grade {}", peer.grade);
+            return Err(Code::GradeRefused);
+        }
         self.check(&listing, peer).await?;
         if listing.target().kind != kind {
             tracing::warn!(
@@ -313,6 +356,17 @@ impl Catalogue {
         dialled.map_err(|error| not_reached(&listing, peer, &error))
     }
 
+    /// Connects to the display of `service`, and tells which one that is.
+    pub(super) async fn reach_screen(
+        &self,
+        service: &str,
+        peer: &PeerInfo,
+    ) -> Result<(Display, Box<dyn Stream>), Code> {
+        let listing = self.permitted(service, peer, ChannelKind::Stream).await?;
+        let dialled = screen(listing.target().at, self.limits.dial).await;
+        dialled.map_err(|error| not_reached(&listing, peer, &error))
+    }
+
     /// A place for one more flow of datagrams, until it is dropped.
     pub(super) fn flow_place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.flows).try_acquire_owned().ok()
@@ -358,6 +412,16 @@ impl Catalogue {
     }
 }
 
+/// Connects to the display of this name.
+async fn screen(at: &str, limit: Duration) -> Result<(Display, Box<dyn Stream>), DialError> {
+    let display: Display = at.parse().map_err(|()| DialError::Resolve {
+        target: at.to_owned(),
+        source: std::io::ErrorKind::InvalidInput.into(),
+    })?;
+    let stream = x11::reach(&display, limit).await?;
+    Ok((display, stream))
+}
+
 fn not_reached(listing: &Listing, peer: &PeerInfo, error: &DialError) -> Code {
     tracing::warn!(user = peer.user, "{}: {error}", listing.name);
     error.code()
@@ -384,6 +448,11 @@ fn find<'a>(listings: &'a [Listing], service: &str) -> Option<&'a Listing> {
 
 /// Serves all channels of a session until it ends.
 pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: PeerInfo) {
+    if let Err(unknown) = catalogue.users.check(&peer) {
+        tracing::warn!("{}: refused: {unknown}", peer.service);
+        let reason = "the publisher knows other machines of this user, and not this one";
+        return session.close(Code::KeyMismatch, reason);
+    }
     tracing::info!("{} uses {}", peer.user, peer.service);
     let entry = SessionEntry::inbound(&peer, session.clone());
     let _shown = catalogue.board.show_session(entry);
@@ -393,7 +462,14 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
     let announced = Arc::new(Announced::default());
     while let Some(incoming) = session.accept().await {
         let (catalogue, peer) = (Arc::clone(&catalogue), Arc::clone(&peer));
-        tokio::spawn(channel(catalogue, incoming, peer, Arc::clone(&announced)));
+        let announced = Arc::clone(&announced);
+        tokio::spawn(channel(
+            catalogue,
+            session.clone(),
+            incoming,
+            peer,
+            announced,
+        ));
     }
     let closed = session.closed().await;
     tracing::info!(
@@ -431,11 +507,16 @@ async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer:
 
 async fn channel(
     catalogue: Arc<Catalogue>,
+    session: Session,
     incoming: Incoming,
     peer: Arc<PeerInfo>,
     announced: Arc<Announced>,
 ) {
     if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
+        // Who has the session's keys could say in another's name what leads a service elsewhere.
+        if peer.grade < Grade::Blind {
+            return incoming.refuse(Code::GradeRefused);
+        }
         return steered::take(&catalogue, incoming, &peer).await;
     }
     let of_ftp = Asked::read(incoming.service());
@@ -447,6 +528,17 @@ async fn channel(
     let Some(used) = catalogue.used(&service) else {
         return incoming.refuse(Code::NoService);
     };
+    if let Some(inside) = catalogue.inside(&used.name) {
+        let kind = incoming.kind();
+        return match catalogue.permitted(&service, &peer, kind).await {
+            Ok(_) => {
+                inside
+                    .serve(Guest::new(incoming.accept(), peer, session))
+                    .await
+            }
+            Err(code) => incoming.refuse(code),
+        };
+    }
     let host = Host {
         used: Mutex::new(used),
         changes,
@@ -459,26 +551,54 @@ async fn channel(
     if incoming.kind() == ChannelKind::Datagram {
         return flows::channel(incoming, &host).await;
     }
-    let reached = async {
-        if host.catalogue.speech(&service) == Speech::Ftp {
-            let (catalogue, peer) = (&host.catalogue, &host.peer);
-            catalogue
-                .permitted(&service, peer, ChannelKind::Stream)
-                .await?;
-            // The peer asks again, and helps.
-            return Err(Code::FtpNeedsHelp);
-        }
-        host.dial_tcp().await
+    let error = match connection(incoming, &service, host).await {
+        Ok(error) => error,
+        Err((incoming, code)) => return incoming.refuse(code),
     };
-    let tcp = match reached.await {
-        Ok(tcp) => tcp,
-        Err(code) => return incoming.refuse(code),
-    };
-    let report = splice_host(incoming.accept(), tcp, host).await;
-    match report.error {
+    match error {
         None => tracing::debug!(user, "{service}: done"),
         Some(error) => tracing::info!(user, "{service}: broken off: {error}"),
     }
+}
+
+/// Carries one connection to the host of a service, with the help that its protocol needs: what went wrong then, if
+/// something did; or why it was not accepted.
+async fn connection(
+    incoming: Incoming,
+    service: &str,
+    host: Host,
+) -> Result<Option<String>, (Incoming, Code)> {
+    let (catalogue, peer) = (&host.catalogue, &host.peer);
+    let report = match catalogue.speech(service) {
+        Speech::Ftp => {
+            let permitted = catalogue.permitted(service, peer, ChannelKind::Stream);
+            // The peer asks again, and helps.
+            let code = permitted.await.err().unwrap_or(Code::FtpNeedsHelp);
+            return Err((incoming, code));
+        }
+        Speech::X11 => {
+            let (display, screen) = match catalogue.reach_screen(service, peer).await {
+                Ok(reached) => reached,
+                Err(code) => return Err((incoming, code)),
+            };
+            let carried = x11::carry(incoming.accept(), screen, &display, host.cut()).await;
+            return Ok(carried.err());
+        }
+        speech => {
+            let tcp = match host.dial_tcp().await {
+                Ok(tcp) => tcp,
+                Err(code) => return Err((incoming, code)),
+            };
+            let channel = incoming.accept();
+            match (speech, catalogue.find(service)) {
+                (Speech::Http, Some(listing)) => {
+                    http::carry(channel, tcp, listing.target().at, host.cut()).await
+                }
+                _ => splice_host(channel, tcp, host).await,
+            }
+        }
+    };
+    Ok(report.error)
 }
 
 /// The host side of one channel.

@@ -3,6 +3,8 @@
 use underpass_endpoint::dial::transport;
 use underpass_proto::frame::ChannelKind;
 
+use crate::x11::Display;
+
 /// The protocol of a service, where the agents must know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speech {
@@ -10,10 +12,18 @@ pub enum Speech {
     Any,
     /// FTP, whose data connections are carried too.
     Ftp,
+    /// HTTP/1.1, whose heads name the server.
+    Http,
+    /// X11, whose programs show a cookie.
+    X11,
 }
 
 /// What stands before the host of a service of that protocol.
-const PREFIXES: [(&str, Speech); 1] = [("ftp:", Speech::Ftp)];
+const PREFIXES: [(&str, Speech); 3] = [
+    ("ftp:", Speech::Ftp),
+    ("http:", Speech::Http),
+    ("x11:", Speech::X11),
+];
 
 /// A target, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +32,13 @@ pub struct Target<'a> {
     pub kind: ChannelKind,
     /// What is spoken there.
     pub speech: Speech,
-    /// `HOST:PORT`.
+    /// `HOST:PORT`; for X11 `HOST:DISPLAY`, of this machine without a host.
     pub at: &'a str,
 }
 
 impl<'a> Target<'a> {
-    /// Takes a target apart: `HOST:PORT`, with `udp:` or `ftp:` before it. A host may be called so all the same: `ftp:21` is
-    /// its port 21.
+    /// Takes a target apart: `HOST:PORT`, with `udp:`, `ftp:` or `http:` before it, or `x11:HOST:DISPLAY`. A host may be called
+    /// so all the same: `ftp:21` is its port 21.
     #[must_use]
     pub fn read(text: &'a str) -> Self {
         let found = PREFIXES.iter().find_map(|(prefix, speech)| {
@@ -51,6 +61,24 @@ impl<'a> Target<'a> {
             }
         }
     }
+
+    /// Whether it can be dialled: a host, a colon and a port, or the name of a display.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        if self.speech == Speech::X11 {
+            return self.at.parse::<Display>().is_ok();
+        }
+        self.at.rsplit_once(':').is_some_and(|(host, port)| {
+            let bare = host
+                .strip_prefix('[')
+                .and_then(|host| host.strip_suffix(']'));
+            let address = match bare {
+                Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+                None => !host.is_empty() && !host.contains([':', '/', ' ']),
+            };
+            address && port.parse::<u16>().is_ok_and(|port| port != 0)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +94,9 @@ mod tests {
             ("ftp:h:21", Stream, Speech::Ftp, "h:21"),
             ("ftp:[::1]:21", Stream, Speech::Ftp, "[::1]:21"),
             ("ftp:21", Stream, Speech::Any, "ftp:21"),
+            ("http:h:80", Stream, Speech::Http, "h:80"),
+            ("x11::0", Stream, Speech::X11, ":0"),
+            ("x11:0", Stream, Speech::Any, "x11:0"),
         ] {
             assert_eq!(Target::read(text), Target { kind, speech, at });
         }

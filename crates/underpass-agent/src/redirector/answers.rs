@@ -16,7 +16,7 @@ use underpass_proto::names::Suffix;
 
 use super::Shared;
 use super::names::{Names, pseudo_names};
-use crate::connect::Opened;
+use crate::connect::{Opened, with_code};
 
 /// A program asks as soon as it is connected.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -127,7 +127,7 @@ impl Shared {
                 Answer::Done
             }
             Ok(Err(error)) => {
-                tracing::info!("cannot list names: {error} [{}]", error.code().up());
+                tracing::info!("cannot list names: {}", with_code(&error, error.code()));
                 Answer::Errno(errno(error.code()))
             }
             Err(_) => Answer::Errno(Errno::TIMEDOUT.raw_os_error()),
@@ -152,7 +152,7 @@ impl Shared {
             // There is such a service; why it cannot be used is for connect(2) to say.
             Ok(Err(error)) if error.code() == Code::Denied => {}
             Ok(Err(error)) => {
-                tracing::info!("{name}: {error} [{}]", error.code().up());
+                tracing::info!("{name}: {}", with_code(&error, error.code()));
                 return Answer::Errno(errno(error.code()));
             }
             Err(_) => return Answer::Errno(Errno::TIMEDOUT.raw_os_error()),
@@ -205,7 +205,7 @@ impl Shared {
     pub(super) async fn dial(&self, service: &str, port: u16) -> Result<Opened, Code> {
         let to = format!("{service}:{port}");
         self.connector.open_helped(&to).await.map_err(|error| {
-            tracing::info!("{service}: {error} [{}]", error.code().up());
+            tracing::info!("{service}: {}", with_code(&error, error.code()));
             error.code()
         })
     }

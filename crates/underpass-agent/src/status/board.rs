@@ -81,6 +81,7 @@ impl SessionEntry {
             service: service.clone(),
             user: user.clone(),
             peer: peer.to_string(),
+            grade: status.grade.word().to_owned(),
             rtt_ms: status.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             bytes_per_s: status.rate,
             resumes: status.resumes,

@@ -253,6 +253,9 @@ pub struct SessionReport {
     pub user: Option<String>,
     /// Fingerprint of the key at the other end.
     pub peer: String,
+    /// Its grade of secrecy: `blind`, `relay` or `none`.
+    #[serde(default)]
+    pub grade: String,
     /// Round trip from end to end, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// What the path was seen to deliver; 0 before it was measured.

@@ -2,6 +2,8 @@
 
 mod all;
 
+use std::path::Path;
+
 use clap::Args;
 use underpass_agent::Connector;
 use underpass_agent::connect::{Change, Listener, Listeners, Local, LocalError, Wanted};
@@ -22,8 +24,8 @@ use crate::settings::{Flags, OnListen, reachable};
 #[derive(Debug, Args)]
 pub struct Connect {
     /// The service and, optionally, the local address or port (127.0.0.1:0 if not given, which is a
-    /// free port), for a service of UDP with udp: before it; or any number of NAME=LOCAL. A host of a published network is
-    /// HOST.SERVICE:PORT
+    /// free port), for a service of UDP with udp: before it, for a display x11:NUMBER; or any number of NAME=LOCAL. A host
+    /// of a published network is HOST.SERVICE:PORT
     #[arg(required_unless_present = "all", num_args = 1.., value_names = ["NAME", "LOCAL"])]
     services: Vec<String>,
     /// The local address, as after the service
@@ -66,7 +68,7 @@ impl Connect {
             let wanted = listener.wanted();
             let address = wanted.local.to_string();
             using.board.show_entry(&wanted.service, &address);
-            tell_ready(&context, wanted)?;
+            tell_ready(&context, wanted, listener.xauthority())?;
             tokio::spawn(listener.serve(connector.clone()));
         }
         ready::signal(self.ready_fd)?;
@@ -81,12 +83,13 @@ impl Connect {
             return Ok(());
         };
         let (connector, limits) = (using.connector.clone(), context.settings.flow_limits());
-        let mut listeners = Listeners::new(connector.clone(), limits, using.board.clone());
+        let folder = context.home.run_folder()?.to_owned();
+        let mut listeners = Listeners::new(connector.clone(), limits, using.board.clone(), folder);
         let changes = listeners.change(&wanted).await;
         for change in &changes {
             match change {
                 Change::Failed(_, error) => return Err(errors::of_listen(error)),
-                Change::Opened(wanted) => tell_ready(&context, wanted)?,
+                Change::Opened(wanted) => tell_ready(&context, wanted, None)?,
                 Change::Changed(_) | Change::Closed(_) => {}
             }
         }
@@ -127,7 +130,8 @@ async fn prepare(
             "{service} is published by a machine that is away; connections will wait for it a little"
         ));
     }
-    let listener = Listener::bind(wanted, context.settings.flow_limits()).await;
+    let folder = context.home.run_folder()?;
+    let listener = Listener::bind(wanted, context.settings.flow_limits(), folder).await;
     listener.map_err(|error| errors::of_listen(&error))
 }
 
@@ -137,8 +141,22 @@ pub(super) fn check_reach(context: &Context, local: Local) -> Result<(), Failure
     reachable(local, sources, "--allow-from").map_err(Failure::usage)
 }
 
-fn tell_ready(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
+fn tell_ready(
+    context: &Context,
+    wanted: &Wanted,
+    xauthority: Option<&Path>,
+) -> Result<(), Failure> {
     let (service, address) = (&wanted.service, wanted.local);
+    if let (Some(number), Some(cookies)) = (address.display, xauthority) {
+        let cookies = cookies.display();
+        return context.output.result(
+            &format!("{service} is at DISPLAY=:{number} XAUTHORITY={cookies}"),
+            &serde_json::json!({
+                "service": service, "address": address.to_string(),
+                "display": format!(":{number}"), "xauthority": cookies.to_string(),
+            }),
+        );
+    }
     context.output.result(
         &format!("{service} is at {address}"),
         &serde_json::json!({ "service": service, "address": address.to_string() }),

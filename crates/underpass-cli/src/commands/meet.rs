@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use underpass_agent::connect::{Local, PinnedTrust, nc};
-use underpass_agent::meet::{
-    Doors, Encounter, Meeting, Pair, keep_pair, one_channel, over, serve_all,
-};
+use underpass_agent::connect::{Local, PinnedTrust};
+use underpass_agent::meet::{Doors, Encounter, Meeting, Pair, keep_pair, serve_all};
 use underpass_agent::status::{Board, PairReport, PairShown, StatusServer};
 use underpass_agent::{Rendezvous, Standings};
 use underpass_endpoint::dial::transport;
@@ -167,13 +165,14 @@ impl Meet {
         let met = met.map_err(|error| meeter.failure(&error, pair))?;
         shown.set("connected");
         let service = format!("{} for {}", pair.user, pair.application);
-        let channel = one_channel(&met, context.settings.class.0).await;
-        let channel = channel.map_err(|error| Failure::of_code(error.code(), &trying(pair)))?;
-        ready::signal(self.ready_fd)?;
-        let done = nc(channel, tokio::io::stdin(), standard::Output::new()).await;
-        over(&met).await;
+        let mut signalled = Ok(());
+        let ready = || signalled = ready::signal(self.ready_fd);
+        let (input, output) = (tokio::io::stdin(), standard::Output::new());
+        let done = met.talk(context.settings.class.0, ready, input, output);
+        let done = done.await;
         meeting.part().await;
-        done.map_err(|error| errors::of_nc(&error, &service))
+        done.map_err(|error| errors::of_nc(&error, &service))?;
+        signalled
     }
 
     /// Local programs and hosts, until the other side ends it; for whoever comes, until stopped.

@@ -1,6 +1,7 @@
 //! One file for each command, and what they share.
 
 pub mod authority;
+pub mod chat;
 pub mod completions;
 pub mod connect;
 pub mod doctor;
@@ -14,12 +15,15 @@ pub mod names;
 pub mod nc;
 pub mod password;
 pub mod path;
+pub mod peers;
 pub mod proxy;
 pub mod publish;
+pub mod receive;
 pub mod redirector;
 pub mod relay;
 mod retarget;
 pub mod run;
+pub mod send;
 pub mod services;
 mod signals;
 pub mod status;
@@ -97,9 +101,10 @@ impl Context {
     ) -> Result<Self, Failure> {
         let mut flags = cli.everywhere.given.clone();
         flags.extend(cli.command.flags());
-        // A relay's settings are of another kind, and its file is its own.
-        let is_relay = matches!(cli.command, crate::cli::Command::Relay(_));
-        let explicit = cli.config.as_deref().filter(|_| !is_relay);
+        // The settings of a relay and of an authority are of other kinds, and their files are their own.
+        use crate::cli::Command;
+        let is_own = matches!(cli.command, Command::Relay(_) | Command::Authority(_));
+        let explicit = cli.config.as_deref().filter(|_| !is_own);
         let origin = Origin::new(flags, explicit, &home.config_file());
         let layers = origin.read()?;
         let settings = Settings::resolve(&layers, |name| {

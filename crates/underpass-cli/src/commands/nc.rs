@@ -48,7 +48,8 @@ impl Nc {
         board.show_standings(standings.clone());
         let _status = StatusServer::start(&context.home, board.clone())?;
         let trust = PinnedTrust::new(context.home.clone(), first.key, self.peer_key);
-        let connector = Connector::new(standings.clone(), trust, context.settings.class.0, board);
+        let (class, grade) = (context.settings.class.0, context.settings.grade.0);
+        let connector = Connector::new(standings.clone(), trust, class, grade, board);
         let service = &bare(&context, &self.service);
         let outcome = async {
             let channel = connector.open(service).await;

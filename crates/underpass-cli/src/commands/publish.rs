@@ -2,10 +2,12 @@
 
 use clap::Args;
 use underpass_agent::Publisher;
-use underpass_agent::publish::{Limits, Listing, Network, Offer, PublishEnd, Target};
+use underpass_agent::publish::{
+    Inside, KnownUsers, Limits, Listing, Network, Offer, PublishEnd, Target,
+};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
 use underpass_proto::frame::ChannelKind;
-use underpass_proto::{Code, names};
+use underpass_proto::{Code, Grade, names};
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
@@ -22,7 +24,8 @@ use crate::settings::{Flags, OnPublish, Span, Written, publishes};
 #[derive(Debug, Args)]
 pub struct Publish {
     /// The service's name, and the host and port where this machine reaches it, for a service of UDP with udp: before
-    /// them, for FTP with ftp:; any number of pairs. A network (10.0.0.0/8; several with commas between) publishes all of it
+    /// them, for FTP with ftp:, for a web server that goes by its own name with http:; x11:HOST:DISPLAY for a display (x11::0
+    /// is the first one here); any number of pairs. A network (10.0.0.0/8; several with commas between) publishes all of it
     /// at --ports
     #[arg(required_unless_present = "all", num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
     services: Vec<String>,
@@ -71,71 +74,15 @@ pub struct Publish {
 impl Publish {
     /// Publishes until it is told to stop, or the attachment ends for good.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        let offers = self.offers(&context)?;
-        let stop = stop_asked()?;
-        let board = Board::new("publish");
-        let EnrolledAtAll { standings, first } = tokio::select! {
-            enrolled = context.enrolled_at_all(true) => enrolled?,
-            () = stop_asked()? => return Ok(()),
+        let publishing = Publishing {
+            command: "publish",
+            offers: self.offers(&context)?,
+            allow: &[],
+            wait: self.wait,
+            ready_fd: self.ready_fd,
         };
-        board.show_standings(standings.clone());
-        let _status = StatusServer::start(&context.home, board.clone())?;
-        tokio::spawn(log_notices(standings.clone()));
-        let limits = Limits {
-            dial: context.settings.dial_timeout.0,
-            flows: context.settings.flow_limits(),
-        };
-        let started = Publisher::start(standings.clone(), offers, limits, board.clone()).await;
-        let publisher = started.map_err(|error| errors::of_publish(&error))?;
-        let listings = publisher.listings();
-        for listing in &listings {
-            board.show_entry(&listing.full_name, &listing.target);
-        }
-        let _orders = OrderServer::start(&context.home, publisher.steering())?;
-        let live = async {
-            self.wait_for_approval(&context, &publisher).await?;
-            tell_ready(&context, &listings)?;
-            ready::signal(self.ready_fd)?;
-            std::future::pending().await
-        };
-        let ended = tokio::select! {
-            ended = publisher.keep() => return Err(match &ended {
-                PublishEnd::Attach(error) => errors::of_attach(error, &first.url),
-                PublishEnd::Publish(error) => errors::of_publish(error),
-            }),
-            failed = live => failed,
-            () = stop => Ok(()),
-        };
-        standings.detach().await;
-        ended
-    }
-
-    /// Says what waits for a manager, and waits for that.
-    async fn wait_for_approval(
-        &self,
-        context: &Context,
-        publisher: &Publisher,
-    ) -> Result<(), Failure> {
-        let waiting = publisher.waiting();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let names = waiting.join(", ");
-        context.output.message(&format!(
-            "{names}: waiting for a manager's approval; a manager says: underpass services approve SERVICE.OWNER"
-        ));
-        let approved = publisher.approved();
-        let approved = match self.wait {
-            None => approved.await,
-            Some(Span(limit)) => match tokio::time::timeout(limit, approved).await {
-                Ok(approved) => approved,
-                Err(_) => {
-                    let trying = format!("cannot publish {names} yet");
-                    return Err(Failure::of_code(Code::ServiceWaiting, &trying));
-                }
-            },
-        };
-        approved.map_err(|error| errors::of_publish(&error))
+        let ready = |listings: &[Listing]| tell_ready(&context, listings);
+        publishing.serve(&context, ready).await
     }
 
     /// What the arguments, or the tables of the settings file, say.
@@ -176,8 +123,10 @@ impl Publish {
     }
 
     fn offers(&self, context: &Context) -> Result<Vec<Offer>, Failure> {
+        let lowest_grade = context.settings.lowest_grade.0;
         let written = self.written(context)?.into_iter();
-        let offers: Vec<Offer> = written.map(offer).collect::<Result<_, Failure>>()?;
+        let offers = written.map(|it| offer(it, lowest_grade));
+        let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;
         let twice = offers.iter().enumerate().find(|(at, offer)| {
             offers[..*at]
                 .iter()
@@ -191,7 +140,7 @@ impl Publish {
 }
 
 /// A service to publish, if it can be.
-fn offer(written: Written) -> Result<Offer, Failure> {
+fn offer(written: Written, lowest_grade: Grade) -> Result<Offer, Failure> {
     let network = network(&written)?;
     let Written {
         name,
@@ -226,6 +175,8 @@ fn offer(written: Written) -> Result<Offer, Failure> {
         redial,
         retarget_by,
         only,
+        lowest_grade,
+        inside: None,
     })
 }
 
@@ -264,24 +215,136 @@ fn network(written: &Written) -> Result<Option<Network>, Failure> {
     network.map(Some).map_err(|error| usage(error.to_string()))
 }
 
+/// Services that a command publishes until it is stopped.
+pub(super) struct Publishing<'a> {
+    /// What `underpass status` calls it.
+    pub(super) command: &'static str,
+    pub(super) offers: Vec<Offer>,
+    /// Users who are let in to all of them.
+    pub(super) allow: &'a [String],
+    /// How long to wait for a manager's approval.
+    pub(super) wait: Option<Span>,
+    pub(super) ready_fd: Option<u32>,
+}
+
+impl Publishing<'_> {
+    /// Publishes them until told to stop, or the attachment ends for good; `ready` is called once all of them are live.
+    pub(super) async fn serve(
+        self,
+        context: &Context,
+        ready: impl FnOnce(&[Listing]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Self {
+            command,
+            offers,
+            allow,
+            wait,
+            ready_fd,
+        } = self;
+        let stop = stop_asked()?;
+        let board = Board::new(command);
+        let EnrolledAtAll { standings, first } = tokio::select! {
+            enrolled = context.enrolled_at_all(true) => enrolled?,
+            () = stop_asked()? => return Ok(()),
+        };
+        board.show_standings(standings.clone());
+        let _status = StatusServer::start(&context.home, board.clone())?;
+        tokio::spawn(log_notices(standings.clone()));
+        let limits = Limits {
+            dial: context.settings.dial_timeout.0,
+            flows: context.settings.flow_limits(),
+        };
+        let names: Vec<String> = offers.iter().map(|offer| offer.name.clone()).collect();
+        let users = KnownUsers::new(context.home.clone(), first.key);
+        let started =
+            Publisher::start(standings.clone(), offers, limits, users, board.clone()).await;
+        let publisher = started.map_err(|error| errors::of_publish(&error))?;
+        let listings = publisher.listings();
+        for listing in &listings {
+            board.show_entry(&listing.full_name, &listing.target);
+        }
+        let (_, best) = standings.best();
+        let pairs = allow
+            .iter()
+            .flat_map(|user| names.iter().map(move |name| (user, name)));
+        for (user, name) in pairs {
+            let trying = format!("cannot allow {user} to use {name}");
+            let allowed = best.allow(user, name).await;
+            allowed.map_err(|error| errors::of_request(&error, &trying))?;
+        }
+        let _orders = OrderServer::start(&context.home, publisher.steering())?;
+        let live = async {
+            wait_for_approval(context, &publisher, wait).await?;
+            ready(&listings)?;
+            ready::signal(ready_fd)?;
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = publisher.keep() => return Err(match &ended {
+                PublishEnd::Attach(error) => errors::of_attach(error, &first.url),
+                PublishEnd::Publish(error) => errors::of_publish(error),
+            }),
+            failed = live => failed,
+            () = stop => Ok(()),
+        };
+        standings.detach().await;
+        ended
+    }
+}
+
+/// A service of a name of its own, which a command serves itself.
+pub(super) fn inside(name: &str, description: &str, only: &[Fingerprint], inside: Inside) -> Offer {
+    Offer {
+        name: name.to_owned(),
+        target: "this program".to_owned(),
+        network: None,
+        description: description.to_owned(),
+        // What is sealed already gets no shorter.
+        compression: false,
+        plain_http: false,
+        redial: false,
+        retarget_by: Vec::new(),
+        only: only.to_vec(),
+        lowest_grade: Grade::Blind,
+        inside: Some(inside),
+    }
+}
+
+/// Says what waits for a manager, and waits for that.
+async fn wait_for_approval(
+    context: &Context,
+    publisher: &Publisher,
+    wait: Option<Span>,
+) -> Result<(), Failure> {
+    let waiting = publisher.waiting();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let names = waiting.join(", ");
+    context.output.message(&format!(
+        "{names}: waiting for a manager's approval; a manager says: underpass services approve SERVICE.OWNER"
+    ));
+    let approved = publisher.approved();
+    let approved = match wait {
+        None => approved.await,
+        Some(Span(limit)) => match tokio::time::timeout(limit, approved).await {
+            Ok(approved) => approved,
+            Err(_) => {
+                let trying = format!("cannot publish {names} yet");
+                return Err(Failure::of_code(Code::ServiceWaiting, &trying));
+            }
+        },
+    };
+    approved.map_err(|error| errors::of_publish(&error))
+}
+
 /// Whether a text can be dialled: a host, a colon, a port, and before them what [`Target::read`] knows.
 pub(super) fn check_target(target: &str) -> Result<(), Failure> {
-    let at = Target::read(target).at;
-    let sound = at.rsplit_once(':').is_some_and(|(host, port)| {
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        let address = match bare {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && !host.contains([':', '/', ' ']),
-        };
-        address && port.parse::<u16>().is_ok_and(|port| port != 0)
-    });
-    if sound {
+    if Target::read(target).is_sound() {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "{target:?} is not HOST:PORT, udp:HOST:PORT or ftp:HOST:PORT (an IPv6 address stands in brackets)"
+        "{target:?} is not HOST:PORT, with udp:, ftp: or http: before it where that is spoken, or x11:HOST:DISPLAY (an IPv6 address stands in brackets)"
     )))
 }
 
@@ -319,7 +382,9 @@ mod tests {
             ports: ports.map(str::to_owned),
             ..Written::default()
         };
-        let shown = |it: Written| offer(it).map(|offer| (offer.target, offer.network.is_some()));
+        let shown = |it: Written| {
+            offer(it, Grade::Blind).map(|offer| (offer.target, offer.network.is_some()))
+        };
         let host = shown(written("10.0.0.5:22", None)).unwrap();
         assert_eq!(host, ("10.0.0.5:22".to_owned(), false));
         let network = shown(written("10.0.0.0/8", Some("22"))).unwrap();
@@ -352,6 +417,9 @@ mod tests {
             "udp:53",
             "ftp:files.corp:21",
             "ftp:[::1]:21",
+            "http:wiki.corp:80",
+            "x11::0",
+            "x11:10.0.0.9:0.0",
         ] {
             assert!(check_target(good).is_ok(), "{good}");
         }
@@ -364,13 +432,16 @@ mod tests {
             "h:0",
             "h:65536",
             "h:",
-            "http://h:80",
             "[x]:1",
             "udp:",
             "udp:udp:h:1",
             "udp:h:0",
             "ftp:",
             "ftp:udp:h:1",
+            "x11::",
+            "x11::x",
+            "http:h:0",
+            "http://h:80",
         ] {
             assert!(check_target(bad).is_err(), "{bad}");
         }

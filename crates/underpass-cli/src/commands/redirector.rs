@@ -63,8 +63,8 @@ impl Redirector {
         let _status = StatusServer::start(&context.home, board.clone())?;
         tokio::spawn(log_notices(standings.clone()));
         let trust = PinnedTrust::new(context.home.clone(), first.key, None);
-        let class = context.settings.class.0;
-        let connector = Connector::new(standings.clone(), trust, class, board);
+        let (class, grade) = (context.settings.class.0, context.settings.grade.0);
+        let connector = Connector::new(standings.clone(), trust, class, grade, board);
         let suffix = context.settings.suffix.clone();
         let serving = Serving::start(&context.home, &first.key, connector.clone(), suffix)
             .map_err(|error| of_redirector(&error))?;

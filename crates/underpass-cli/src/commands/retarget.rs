@@ -5,8 +5,8 @@ use underpass_agent::Connector;
 use underpass_agent::connect::{LeadError, PinnedTrust};
 use underpass_agent::publish::{RetargetError, Retargeted};
 use underpass_agent::status::{Board, Order, retarget};
-use underpass_proto::Code;
 use underpass_proto::frame::Class;
+use underpass_proto::{Code, Grade};
 use underpass_seal::Fingerprint;
 
 use super::publish::check_target;
@@ -73,7 +73,13 @@ impl Retarget {
         let EnrolledAtAll { standings, first } = context.enrolled_at_all(false).await?;
         let trust = PinnedTrust::new(context.home.clone(), first.key, self.peer_key);
         let board = Board::new("services");
-        let connector = Connector::new(standings.clone(), trust, Class::Interactive, board);
+        let connector = Connector::new(
+            standings.clone(),
+            trust,
+            Class::Interactive,
+            Grade::Blind,
+            board,
+        );
         let outcome = self.through(&connector, context).await;
         connector.finish().await;
         standings.detach().await;

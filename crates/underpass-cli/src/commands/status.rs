@@ -8,6 +8,7 @@ use underpass_agent::status::{
     AgentReport, CarrierReport, LegReport, PairReport, RankReport, RelayReport, SessionReport,
     ask_all,
 };
+use underpass_proto::Grade;
 use underpass_proto::control::Identity;
 
 use super::Context;
@@ -26,7 +27,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 /// survived, seconds of the last resume, round trip in ms; `rank`, process, place, address, carrier and the reason,
 /// and where it is known from, for each relay where an agent uses several; `entry`, process, service, address; `pair`,
 /// process, user, application, `waiting` or `connected` or what is in the way, local address, target;
-/// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer; `leg`, process,
+/// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer, grade of secrecy; `leg`, process,
 /// what carries it, what it does, round trip in ms, bytes per second, bytes sent, received, for each leg of the
 /// session before it where several carry it at once; and
 /// as the last column of `agent` and `session` the story of its path in words, which the log has too:
@@ -245,6 +246,7 @@ fn session_cells(session: &SessionReport, pid: &str) -> Vec<String> {
         session.resumes.to_string(),
         session.channels.to_string(),
         session.peer.clone(),
+        session.grade.clone(),
         session.path.words.clone(),
     ]
 }
@@ -429,9 +431,15 @@ fn session_story(session: &SessionReport) -> String {
         .rtt_ms
         .map(|rtt| format!(", {rtt:.1} ms"))
         .unwrap_or_default();
+    let readers = session.grade.parse().map(Grade::readers);
     format!(
-        "  session: {}{who}, {} connections, {} B/s{rtt}\n    {}",
-        session.service, session.channels, session.bytes_per_s, session.path.words
+        "  session: {}{who}, {} connections, {} B/s{rtt}\n    grade {}: {}\n    {}",
+        session.service,
+        session.channels,
+        session.bytes_per_s,
+        session.grade,
+        readers.unwrap_or("not known to this version"),
+        session.path.words
     )
 }
 
@@ -531,6 +539,7 @@ mod tests {
             service: "db.alice".into(),
             user: Some("bob".into()),
             peer: String::new(),
+            grade: "relay".into(),
             rtt_ms: Some(3.0),
             bytes_per_s: 7,
             resumes: 1,
@@ -553,7 +562,8 @@ mod tests {
         );
         assert_eq!(
             second,
-            "    no path for 3.0 s, waiting for the far end, no drops"
+            "    grade relay: readable by the relay\n    \
+             no path for 3.0 s, waiting for the far end, no drops"
         );
     }
     #[test]

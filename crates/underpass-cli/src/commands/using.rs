@@ -48,8 +48,8 @@ impl Using {
         let status = StatusServer::start(&context.home, board.clone())?;
         tokio::spawn(log_notices(standings.clone()));
         let trust = PinnedTrust::new(context.home.clone(), enrolled.first.key, key);
-        let class = context.settings.class.0;
-        let connector = Connector::new(standings.clone(), trust, class, board.clone());
+        let (class, grade) = (context.settings.class.0, context.settings.grade.0);
+        let connector = Connector::new(standings.clone(), trust, class, grade, board.clone());
         Ok(Some(Self {
             board,
             connector,

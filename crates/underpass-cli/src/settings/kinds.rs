@@ -7,6 +7,7 @@ use http::HeaderValue;
 use underpass_carrier::proxy::{ProxyUrl, ProxyUrlError};
 use underpass_carrier::{IdPlace, KINDS, Kind, RelayUrl, RelayUrlError, kind_by_name};
 use underpass_endpoint::MAX_LEGS;
+use underpass_proto::Grade;
 use underpass_proto::frame::Class;
 
 use crate::failure::Failure;
@@ -238,6 +239,11 @@ impl FromStr for Count {
 words! {
     /// How a certificate is checked at login.
     TlsMode(TlsCheckMode): "auto" => TlsCheckMode::Auto, "system" => TlsCheckMode::System, "pinned" => TlsCheckMode::Pinned
+}
+
+words! {
+    /// How much of a session others can read.
+    Secrecy(Grade): "blind" => Grade::Blind, "relay" => Grade::Relay, "none" => Grade::None
 }
 
 words! {

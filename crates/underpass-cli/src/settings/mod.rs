@@ -16,7 +16,8 @@ use underpass_agent::connect::{Local, Sources};
 
 use crate::failure::Failure;
 pub use flags::{
-    Everywhere, Flags, OnListen, OnLogin, OnMeet, OnNames, OnPath, OnPublish, OnSession, ToRelay,
+    Everywhere, Flags, OnInside, OnListen, OnLogin, OnMeet, OnNames, OnPath, OnPublish, OnSession,
+    ToRelay,
 };
 pub use kinds::{ProxyMode, Span, TlsCheckMode};
 pub use pairs::PairSetting;

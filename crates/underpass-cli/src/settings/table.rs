@@ -2,7 +2,7 @@
 
 use super::kinds::{
     CarrierIdPlace, Carriers, Count, Legs, MediaType, PollMethod, Port, Priority, ProxySetting,
-    RelayChoice, Span, Switch, Text, TlsMode,
+    RelayChoice, Secrecy, Span, Switch, Text, TlsMode,
 };
 use underpass_agent::connect::{FlowLimits, Sources};
 use underpass_endpoint::flow::FlowSettings;
@@ -26,8 +26,12 @@ pub enum Group {
     OnSession,
     /// `connect`, `nc` and `publish`: whoever is one end of sessions.
     AtEnds,
+    /// Those that use services, by sessions of whatever grade they like.
+    Choosing,
     /// `publish`.
     OnPublish,
+    /// `publish`, which says what grades it takes.
+    Allowing,
     /// Those that take or show pseudo names.
     Named,
     /// Those that carry datagrams.
@@ -135,6 +139,10 @@ settings! {
     split_ways: Switch = "false", AtEnds "";
     #[doc = "The priority of connections: interactive, normal or bulk"]
     class: Priority = "normal", OnSession "CLASS";
+    #[doc = "How much of a session others can read: blind (only its two ends can), relay (the relay is given the key), or none (everybody on the way can, and nobody can change it unnoticed; for programs that encrypt themselves); service and relay must allow the lower ones"]
+    grade: Secrecy = "blind", Choosing "GRADE";
+    #[doc = "The least secrecy that a session with the services may have: blind, relay (the relay may read it), or none (everybody on the way may)"]
+    lowest_grade: Secrecy = "blind", Allowing "GRADE";
     #[doc = "What pseudo names end with on this machine, as in SERVICE.underpass.internal"]
     suffix: Suffix = "underpass.internal", Named "SUFFIX";
     #[doc = "How long to try to connect to a published service's host"]

@@ -135,6 +135,9 @@ pub fn connects(layers: &Layers, sources: &Sources) -> Result<Vec<Wanted>, Failu
         if one.service.is_empty() {
             return Err(table.wrong("service is empty"));
         }
+        if one.local.display.is_some() {
+            return Err(table.wrong("a display is opened by underpass connect NAME x11:NUMBER"));
+        }
         if one.local.address.port() == 0 {
             return Err(table.wrong("bind needs a port, which nobody could know otherwise"));
         }

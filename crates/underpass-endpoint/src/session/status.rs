@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use underpass_proto::Grade;
 use underpass_proto::packet::SessionId;
 use underpass_proto::session::{Closed, LegId, LegInfo};
 
@@ -12,6 +13,8 @@ use crate::story::Told;
 pub struct SessionStatus {
     /// Its name.
     pub id: SessionId,
+    /// How much others can read of it.
+    pub grade: Grade,
     /// Smoothed round trip between the endpoints, once measured.
     pub rtt: Option<Duration>,
     /// Bytes per second that the path was seen to deliver; 0 before it was measured.

@@ -246,7 +246,7 @@ fn same(one: &Path, other: &Path) -> Result<()> {
 /// One connection shows one picture after the other.
 fn rdp(place: &Place, work: &Work) -> Result<()> {
     let folder = place.folder("rdp")?;
-    let (rdp, near) = (Rdp::start(place, &folder)?, Screen::start(place.b(), &[])?);
+    let (rdp, near) = (Rdp::start(place, &folder)?, Screen::start(place.b())?);
     let viewer = rdp.view(place, &near, &folder)?;
     let mut seed = 0;
     loop {

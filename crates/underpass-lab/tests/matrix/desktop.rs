@@ -11,6 +11,8 @@ use crate::Row;
 use crate::picture::Picture;
 use crate::place::{LIMIT, Place, run, text};
 
+/// The words for a screen that is in memory only.
+const VIRTUAL: [&str; 5] = ["-screen", "0", "800x600x24", "-nolisten", "tcp"];
 /// Between looks at a screen.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -47,7 +49,9 @@ pub(crate) fn rows() -> Vec<Row> {
 pub(crate) struct Screen {
     host: Host,
     process: Process,
-    pub(crate) display: String,
+    display: String,
+    /// The file with its cookie; empty where it lets everybody in.
+    cookies: PathBuf,
 }
 
 /// A display that nobody else uses. Sockets of displays are files, which all hosts of the lab share.
@@ -58,13 +62,28 @@ pub(crate) fn free_display() -> u32 {
 }
 
 impl Screen {
-    /// A screen without a machine's own, on which programs draw.
-    pub(crate) fn start(host: &Host, more: &[&str]) -> Result<Self> {
-        Self::of(
-            host,
-            "Xvfb",
-            &[&["-screen", "0", "800x600x24", "-nolisten", "tcp"], more].concat(),
-        )
+    /// A screen on which programs draw.
+    pub(crate) fn start(host: &Host) -> Result<Self> {
+        Self::of(host, "Xvfb", free_display(), &VIRTUAL, Path::new(""))
+    }
+
+    /// The one that is published, which lets nobody in without its cookie.
+    pub(crate) fn published(place: &Place) -> Result<Self> {
+        let (number, cookies) = (place.display, &place.cookies);
+        let cookie = "00112233445566778899aabbccddeeff";
+        let mut command = place.a().command("xauth");
+        command.args([
+            "-q",
+            "-f",
+            text(cookies),
+            "add",
+            &format!(":{number}"),
+            ".",
+            cookie,
+        ]);
+        run(&mut command)?;
+        let words = [&VIRTUAL[..], &["-auth", text(cookies)]].concat();
+        Self::of(place.a(), "Xvfb", number, &words, cookies)
     }
 
     /// One that VNC shows to others.
@@ -79,15 +98,23 @@ impl Screen {
             "None",
         ];
         let listen = ["-localhost=0", "-nolisten", "tcp", "-rfbport", &port];
-        Self::of(place.a(), "Xtigervnc", &[&words[..], &listen].concat())
+        {
+            let words = [&words[..], &listen].concat();
+            Self::of(
+                place.a(),
+                "Xtigervnc",
+                free_display(),
+                &words,
+                Path::new(""),
+            )
+        }
     }
 
-    fn of(host: &Host, program: &str, words: &[&str]) -> Result<Self> {
-        let display = format!(":{}", free_display());
+    fn of(host: &Host, program: &str, number: u32, words: &[&str], cookies: &Path) -> Result<Self> {
+        let display = format!(":{number}");
         let mut command = host.command(program);
         command.arg(&display).args(words);
         let process = host.spawn(&format!("screen{}", display.replace(':', "-")), command)?;
-        let number = display.trim_start_matches(':');
         let socket = PathBuf::from(format!("/tmp/.X11-unix/X{number}"));
         wait_until("the screen is there", LIMIT, || {
             if let Some(status) = process.exited()? {
@@ -101,7 +128,17 @@ impl Screen {
             host: host.clone(),
             process,
             display,
+            cookies: cookies.to_owned(),
         })
+    }
+
+    /// A program that asks the screen something, on its own machine.
+    pub(crate) fn asks(&self, program: &str) -> std::process::Command {
+        let mut command = self.host.command(program);
+        command
+            .env("DISPLAY", &self.display)
+            .env("XAUTHORITY", &self.cookies);
+        command
     }
 
     /// Starts a program that draws here.
@@ -130,9 +167,7 @@ impl Screen {
             if let Some(status) = self.process.exited()? {
                 bail!("the screen ended with {status}");
             }
-            let mut command = self.host.command("xwd");
-            command.args(["-root", "-silent", "-display", &self.display]);
-            let dump = run(&mut command)?.stdout;
+            let dump = run(self.asks("xwd").args(["-root", "-silent"]))?.stdout;
             if picture.is_in(&dump) {
                 return Ok(Some(()));
             }
@@ -145,7 +180,7 @@ impl Screen {
 
 fn vnc(place: &Place) -> Result<()> {
     let folder = place.folder("vnc")?;
-    let (far, near) = (Screen::shared(place)?, Screen::start(place.b(), &[])?);
+    let (far, near) = (Screen::shared(place)?, Screen::start(place.b())?);
     let at = place.at("screen");
     let address = format!("{}::{}", at.ip(), at.port());
     // Pixels as they are.
@@ -233,7 +268,7 @@ impl Rdp {
 
 fn rdp(place: &Place) -> Result<()> {
     let folder = place.folder("rdp")?;
-    let (rdp, near) = (Rdp::start(place, &folder)?, Screen::start(place.b(), &[])?);
+    let (rdp, near) = (Rdp::start(place, &folder)?, Screen::start(place.b())?);
     let viewer = rdp.view(place, &near, &folder)?;
     both_pictures(&rdp.far, &near, &folder, &viewer)
 }

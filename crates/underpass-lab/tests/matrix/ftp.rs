@@ -16,8 +16,8 @@ pub(crate) fn rows() -> Vec<Row> {
         client: "lftp, curl",
         server: "vsftpd",
         published: "ftp:HOST:21",
-        shown: "listing and 100 MiB both ways, passive and active; EPSV; 40 files at four connections; TLS and foreign \
-                addresses are refused in words",
+        shown: "listing and 100 MiB both ways, passive and active; EPSV; 40 files at four connections; by name under \
+                `underpass run`; TLS and foreign addresses are refused in words",
         needs: &["lftp", "vsftpd", "curl"],
         work: ftp,
     }]
@@ -37,6 +37,7 @@ fn ftp(place: &Place) -> Result<()> {
     }
     many_at_once(place, &root, &here)?;
     by_curl(place, &root, &here)?;
+    by_name(place, &here)?;
     refusals(place)
 }
 
@@ -141,6 +142,23 @@ fn by_curl(place: &Place, root: &Path, here: &Path) -> Result<()> {
             .args(mode)
             .arg(&url);
         run(&mut command).with_context(|| mode.join(" "))?;
+        ensure!(
+            std::fs::read(&back)? == content,
+            "{mode:?}: another file came"
+        );
+    }
+    Ok(())
+}
+
+/// Programs that are led by name: the addresses that they are told are pseudo addresses.
+fn by_name(place: &Place, here: &Path) -> Result<()> {
+    let content = random(3, 5 << 20);
+    let back = here.join("name-back");
+    let url = "ftp://ftp.underpass.internal/files/small";
+    for mode in [&["--no-epsv"][..], &["--epsv"], &["--ftp-port", "-"]] {
+        let words = ["run", "--", "curl", "-fsS", "-o", text(&back)];
+        let words = [&words[..], mode, &[url]].concat();
+        run(&mut place.scene.client.command(&words)?).with_context(|| mode.join(" "))?;
         ensure!(
             std::fs::read(&back)? == content,
             "{mode:?}: another file came"

@@ -6,8 +6,10 @@
 
 mod cuts;
 mod desktop;
+mod display;
 mod files;
 mod ftp;
+mod intranet;
 mod picture;
 mod place;
 mod small;
@@ -40,7 +42,15 @@ struct Row {
 }
 
 fn rows() -> Vec<Row> {
-    [ftp::rows(), small::rows(), files::rows(), desktop::rows()].concat()
+    [
+        ftp::rows(),
+        intranet::rows(),
+        small::rows(),
+        files::rows(),
+        desktop::rows(),
+        display::rows(),
+    ]
+    .concat()
 }
 
 impl Clone for Row {

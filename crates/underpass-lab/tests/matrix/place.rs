@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::desktop::free_display;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use underpass_lab::{CLIENT, Entrances, Finished, Host, Options, Process, Scene, exec, wait_until};
@@ -16,7 +17,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(1500);
 
 /// What is published: name, what stands before the host, and port on `a`.
-const SERVICES: [(&str, &str, u16); 11] = [
+const SERVICES: [(&str, &str, u16); 12] = [
     ("ftp", "ftp:", 21),
     ("telnet", "", 23),
     ("share", "", 445),
@@ -28,6 +29,7 @@ const SERVICES: [(&str, &str, u16); 11] = [
     ("screen", "", 5900),
     ("desktop", "", 3389),
     ("db", "", 5432),
+    ("intranet", "http:", 8000),
 ];
 
 /// The network, and the ways to the services.
@@ -36,6 +38,9 @@ pub(crate) struct Place {
     entrances: Entrances,
     _published: Process,
     files: TempDir,
+    /// The number of the display on `a` that is published as `display`, and the file with its cookie.
+    pub(crate) display: u32,
+    pub(crate) cookies: PathBuf,
 }
 
 impl Place {
@@ -43,24 +48,28 @@ impl Place {
     pub(crate) fn new() -> Result<Self> {
         let options = Options::by("ws");
         let scene = Scene::start(options.network()?, &options)?;
-        let ip = scene.net.a.address();
-        let targets = SERVICES.map(|(name, before, port)| (name, format!("{before}{ip}:{port}")));
-        let pairs: Vec<(&str, &str)> = targets.iter().map(|(name, at)| (*name, &at[..])).collect();
-        let published = scene.publisher.publish(&pairs)?;
-        for (name, ..) in SERVICES {
-            scene.publisher.allow(CLIENT, name)?;
-        }
-        let names = SERVICES.map(|(name, ..)| name);
-        let entrances = scene.client.connect_all(&names)?;
         let files = tempfile::Builder::new()
             .prefix("underpass-lab-matrix-")
             .tempdir()?;
         open_to_all(files.path())?;
+        let (display, cookies) = (free_display(), files.path().join("cookies"));
+        let published = publish(&scene, display, &cookies)?;
+        for name in SERVICES
+            .map(|(name, ..)| name)
+            .into_iter()
+            .chain(["display"])
+        {
+            scene.publisher.allow(CLIENT, name)?;
+        }
+        let names = SERVICES.map(|(name, ..)| name);
+        let entrances = scene.client.connect_all(&names)?;
         Ok(Self {
             scene,
             entrances,
             _published: published,
             files,
+            display,
+            cookies,
         })
     }
 
@@ -112,6 +121,22 @@ impl Place {
         std::fs::create_dir(&folder)?;
         Ok(folder)
     }
+}
+
+/// Everything that is published, in one process, which finds the cookie of its display in a file.
+fn publish(scene: &Scene, display: u32, cookies: &Path) -> Result<Process> {
+    let ip = scene.net.a.address();
+    let mut words = vec!["publish".to_owned()];
+    for (name, before, port) in SERVICES {
+        words.extend([name.to_owned(), format!("{before}{ip}:{port}")]);
+    }
+    words.extend(["display".to_owned(), format!("x11::{display}")]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut command = scene.publisher.command(&words)?;
+    command.env("XAUTHORITY", cookies);
+    let process = scene.net.a.spawn("publish", command)?;
+    process.line(LIMIT)?;
+    Ok(process)
 }
 
 /// Waits until `process` takes connections at `at` on `host`.

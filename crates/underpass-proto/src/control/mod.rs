@@ -8,6 +8,7 @@
 
 mod answers;
 mod attach;
+mod certificates;
 mod decoder;
 mod events;
 mod group;
@@ -18,6 +19,7 @@ mod users;
 
 pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
+pub use certificates::Certify;
 pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
 pub use events::{EventRow, EventRows, Events, MAX_EVENTS};
 pub use group::{Group, GroupChanged, GroupList, GroupRelay, MAX_GROUP, MAX_RELAY_URL};
@@ -141,6 +143,9 @@ messages! {
     0x34 RightsChanged in [Relay];
     /// Who is there to be met may have changed.
     0x35 MeetingsChanged in [Relay];
+
+    /// Enrols this machine by a certificate.
+    0x3c Certify in [Agent];
 }
 
 impl Control {
@@ -165,6 +170,7 @@ impl Control {
             Meet Part
             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
             GroupList EventRows Met
+            Certify
         }
     }
 
@@ -286,7 +292,7 @@ mod tests {
     #[test]
     fn every_request_has_a_number_and_nothing_unasked_has() {
         for kind in ControlType::ALL {
-            let unasked = kind.code() >= 0x30;
+            let unasked = kind.code() >= 0x30 && kind.allowed_in(Speaker::Relay);
             // The number is the first field of whatever has one; zeros serve for all others.
             let mut bytes = vec![0; 400];
             bytes[0] = u8::try_from(kind.code()).expect("codes below 64");

@@ -22,6 +22,8 @@ use crate::packet::{
 use crate::params::Params;
 use crate::route::{self, RouteHeader};
 use crate::steer::Steer;
+use crate::transfer::path;
+use crate::transfer::{Transfer, TransferDecoder};
 use crate::wire::DecodeError;
 use crate::{Role, Speaker};
 pub use blocks::compress;
@@ -41,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("params", params),
     ("ticket", ticket),
     ("steer", steer),
+    ("transfer", transfer),
     ("names", names),
     ("compress", compress),
     ("session", session),
@@ -261,6 +264,49 @@ pub fn steer(data: &[u8]) {
         round_trip(&message, message.encoded_len(), Steer::encode, |bytes| {
             Steer::decode_whole(role, bytes)
         });
+    }
+}
+
+/// A stream of messages of one end of a transfer; the lowest bit of the first byte says which end, the others how long
+/// its chunks are. Paths that are taken stay below the folder.
+pub fn transfer(data: &[u8]) {
+    let (steer, bytes) = steered(data);
+    let role = if steer & 1 == 0 {
+        Role::Initiator
+    } else {
+        Role::Responder
+    };
+    let read = |chunk: usize| {
+        let mut decoder = TransferDecoder::new(role);
+        let mut messages = Vec::new();
+        for part in bytes.chunks(chunk) {
+            decoder.push(part);
+            loop {
+                match decoder.next() {
+                    Ok(Some(message)) => messages.push(message),
+                    Ok(None) => break,
+                    Err(_) => return (messages, false),
+                }
+            }
+        }
+        (messages, true)
+    };
+    let messages = read(bytes.len().max(1));
+    assert_eq!(messages, read(usize::from(steer >> 1).max(1)));
+    for message in messages.0 {
+        assert!(message.kind().allowed_in(role));
+        round_trip(
+            &message,
+            message.encoded_len(),
+            Transfer::encode,
+            |mut bytes| Transfer::decode(&mut bytes),
+        );
+        if let Transfer::Entry(entry) = message
+            && path::check(&entry.path).is_ok()
+        {
+            let parts = entry.path.split('/');
+            parts.for_each(|part| assert!(!matches!(part, "" | "." | "..")));
+        }
     }
 }
 

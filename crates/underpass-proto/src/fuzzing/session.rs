@@ -127,6 +127,7 @@ impl<'a> Run<'a> {
         let agreed = Agreed {
             role,
             id: SessionId([0x1d; 16]),
+            grade: crate::Grade::Blind,
             cipher,
             secrets: secrets(),
             peer: params(),

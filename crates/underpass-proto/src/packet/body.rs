@@ -95,6 +95,10 @@ wire_enum! {
         Relay = 0,
         /// With the endpoint that the packets are routed to, or that listens directly.
         Endpoint = 1,
+        /// With that endpoint, and the relay may read it (grade `relay`).
+        EndpointGradeRelay = 2,
+        /// With that endpoint, and everybody on the way may read it (grade `none`).
+        EndpointGradeNone = 3,
     }
 }
 

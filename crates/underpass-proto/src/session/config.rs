@@ -5,6 +5,7 @@ use std::time::Duration;
 use underpass_seal::{Cipher, Secrets};
 
 use super::{Budget, epochs};
+use crate::grade::Grade;
 use crate::packet::SessionId;
 use crate::params::Params;
 use crate::role::Role;
@@ -50,7 +51,9 @@ pub struct Agreed {
     pub role: Role,
     /// The session's name, chosen by the initiator.
     pub id: SessionId,
-    /// The cipher of the records.
+    /// How much others can read.
+    pub grade: Grade,
+    /// The cipher of the records: one that goes with the grade.
     pub cipher: Cipher,
     /// The keys.
     pub secrets: Secrets,

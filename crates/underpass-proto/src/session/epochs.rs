@@ -42,6 +42,11 @@ impl SendEpochs {
         self.epoch
     }
 
+    /// The present epoch and its secret.
+    pub(crate) fn present(&self) -> (u64, RecordSecret) {
+        (self.epoch, self.secret.clone())
+    }
+
     /// Moves on at the next occasion.
     pub(crate) fn request_update(&mut self) {
         self.wanted = self.wanted.max(self.epoch + 1);
@@ -111,14 +116,24 @@ impl From<OpenError> for Unopened {
 
 impl ReceiveEpochs {
     pub(crate) fn new(secret: RecordSecret, cipher: Cipher) -> Self {
+        Self::from_epoch(0, secret, cipher)
+    }
+
+    /// With the keys from this epoch on.
+    pub(crate) fn from_epoch(epoch: u64, secret: RecordSecret, cipher: Cipher) -> Self {
         let current = secret.opening_key(cipher);
         ReceiveEpochs {
             secret,
             cipher,
-            epoch: 0,
+            epoch,
             current,
             previous: None,
         }
+    }
+
+    /// The present epoch and its secret.
+    pub(crate) fn present(&self) -> (u64, RecordSecret) {
+        (self.epoch, self.secret.clone())
     }
 
     /// Opens `sealed` into `out`, moving on to the next epoch when the record proves it.
@@ -141,7 +156,7 @@ impl ReceiveEpochs {
         if epoch < self.epoch {
             return Err(Unopened::Old);
         }
-        if epoch != self.epoch + 1 {
+        if Some(epoch) != self.epoch.checked_add(1) {
             return Err(Unopened::Forged);
         }
         let secret = self.secret.next_epoch();

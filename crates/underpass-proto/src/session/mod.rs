@@ -64,14 +64,17 @@ pub use leg::LegId;
 pub use receive::LegError;
 
 use crate::frame::{ChannelId, Frame, MAX_LEGS};
+use crate::grade::{Grade, RecordKeys};
 use crate::packet::SessionId;
 use crate::params::Params;
 use crate::role::Role;
 use crate::time::Time;
 use channel::Channel;
-use epochs::{ReceiveEpochs, SendEpochs};
+pub(crate) use epochs::ReceiveEpochs;
+use epochs::SendEpochs;
 use leg::Leg;
 use received::{OnceWindow, Received};
+use recv_half::RecvHalf;
 use replay::Replay;
 use resume::{Far, Near, Standing};
 use schedule::Schedule;
@@ -137,6 +140,7 @@ struct Credit {
 pub struct Session {
     role: Role,
     id: SessionId,
+    grade: Grade,
     cipher: Cipher,
     handshake_hash: [u8; 32],
     config: Config,
@@ -166,6 +170,8 @@ pub struct Session {
     unreliable_next: u64,
     unreliable_seen: OnceWindow,
     channels: BTreeMap<ChannelId, Channel>,
+    /// What the peer had ended, and had all arrived, before it ended the session: it may still be read.
+    left: BTreeMap<ChannelId, RecvHalf>,
     schedule: Schedule,
     credit: Credit,
     /// Frames that go into the next reliable record.
@@ -196,6 +202,7 @@ impl Session {
         let Agreed {
             role,
             id,
+            grade,
             cipher,
             secrets,
             peer,
@@ -213,6 +220,7 @@ impl Session {
         let mut session = Session {
             role,
             id,
+            grade,
             cipher,
             handshake_hash: secrets.handshake_hash,
             state: State::Open,
@@ -234,6 +242,7 @@ impl Session {
             unreliable_next: 0,
             unreliable_seen: OnceWindow::new(max_legs > 1),
             channels: BTreeMap::new(),
+            left: BTreeMap::new(),
             schedule: Schedule::default(),
             credit: Credit {
                 sent: 0,
@@ -275,6 +284,25 @@ impl Session {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// How much others can read of it.
+    #[must_use]
+    pub fn grade(&self) -> Grade {
+        self.grade
+    }
+
+    /// What a relay is given in [`Grade::Relay`], and in no other grade.
+    #[must_use]
+    pub fn record_keys(&self) -> Option<RecordKeys> {
+        if self.grade != Grade::Relay {
+            return None;
+        }
+        let (own, peer) = (self.send_epochs.present(), self.receive_epochs.present());
+        Some(match self.role {
+            Role::Initiator => RecordKeys::new(self.cipher, own, peer),
+            Role::Responder => RecordKeys::new(self.cipher, peer, own),
+        })
     }
 
     /// Hash of the handshake that made the session: not secret, and the same at its two ends only.
@@ -359,6 +387,13 @@ impl Session {
     #[must_use]
     pub fn unacknowledged(&self) -> u64 {
         self.replay.unacknowledged()
+    }
+
+    /// Whether all that was written has reached the peer, as far as channels go that this side has ended.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        let mut halves = self.channels.values().map(|channel| &channel.send);
+        self.unacknowledged() == 0 && halves.all(|half| half.is_open() || half.is_done())
     }
 
     /// Bytes that arrived and were not read by the application.

@@ -27,6 +27,8 @@ fn targets(sample: &Sample) -> Vec<(&'static str, &'static [u8])> {
         "control" => vec![("control", &[7])],
         "steer" if sample.layout[0].contains("initiator") => vec![("steer", &[0])],
         "steer" => vec![("steer", &[1])],
+        "transfer" if sample.layout[0].contains("initiator") => vec![("transfer", &[2])],
+        "transfer" => vec![("transfer", &[3])],
         "authority" if sample.layout[0].contains("relay") => vec![("authority", &[6])],
         "authority" => vec![("authority", &[7])],
         _ => panic!("no target for {family}"),
@@ -53,7 +55,7 @@ fn seeds() -> Seeds {
         for (target, steer) in targets(sample) {
             for (n, (_, hex)) in sample.values.iter().enumerate() {
                 let mut bytes = bytes_of(hex);
-                if matches!(target, "control" | "authority") {
+                if matches!(target, "control" | "transfer" | "authority") {
                     let mut framed = Vec::new();
                     crate::varint::put(&mut framed, bytes.len() as u64);
                     framed.append(&mut bytes);

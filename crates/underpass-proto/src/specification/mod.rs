@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::wire::samples::Sample;
-use crate::{authority, control, frame, packet, params, route, steer};
+use crate::{authority, control, frame, packet, params, route, steer, transfer};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -60,6 +60,7 @@ fn samples() -> BTreeMap<String, Sample> {
         route::samples(),
         control::samples(),
         steer::samples(),
+        transfer::samples(),
         authority::samples(),
     ];
     let mut by_tag = BTreeMap::new();

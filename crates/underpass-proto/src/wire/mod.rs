@@ -42,6 +42,9 @@ pub enum DecodeError {
     /// No message that leads a service elsewhere has this type code.
     #[error("message type {0:#x} of a steering channel is unknown (perhaps a newer version)")]
     UnknownSteer(u64),
+    /// No message of a transfer of files has this type code.
+    #[error("message type {0:#x} of a transfer of files is unknown (perhaps a newer version)")]
+    UnknownTransfer(u64),
     /// No message between a relay and its ticket authority has this type code.
     #[error("ticket authority message type {0:#x} is unknown (perhaps a newer version)")]
     UnknownAuthority(u64),

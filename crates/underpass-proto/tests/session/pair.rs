@@ -230,6 +230,7 @@ pub(crate) fn end(role: Role, seed: u64, config: Config, peer: Params, leg: LegI
     let agreed = Agreed {
         role,
         id: session_id(seed),
+        grade: underpass_proto::Grade::Blind,
         cipher: Cipher::Aes256Gcm,
         secrets: secrets(seed),
         peer,

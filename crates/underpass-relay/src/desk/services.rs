@@ -365,6 +365,9 @@ impl Desk {
                 && it.expires.is_none_or(|expires| at < expires)
         });
         let machine = admitted.ok_or_else(|| Refusal::of(Code::NotEnrolled))?;
+        if let Some(why) = self.certificate_fault(&machine, at).await? {
+            return Err(why);
+        }
         let caller = Caller {
             user: check.user,
             machine: check.machine,

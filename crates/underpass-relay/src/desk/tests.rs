@@ -18,6 +18,7 @@ use super::*;
 use crate::code::OneTimeCode;
 use crate::hub::{Hub, Limits, Load};
 use crate::queue::Marks;
+use crate::settings::Settings;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
@@ -46,8 +47,9 @@ impl Office {
             invitation: Duration::from_secs(3600),
             approval: false,
             services: vec![],
+            certificates: Arc::new(Certificates::read(&Settings::default()).unwrap()),
         };
-        let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
+        let passwords = Passwords::begin(store.as_ref(), Some(1000)).await.unwrap();
         let announced = Announced::read(None, rules.relay_key.fingerprint()).unwrap();
         let announced = Arc::new(announced);
         let desk = Desk::new(

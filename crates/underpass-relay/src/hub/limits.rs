@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use underpass_proto::Grade;
+
 /// The hub's limits. Each count is the most that is allowed; 0 allows none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -31,6 +33,8 @@ pub struct Limits {
     pub wait_for_publisher: Duration,
     /// How long a publisher may take to send the first packet on a new route.
     pub answer_within: Duration,
+    /// The least secrecy that a session between two agents may have.
+    pub lowest_grade: Grade,
 }
 
 impl Default for Limits {
@@ -49,6 +53,7 @@ impl Default for Limits {
             waiting_per_attachment: 64,
             wait_for_publisher: Duration::from_secs(20),
             answer_within: Duration::from_secs(30),
+            lowest_grade: Grade::Blind,
         }
     }
 }

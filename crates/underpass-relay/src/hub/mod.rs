@@ -25,6 +25,7 @@
 
 mod attachments;
 mod command;
+mod grades;
 mod ids;
 mod limits;
 mod meetings;

@@ -6,7 +6,7 @@ use underpass_proto::meeting::Place;
 use underpass_proto::packet::SessionId;
 use underpass_proto::route::{Gone, Incoming, picked_by};
 use underpass_proto::ticket::{Claim, Handle, Ticket};
-use underpass_proto::{Code, Speaker, Time};
+use underpass_proto::{Code, Grade, Speaker, Time};
 use underpass_store::ServiceId;
 
 use super::ids::RouteId;
@@ -29,6 +29,8 @@ pub struct Opening {
     pub session: Option<SessionId>,
     /// Whether that packet resumes the session, and does not begin it.
     pub resumes: bool,
+    /// How much others can read of the session, as far as that packet says.
+    pub grade: Grade,
     /// The key of the agent's machine.
     pub key: [u8; 32],
 }
@@ -108,7 +110,8 @@ impl Hub {
             self.commands.push_back(Command::CloseLink { link, why });
             return true;
         }
-        match self.check_room_for_route(opener) {
+        let checked = self.check_grade(opening.grade);
+        match checked.and_then(|()| self.check_room_for_route(opener)) {
             Ok(by) => self.begin_route(near, opener, by, opening),
             Err(why) => self.finish(near, why),
         }
@@ -470,7 +473,7 @@ impl Hub {
     }
 
     /// Ends a route for a reason that lies with the relay; both sides are told.
-    fn refuse(&mut self, id: RouteId, why: Refusal) {
+    pub(super) fn refuse(&mut self, id: RouteId, why: Refusal) {
         match self.routes.get(&id).and_then(Route::far) {
             Some(_) => self.record_end(id, why.code.number(), EndedBy::Relay),
             None => self.record(id, RouteNews::Refused(why.clone())),
@@ -532,7 +535,7 @@ impl Hub {
         }
     }
 
-    fn route_at(&self, end: RouteEnd) -> Option<RouteId> {
+    pub(super) fn route_at(&self, end: RouteEnd) -> Option<RouteId> {
         self.links.get(&end.link)?.routes.get(&end.route).copied()
     }
 

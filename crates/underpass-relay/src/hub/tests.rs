@@ -1,5 +1,6 @@
 //! The hub against stories, and against a plain model of its driver.
 
+mod grades;
 mod meetings;
 mod news;
 mod storm;
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use underpass_proto::Grade;
 use underpass_proto::packet::SessionId;
 use underpass_proto::route::Gone;
 use underpass_proto::ticket::{Handle, Ticket};
@@ -60,6 +62,7 @@ fn opening(route: u32, service: &str) -> Opening {
         },
         session: None,
         resumes: false,
+        grade: Grade::Blind,
         key: [9; 32],
     }
 }

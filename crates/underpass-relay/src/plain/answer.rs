@@ -51,6 +51,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::PortNotListed
         | Code::HostForbidden
         | Code::NoRedial
+        | Code::GradeRefused
         | Code::FtpAddress
         | Code::FtpNotAnnounced
         | Code::WrongCookie => StatusCode::FORBIDDEN,
@@ -71,7 +72,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::Oneself
         | Code::FtpNeedsHelp
         | Code::FtpTls => StatusCode::CONFLICT,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::TooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
         Code::Refused
         | Code::Unreachable
@@ -79,7 +80,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::PeerWaiting
         | Code::HostUnknown
         | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
-        Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        Code::TimedOut | Code::NoMessage => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -103,7 +104,26 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupUnreadable
         | Code::GroupSignature
         | Code::GroupKey
-        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::GroupSerial
+        // Of transfers between agents, which do not come this way.
+        | Code::NoReceiver
+        | Code::ReceiverAway
+        | Code::SenderRefused
+        | Code::PathRefused
+        | Code::DiskFull
+        | Code::FileExists
+        | Code::Checksum
+        | Code::FileChanged
+        | Code::Disconnected
+        | Code::BadSetting
+        | Code::CertificateUntrusted
+        | Code::CertificateExpired
+        | Code::CertificateEarly
+        | Code::CertificateRevoked
+        | Code::CertificatePurpose
+        | Code::CertificateUser
+        | Code::CertificateUnchecked
+        | Code::CertificateProof => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

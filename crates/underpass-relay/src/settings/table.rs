@@ -4,9 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use underpass_carrier::x509::NamedBy;
+use underpass_proto::Grade;
+
 use super::value::{ByteSize, Count, Span, Value};
 use super::{Setting, SettingError};
 use crate::authority::AuthorityAddress;
+use crate::certificates::CertificateUsers;
 use crate::hub::Limits;
 use crate::queue::Marks;
 use crate::target::RelayService;
@@ -105,12 +109,30 @@ settings! {
     wait_for_publisher: Span = Span(Limits::default().wait_for_publisher);
     /// How long a publisher may take to answer a new connection.
     answer_within: Span = Span(Limits::default().answer_within);
+    /// The least secrecy that a session between two agents may have: blind (only they can read it), relay (they may give
+    /// this relay the key), or none (everybody on the way can read it). Its user and the service's publisher must want it too.
+    lowest_grade: Grade = Limits::default().lowest_grade;
     /// How long a machine may stay attached without being enrolled.
     enrol_within: Span = Span(Limits::default().enrol_within);
     /// How long an invitation is good for unless its maker says otherwise.
     invitation: Span = Span(Duration::from_secs(24 * 3600));
     /// Whether strangers may register by name and password; they then wait for a manager's approval.
     registration: bool = true;
+    /// The most users that wait for approval at once; further ones cannot register until somebody has decided.
+    users_waiting: Count = 1000;
+    /// The certificates, in PEM, of the authorities whose X.509 certificates let machines in (underpass login
+    /// --certificate). They are read again when the file changes, and on SIGHUP. Without them no certificate does.
+    certificate_authorities: Option<PathBuf> = None;
+    /// What these authorities have revoked: a list (CRL), in PEM, of each one that has issued a certificate in use. A
+    /// certificate that no list speaks of, or only one that is out of date, is refused. They are read again when the file
+    /// changes, and on SIGHUP. Without the file nothing counts as revoked.
+    certificate_revocations: Option<PathBuf> = None;
+    /// How a certificate names its user: cn, the common name; uri:PREFIX, what follows PREFIX in a URI; or email:DOMAIN,
+    /// what precedes @DOMAIN in an e-mail address, both among the subject alternative names.
+    certificate_name: NamedBy = NamedBy::CommonName;
+    /// Whose certificates let machines in: known, users that there are; or make, whomever they name, who is made as a user
+    /// where there is none.
+    certificate_users: CertificateUsers = CertificateUsers::Known;
     /// Whether a service of a user waits for a manager's approval before anybody may use it. `underpass users publishing`
     /// makes exceptions; managers need no approval.
     approve_services: bool = false;
@@ -195,6 +217,7 @@ impl Settings {
             waiting_per_attachment: self.waiting_per_attachment,
             wait_for_publisher: self.wait_for_publisher.0,
             answer_within: self.answer_within.0,
+            lowest_grade: self.lowest_grade,
         }
     }
 

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use underpass_proto::control::{
-    Allow, Attach, ChangeUser, CodeKind, Control, ControlType, DecideService, Deny, Enrol, Events,
-    Group, GroupRelay, Invite, Machines, MakeToken, MayUse, Meet, Part, Prove, Publish, Publishing,
-    Register, Resolve, Revoke, ServiceDecision, Services, SetPassword, SetPublishing, SetRole,
-    SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
+    Allow, Attach, Certify, ChangeUser, CodeKind, Control, ControlType, DecideService, Deny, Enrol,
+    Events, Group, GroupRelay, Invite, Machines, MakeToken, MayUse, Meet, Part, Prove, Publish,
+    Publishing, Register, Resolve, Revoke, ServiceDecision, Services, SetPassword, SetPublishing,
+    SetRole, SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
 };
 use underpass_proto::group::RelayList;
 use underpass_proto::{Code, Speaker};
@@ -176,6 +176,9 @@ fn calls() -> Vec<Call> {
         "a password file that is none", |request, _| SetPassword {
             request, user: "bob".into(), machine: "x".into(), file: [0xff; 192],
         }.into(), [PROTOCOL, PROTOCOL, PROTOCOL, DENIED, DENIED, DENIED];
+        "a certificate that is none", |request, _| Certify {
+            request, machine: "x".into(), chain: vec![7; 9].into(), scheme: 0x0403, signature: vec![7; 9].into(),
+        }.into(), [PROTOCOL; 6];
         "oneself", |request, _| WhoAmI { request }.into(), [OUT, WAITS, Done, Done, Done, Done];
         "somebody new", |request, n| invite(request, format!("guest-{n}")),
             [OUT, WAITS, DENIED, DENIED, Done, Done];
@@ -288,6 +291,14 @@ fn announced(data: &Path) -> PathBuf {
     path
 }
 
+/// A file with an authority, beside the data folder.
+fn authorities(data: &Path) -> PathBuf {
+    let path = data.with_file_name("authorities.pem");
+    let made = rcgen::generate_simple_self_signed(vec!["authority".to_owned()]).unwrap();
+    std::fs::write(&path, made.cert.pem()).unwrap();
+    path
+}
+
 const AT: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// The stage, the callers, and the store beneath.
@@ -302,6 +313,7 @@ impl Ground {
         let stage = Stage::with(|settings| {
             settings.services_per_attachment = 1000;
             settings.announce = Some(announced(&settings.data));
+            settings.certificate_authorities = Some(authorities(&settings.data));
         })
         .await;
         let store = stage.store().await;

@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authority;
+mod between;
 mod calls;
+mod certificates;
 mod enrolment;
 mod events;
 mod far_end;
 mod group;
 mod hostile;
+mod manipulated;
 mod meetings;
 mod passwords;
 #[path = "../../../underpass-store/tests/process/mod.rs"]

@@ -99,7 +99,38 @@ fn codes_are_fixed_and_read_back() {
     assert_eq!(Cipher::from_code(1), Some(Cipher::Aes256Gcm));
     assert_eq!(Cipher::from_code(2), Some(Cipher::ChaCha20Poly1305));
     let known = (0..=255).filter_map(Cipher::from_code);
-    assert!(known.eq(Cipher::ALL));
+    assert!(known.eq(Cipher::ALL.into_iter().chain(Cipher::TAG_ONLY)));
+    assert_eq!(Cipher::ALL.map(Cipher::tag_only), Cipher::TAG_ONLY);
+    assert!(Cipher::ALL.into_iter().all(Cipher::encrypts));
+    assert!(!Cipher::TAG_ONLY.into_iter().any(Cipher::encrypts));
+}
+
+/// What stands before a text and the text are told apart: neither can grow at the other's cost.
+#[test]
+fn what_stays_in_clear_can_be_read_and_not_changed() {
+    let secret = Secrets::dangerous_from_seed([1; 32]).initiator_records;
+    for cipher in Cipher::TAG_ONLY {
+        let sealed = sealed(&secret, cipher, Space::Reliable, 1, b"aad", b"text");
+        assert_eq!(&sealed[..4], b"text");
+        let open = |aad: &[u8], sealed: &[u8]| {
+            let mut out = vec![0xaa; sealed.len() - TAG_LEN];
+            let key = secret.opening_key(cipher);
+            let opened = key.open_into(Space::Reliable, 1, aad, sealed, &mut out);
+            (opened, out)
+        };
+        assert_eq!(open(b"aad", &sealed), (Ok(()), b"text".to_vec()));
+        let refused = Err(OpenError::NotAuthentic);
+        assert_eq!(open(b"aadt", &sealed[1..]), (refused, vec![0; 3]));
+        assert_eq!(open(b"aa", &[b"d", &sealed[..]].concat()).0, refused);
+        assert_eq!(open(b"aad", &[b"texx", &sealed[4..]].concat()).0, refused);
+        // Nothing that was authenticated under it helps with what is encrypted.
+        let mut out = [0; 4];
+        let of_other = Cipher::ALL.map(|cipher| {
+            let key = secret.opening_key(cipher);
+            key.open_into(Space::Reliable, 1, b"aad", &sealed, &mut out)
+        });
+        assert_eq!(of_other, [refused; 2]);
+    }
 }
 
 #[test]
@@ -171,7 +202,7 @@ fn sealed(
 }
 
 fn cipher() -> impl Strategy<Value = Cipher> {
-    prop_oneof![Just(Cipher::Aes256Gcm), Just(Cipher::ChaCha20Poly1305)]
+    prop::sample::select([Cipher::ALL, Cipher::TAG_ONLY].concat())
 }
 
 fn space() -> impl Strategy<Value = Space> {
