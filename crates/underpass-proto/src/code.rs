@@ -409,6 +409,30 @@ codes! { $
         "a setting has a value that cannot be used",
         "it is missing, misspelt or out of its range",
         "correct it: the message names it";
+    0x70 HostNeeded HOST_NEEDED "UP-HOST-NEEDED", InvalidInput, retry false, exit 2:
+        "the service is a whole network, of which a host and a port must be named",
+        "the service was named alone, or the host without a port",
+        "underpass connect HOST.SERVICE:PORT, or a program under underpass run that goes to a port of HOST.SERVICE.underpass.internal";
+    0x71 HostNotListed HOST_NOT_LISTED "UP-HOST-NOT-LISTED", PermissionDenied, retry false, exit 3:
+        "this host is not among those that are published",
+        "its address is in none of the networks that were named, or its name is not among the hosts that were",
+        "ask the publisher's owner for a network or --hosts that has it; what is there: underpass services";
+    0x72 PortNotListed PORT_NOT_LISTED "UP-PORT-NOT-LISTED", PermissionDenied, retry false, exit 3:
+        "this port is not among those that are published",
+        "the network was published without it",
+        "ask the publisher's owner for --ports that has it";
+    0x73 HostForbidden HOST_FORBIDDEN "UP-HOST-FORBIDDEN", PermissionDenied, retry false, exit 3:
+        "no network that is published leads to this address",
+        "it is the publisher's own, or one of loopback, link-local, multicast or metadata services, or has another one inside",
+        "publish what is there as a service of its own: underpass publish NAME HOST:PORT";
+    0x74 HostUnknown HOST_UNKNOWN "UP-HOST-UNKNOWN", HostUnreachable, retry true, exit 4:
+        "the publisher finds no address for this host's name",
+        "the name is misspelt, or the publisher's name server does not know it",
+        "look the name up on the publishing machine, or name the host by its address";
+    0x75 NoNetwork NO_NETWORK "UP-NO-NETWORK", NotFound, retry false, exit 4:
+        "the service is one host, and no network of which another one can be named",
+        "something stands before its name that does not belong there",
+        "leave the host out: SERVICE or SERVICE.OWNER";
     0x78 FtpNeedsHelp FTP_NEEDS_HELP "UP-FTP", ConnectionRefused, retry false, exit 1:
         "the service speaks FTP, and what asks for it carries one connection only",
         "it is used by standard input and output, by SOCKS or HTTP, or by an agent that knows nothing of FTP",

@@ -50,7 +50,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, NO_PATH, NO_RELAY};
 use crate::logging;
 use crate::output::{Output, printable};
-use crate::settings::{Layers, PairSetting, Settings};
+use crate::settings::{Origin, PairSetting, Settings};
 use path::PathSettings;
 
 /// What every command needs.
@@ -60,6 +60,8 @@ pub struct Context {
     pub home: Home,
     /// All settings.
     pub settings: Settings,
+    /// Where they come from.
+    pub origin: Origin,
     /// Who is to be kept connected, by the settings file.
     pub pairs: Vec<PairSetting>,
     /// Where results go.
@@ -103,7 +105,8 @@ impl Context {
         use crate::cli::Command;
         let is_own = matches!(cli.command, Command::Relay(_) | Command::Authority(_));
         let explicit = cli.config.as_deref().filter(|_| !is_own);
-        let layers = Layers::new(flags, explicit, &home.config_file())?;
+        let origin = Origin::new(flags, explicit, &home.config_file());
+        let layers = origin.read()?;
         let settings = Settings::resolve(&layers, |name| {
             // What is no text is no valid value either, and is refused as such.
             variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
@@ -116,6 +119,7 @@ impl Context {
         let is_doctor = matches!(cli.command, crate::cli::Command::Doctor(_));
         Ok(Self {
             home,
+            origin,
             may_ask: !is_doctor && !settings.quiet.0 && std::io::stderr().is_terminal(),
             settings,
             pairs,

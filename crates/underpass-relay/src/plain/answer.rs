@@ -47,15 +47,21 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
+        | Code::HostNotListed
+        | Code::PortNotListed
+        | Code::HostForbidden
         | Code::NoRedial
         | Code::GradeRefused
         | Code::FtpAddress
         | Code::FtpNotAnnounced
         | Code::WrongCookie => StatusCode::FORBIDDEN,
-        Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
-            StatusCode::NOT_FOUND
-        }
-        Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
+        Code::NoService
+        | Code::UnknownSession
+        | Code::NoUser
+        | Code::NoMachine
+        | Code::NoGroup
+        | Code::NoNetwork => StatusCode::NOT_FOUND,
+        Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation | Code::HostNeeded => {
             StatusCode::BAD_REQUEST
         }
         Code::WrongOffset
@@ -72,6 +78,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::Unreachable
         | Code::ServiceAway
         | Code::PeerWaiting
+        | Code::HostUnknown
         | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
         Code::TimedOut | Code::NoMessage => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
