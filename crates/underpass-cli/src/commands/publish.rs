@@ -94,6 +94,7 @@ impl Publish {
                 redial: self.redial,
                 retarget_by: self.retarget_by.clone(),
                 only: self.only.clone(),
+                lowest_grade,
                 inside: None,
             })
         });
@@ -129,8 +130,15 @@ impl Publishing<'_> {
         context: &Context,
         ready: impl FnOnce(&[Listing]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        let Self {
+            command,
+            offers,
+            allow,
+            wait,
+            ready_fd,
+        } = self;
         let stop = stop_asked()?;
-        let board = Board::new(self.command);
+        let board = Board::new(command);
         let EnrolledAtAll { standings, first } = tokio::select! {
             enrolled = context.enrolled_at_all(true) => enrolled?,
             () = stop_asked()? => return Ok(()),
@@ -142,30 +150,29 @@ impl Publishing<'_> {
             dial: context.settings.dial_timeout.0,
             flows: context.settings.flow_limits(),
         };
-        let names: Vec<String> = self.offers.iter().map(|offer| offer.name.clone()).collect();
+        let names: Vec<String> = offers.iter().map(|offer| offer.name.clone()).collect();
         let users = KnownUsers::new(context.home.clone(), first.key);
         let started =
-            Publisher::start(standings.clone(), self.offers, limits, users, board.clone()).await;
+            Publisher::start(standings.clone(), offers, limits, users, board.clone()).await;
         let publisher = started.map_err(|error| errors::of_publish(&error))?;
         let listings = publisher.listings();
         for listing in &listings {
             board.show_entry(&listing.full_name, &listing.target);
         }
         let (_, best) = standings.best();
-        for (user, name) in self
-            .allow
+        let pairs = allow
             .iter()
-            .flat_map(|user| names.iter().map(move |name| (user, name)))
-        {
+            .flat_map(|user| names.iter().map(move |name| (user, name)));
+        for (user, name) in pairs {
             let trying = format!("cannot allow {user} to use {name}");
             let allowed = best.allow(user, name).await;
             allowed.map_err(|error| errors::of_request(&error, &trying))?;
         }
         let _orders = OrderServer::start(&context.home, publisher.steering())?;
         let live = async {
-            wait_for_approval(context, &publisher, self.wait).await?;
+            wait_for_approval(context, &publisher, wait).await?;
             ready(&listings)?;
-            ready::signal(self.ready_fd)?;
+            ready::signal(ready_fd)?;
             std::future::pending().await
         };
         let ended = tokio::select! {
