@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, completions, connect, doctor, events, login, machines, names, nc, proxy,
-    publish, redirector, relay, run, services, status, users,
+    Context, authority, completions, connect, connections, doctor, events, login, machines, names,
+    nc, proxy, publish, redirector, relay, run, services, status, usage, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -61,6 +61,8 @@ pub enum Command {
     Users(users::Users),
     Machines(machines::Machines),
     Events(events::Events),
+    Connections(connections::Connections),
+    Usage(usage::Usage),
     Completions(completions::Completions),
 }
 
@@ -92,6 +94,8 @@ impl Command {
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
             Self::Events(it) => it.flags.given.clone(),
+            Self::Connections(it) => it.flags.given.clone(),
+            Self::Usage(it) => it.flags.given.clone(),
             Self::Relay(_) | Self::Authority(_) | Self::Completions(_) => Vec::new(),
         }
     }
@@ -143,6 +147,8 @@ impl Command {
             Self::Users(it) => it.run(context).await,
             Self::Machines(it) => it.run(context).await,
             Self::Events(it) => it.run(context).await,
+            Self::Connections(it) => it.run(context).await,
+            Self::Usage(it) => it.run(context).await,
             Self::Completions(it) => it.run(),
         }
     }

@@ -373,6 +373,6 @@ fn is_no_ticket(code: u64) -> bool {
 fn is_final(code: u64) -> bool {
     matches!(
         Code::from_number(code),
-        Some(Code::Denied | Code::Ended | Code::KeyMismatch | Code::NotEnrolled)
+        Some(Code::Denied | Code::Ended | Code::KeyMismatch | Code::MonthLimit | Code::NotEnrolled)
     )
 }

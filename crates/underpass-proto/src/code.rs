@@ -304,6 +304,26 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x50 NoConnection NO_CONNECTION "UP-NO-CONNECTION", NotFound, retry false, exit 4:
+        "there is no such connection",
+        "it has ended, its name is misspelt, or it is not yours",
+        "list those that there are with: underpass connections list";
+    0x51 AttachmentLimit ATTACHMENT_LIMIT "UP-LIMIT-ATTACHMENTS", QuotaExceeded, retry true, exit 3:
+        "the user has as many attachments as are allowed",
+        "agents of this user run on many machines, or several on one",
+        "end one of them; or ask a manager for: underpass users limit USER --attachments NUMBER";
+    0x52 SessionLimit SESSION_LIMIT "UP-LIMIT-SESSIONS", QuotaExceeded, retry true, exit 3:
+        "the user has as many sessions as are allowed",
+        "many are open at once, or were left open",
+        "end one of them (underpass connections list); or ask a manager for: underpass users limit USER --sessions NUMBER";
+    0x53 ChannelLimit CHANNEL_LIMIT "UP-LIMIT-CHANNELS", QuotaExceeded, retry true, exit 3:
+        "the user has as many channels to the relay's own services, or by plain HTTP, as are allowed",
+        "many are open at once, or were left open",
+        "end one of them (underpass connections list); or ask a manager for: underpass users limit USER --channels NUMBER";
+    0x54 MonthLimit MONTH_LIMIT "UP-LIMIT-MONTH", QuotaExceeded, retry false, exit 3:
+        "the user has used all bytes that are allowed in a month",
+        "so much has passed in the user's sessions since the first of the month (underpass usage)",
+        "wait for the next month (UTC); or ask a manager for: underpass users limit USER --bytes-per-month SIZE";
 }
 
 impl Code {
@@ -423,15 +443,16 @@ mod tests {
     fn numbers_and_strings_are_unique_and_found_again() {
         let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
         assert_eq!(strings.len(), Code::ALL.len());
-        for (number, code) in Code::ALL.iter().enumerate() {
-            assert_eq!(code.number(), number as u64);
+        let numbers: Vec<u64> = Code::ALL.iter().map(|code| code.number()).collect();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+        for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));
             assert_eq!(name(code.number()), code.up());
         }
         assert_eq!(name(u64::MAX), "UP-UNKNOWN");
         assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
-        assert_eq!(Code::from_number(Code::ALL.len() as u64), None);
+        assert_eq!(Code::from_number(u64::MAX), None);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod frame;
 pub mod fuzzing;
 pub mod group;
 pub mod handshake;
+pub mod limit;
 pub mod names;
 pub mod packet;
 pub mod params;

@@ -1,4 +1,5 @@
-//! Relays of one group share a store: what another one changes there holds here as well.
+//! Relays of one group share a store: what another one changes there holds here as well (rights, limits, sessions that
+//! were ended).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,6 +12,9 @@
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
 //! | `group` | what other relays have changed in a store that several share |
 //! | `seen` | when machines were last seen, written in few commits |
+//! | `living`, `direct` | which sessions live, and those that the relay itself is an end of |
+//! | `meter`, [`rate`], `usage` | what users pass: counted, slowed down, written to the table of usage |
+//! | `limits` | what each user may take up |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`authority`] | the ticket authority: who gives out and checks first tickets |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
@@ -29,15 +32,20 @@ pub mod authority;
 mod clock;
 pub mod code;
 mod desk;
+mod direct;
 mod gate;
 mod group;
 pub mod handed;
 pub mod hub;
 mod lane;
+mod limits;
+mod living;
 mod log;
+mod meter;
 pub mod plain;
 mod policy;
 pub mod queue;
+pub mod rate;
 mod reception;
 mod refusal;
 mod relay;
@@ -46,6 +54,7 @@ pub mod settings;
 mod switch;
 pub mod target;
 mod turn;
+mod usage;
 
 pub use announced::AnnounceError;
 pub use refusal::Refusal;

@@ -34,6 +34,7 @@ use crate::desk::{Desk, Passwords, Rules};
 use crate::group;
 use crate::handed::Handed;
 use crate::hub::Load;
+use crate::limits::{UserLimits, Usual};
 use crate::log::{self, Destination, Keep, Kind, Ledger, Log, Note};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
@@ -41,6 +42,7 @@ use crate::seen::Seen;
 use crate::settings::{SettingError, Settings};
 use crate::switch::Switch;
 use crate::turn::Succession;
+use crate::usage::Sweeper;
 
 /// The relay's key in its data folder.
 const KEY_FILE: &str = "relay.key";
@@ -122,6 +124,7 @@ pub struct RelayHandle {
     log: Log,
     log_writer: JoinHandle<()>,
     seen_writer: JoinHandle<()>,
+    usage_writer: JoinHandle<()>,
     /// Once nobody attaches any more.
     seen_stop: DropGuard,
     running: JoinHandle<Server>,
@@ -217,6 +220,7 @@ impl Relay {
         let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
         let to_desk = Arc::clone(&announced);
         let seen = Seen::default();
+        let limits = UserLimits::new(Usual::of(&settings));
         let desk = Desk::new(
             to_store,
             to_switch,
@@ -225,13 +229,26 @@ impl Relay {
             rules,
             passwords,
             to_desk,
+            limits.clone(),
         );
+        // Before anybody is served: a session that was ended must not come back while the relay starts.
+        desk.take_up_limits(clock::calendar()).await?;
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
         let forgetting = log::forget_old(Arc::clone(&store), keep(&settings));
         let forgetting = stop.clone().run_until_cancelled_owned(forgetting);
+        let sweeper = Sweeper {
+            store: Arc::clone(&store),
+            switch: Arc::clone(&switch),
+            meters: switch.meters().clone(),
+            limits,
+            log: log.clone(),
+            every: settings.usage_every.0,
+            keep: settings.usage_keep.0,
+        };
         let seen_stop = CancellationToken::new();
+        let usage_writer = tokio::spawn(sweeper.run(seen_stop.clone()));
         let seen_writer = tokio::spawn(seen.write(Arc::clone(&store), seen_stop.clone()));
         let desk = Arc::new(desk);
         let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
@@ -276,6 +293,7 @@ impl Relay {
             log,
             log_writer,
             seen_writer,
+            usage_writer,
             seen_stop: seen_stop.drop_guard(),
             running,
             stop: stop.drop_guard(),
@@ -447,16 +465,18 @@ impl RelayHandle {
             log,
             log_writer,
             seen_writer,
+            usage_writer,
             seen_stop,
             switch,
             reception,
             ..
         } = self;
+        drop(seen_stop);
+        let _ = tokio::time::timeout(Duration::from_secs(1), usage_writer).await;
         // The writer ends with the last log. Tasks that outlive the deadline may hold one, so it is
         // not waited for without end.
         drop((log, switch, reception));
         let _ = tokio::time::timeout(Duration::from_secs(1), log_writer).await;
-        drop(seen_stop);
         let _ = tokio::time::timeout(Duration::from_secs(1), seen_writer).await;
         store.close().await;
     }

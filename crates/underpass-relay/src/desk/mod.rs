@@ -5,15 +5,18 @@
 //! is refused.
 
 mod approve;
+mod connections;
 mod decide;
 mod enrol;
 mod events;
+mod limits;
 mod passwords;
 mod people;
 mod refusals;
 mod services;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +34,7 @@ pub(crate) use passwords::Passwords;
 
 use crate::announced::Announced;
 use crate::hub::{AttachmentId, Member};
+use crate::limits::UserLimits;
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
 use crate::refusal::Refusal;
@@ -92,6 +96,7 @@ pub(crate) struct Desk {
     rules: Rules,
     passwords: Passwords,
     announced: Arc<Announced>,
+    limits: UserLimits,
 }
 
 /// One request and what is known about it.
@@ -111,6 +116,7 @@ impl Desk {
         rules: Rules,
         passwords: Passwords,
         announced: Arc<Announced>,
+        limits: UserLimits,
     ) -> Self {
         Self {
             store,
@@ -120,7 +126,13 @@ impl Desk {
             rules,
             passwords,
             announced,
+            limits,
         }
+    }
+
+    /// What each user may take up.
+    pub(crate) fn limits(&self) -> &UserLimits {
+        &self.limits
     }
 
     /// The services that the relay dials.
@@ -254,6 +266,11 @@ impl Desk {
             Control::MayUse(it) => self.may_use(asked, &me, it).await,
             Control::DecideService(it) => self.decide_service(asked, &me, it).await,
             Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,
+            Control::Connections(it) => Ok(self.list_connections(asked, &me, it.request)),
+            Control::Kick(it) => self.kick(asked, &me, it).await,
+            Control::Usage(it) => self.list_usage(asked, &me, it).await,
+            Control::SetLimit(it) => self.set_limit(asked, &me, it).await,
+            Control::Limits(it) => self.list_limits(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))
@@ -282,12 +299,13 @@ impl Desk {
         Ok(standing)
     }
 
-    /// Ends all attachments of machines that were shut out, whoever did it, and all routes to services that may not be
-    /// used any more.
+    /// Takes up the limits and the ended sessions that the store has by now; ends all attachments of machines that were
+    /// shut out, whoever did it, and all routes to services that may not be used any more.
     ///
     /// # Errors
     /// The store cannot be asked; nothing is ended then.
     pub(crate) async fn check_all(&self, at: UnixMillis) -> Result<(), Fault> {
+        self.take_up_limits(at).await?;
         let users = self.store.users().await?;
         let users: HashMap<UserId, User> = users.into_iter().map(|user| (user.id, user)).collect();
         let machines = self.store.machines(None).await?;

@@ -17,7 +17,9 @@ use underpass_store::{Role, SqliteStore, UserState};
 use super::*;
 use crate::code::OneTimeCode;
 use crate::hub::{Hub, Limits, Load};
+use crate::limits::{UserLimits, Usual};
 use crate::queue::Marks;
+use crate::settings::Settings;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
@@ -58,6 +60,7 @@ impl Office {
             rules,
             passwords,
             announced,
+            UserLimits::new(Usual::of(&Settings::default())),
         );
         let office = Self {
             desk,

@@ -1,5 +1,6 @@
 //! The hub against stories, and against a plain model of its driver.
 
+mod limits;
 mod news;
 mod storm;
 mod tickets;
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use underpass_proto::limit::LimitKind;
 use underpass_proto::packet::SessionId;
 use underpass_proto::route::Gone;
 use underpass_proto::ticket::{Handle, Ticket};
@@ -253,6 +255,7 @@ impl Driver {
                 near,
                 far,
                 incoming,
+                account: _,
             } => {
                 assert_eq!(incoming.route, far.route);
                 assert_eq!(self.ends.insert(near, Some(far)), Some(None), "joined once");
@@ -460,7 +463,7 @@ fn a_publisher_that_never_answers_is_given_up() {
     let (silent_near, silent_far) = driver.joined[1];
     assert_eq!(
         driver.gone,
-        [(silent_near, Code::TimedOut), (silent_far, Code::Ended)]
+        [(silent_near, Code::TimedOut), (silent_far, Code::Aborted)]
     );
     assert_eq!(driver.hub.load().routes, 1);
 }
@@ -492,7 +495,7 @@ fn access_that_is_taken_back_ends_routes_that_stand() {
     driver.answer_all(Err(Code::Denied));
     driver.hub.verdict(kept.check, Ok(grant(DB)), driver.now);
     let (near, far) = driver.joined[0];
-    assert_eq!(driver.gone, [(near, Code::Denied), (far, Code::Ended)]);
+    assert_eq!(driver.gone, [(near, Code::Denied), (far, Code::Aborted)]);
     assert_eq!(driver.hub.load().routes, 1);
 }
 
@@ -592,21 +595,25 @@ fn each_limit_is_kept_and_named() {
     busy(attach(&mut hub, from(3), None), "not enrolled");
     attach(&mut hub, from(1), Some(1)).unwrap();
     attach(&mut hub, from(1), Some(1)).unwrap();
-    busy(attach(&mut hub, from(2), Some(1)), "of one user");
+    let (code, text) = attach(&mut hub, from(2), Some(1)).unwrap_err();
+    assert_eq!(code, Code::AttachmentLimit);
+    assert!(text.contains("2 attachments"), "{text}");
     busy(attach(&mut hub, from(1), Some(2)), "from one address");
     attach(&mut hub, from(4), Some(2)).unwrap();
-    busy(
-        hub.enrolled(AttachmentId(1), member(1))
-            .map_err(|why| (why.code, why.text)),
-        "of one user",
-    );
+    let refused = hub.enrolled(AttachmentId(1), member(1)).unwrap_err();
+    assert_eq!(refused.code, Code::AttachmentLimit);
+    // An exception holds at once.
+    let kind = LimitKind::Attachments;
+    hub.set_exceptions(HashMap::from([((UserId(1), kind), Some(3))]));
+    hub.enrolled(AttachmentId(1), member(1)).unwrap();
+    assert_eq!(hub.taken_up(UserId(1)), (3, 0));
     attach(&mut hub, from(5), Some(3)).unwrap();
     busy(attach(&mut hub, from(6), Some(4)), "attachments");
     for id in 1..=next {
         hub.detached(AttachmentId(id));
     }
     assert_eq!(hub.load(), Load::default());
-    assert!(hub.by_source.is_empty() && hub.by_user.is_empty() && hub.alarms.is_empty());
+    assert!(hub.by_source.is_empty() && hub.users.attached.is_empty() && hub.alarms.is_empty());
 }
 
 #[test]

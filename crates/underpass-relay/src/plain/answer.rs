@@ -48,9 +48,12 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::LastAdministrator
         | Code::MayNotRetarget
         | Code::NoRedial => StatusCode::FORBIDDEN,
-        Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
-            StatusCode::NOT_FOUND
-        }
+        Code::NoService
+        | Code::UnknownSession
+        | Code::NoUser
+        | Code::NoMachine
+        | Code::NoGroup
+        | Code::NoConnection => StatusCode::NOT_FOUND,
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
             StatusCode::BAD_REQUEST
         }
@@ -58,7 +61,11 @@ pub(super) fn status(code: Code) -> StatusCode {
             StatusCode::CONFLICT
         }
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+        Code::TooManyAttempts
+        | Code::AttachmentLimit
+        | Code::SessionLimit
+        | Code::ChannelLimit
+        | Code::MonthLimit => StatusCode::TOO_MANY_REQUESTS,
         Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
         Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {

@@ -4,11 +4,13 @@
 
 mod authority;
 mod calls;
+mod connections;
 mod enrolment;
 mod events;
 mod far_end;
 mod group;
 mod hostile;
+mod limits;
 mod passwords;
 mod raw;
 mod routes;
