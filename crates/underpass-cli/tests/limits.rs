@@ -51,7 +51,7 @@ fn sessions_are_seen_and_ended_and_what_passed_is_counted() {
     assert_eq!(cells.len(), 14, "{listed}");
     assert_eq!(
         (cells[1], cells[4], cells[6]),
-        ("bob", "echo.admin", "sealed")
+        ("bob", "echo.alice", "sealed")
     );
     let json: serde_json::Value =
         serde_json::from_str(&admin.ok(&["--json", "connections", "list"])).unwrap();
@@ -81,14 +81,14 @@ fn sessions_are_seen_and_ended_and_what_passed_is_counted() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(7), "{told}");
     assert!(
-        told.contains("UP-ENDED") && told.contains("admin has ended the connection: closing time"),
+        told.contains("UP-ENDED") && told.contains("alice has ended the connection: closing time"),
         "{told}"
     );
     drop(stdin);
     let kicked = admin.ok(&["events", "list", "--kind", "kick"]);
     assert!(kicked.contains("closing time"), "{kicked}");
 
-    let used = until(&bob, &["usage", "--by", "service"], "echo.admin\t1\t");
+    let used = until(&bob, &["usage", "--by", "service"], "echo.alice\t1\t");
     assert_eq!(used.lines().count(), 1, "{used}");
     assert!(
         admin
@@ -96,7 +96,7 @@ fn sessions_are_seen_and_ended_and_what_passed_is_counted() {
             .starts_with("bob\t1\t")
     );
     assert_eq!(admin.ok(&["usage", "--since", "2999-01-01"]), "");
-    let denied = bob.fails(3, &["usage", "--user", "admin"]);
+    let denied = bob.fails(3, &["usage", "--user", "alice"]);
     assert!(denied.contains("UP-DENIED"), "{denied}");
 
     // A limit is shown, set, hit and taken back.

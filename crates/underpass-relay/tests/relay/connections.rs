@@ -8,6 +8,7 @@ use underpass_proto::control::{
     ConnectionKind, ConnectionRow, Connections, Control, Kick, MakeToken,
 };
 use underpass_relay::plain::Token;
+use underpass_store::{EndedSession, Store as _, UnixMillis};
 
 use crate::events::{details, of_kind};
 use crate::stage::{Agent, Path, Stage, echo_service, exchange, in_time, pattern};
@@ -170,20 +171,27 @@ async fn a_session_that_was_ended_never_comes_back() {
             "it is over"
         );
     }
-    let kicks = of_kind(&bob, "kick", 3).await;
+    let kicks = of_kind(&admin, "kick", 3).await;
     assert_eq!((&*kicks[0].actor, &*kicks[0].peer), ("admin", "alice"));
     assert_eq!(details(&kicks[0])["reason"], "enough");
     assert_eq!(details(&kicks[0])["service"], "db");
 
-    // One whose client is away in that moment: it is refused when it comes back, also by the next process.
+    // One that another relay of the group has ended while the client was away: it is refused when it comes back, at once
+    // after a restart as well.
     let session = alice.connect("db.bob", &bob.key).await.unwrap();
-    let id = short(&session);
-    kick(&admin, &id, "").await.unwrap();
     path.set_open(false);
+    let ended = EndedSession {
+        session: session.id(),
+        reason: "said elsewhere".into(),
+    };
+    let now = UnixMillis::from(std::time::SystemTime::now());
+    let until = now.saturating_add(std::time::Duration::from_secs(3600));
+    let store = stage.store().await;
+    store.end_session(&ended, until, now).await.unwrap();
     let stage = stage.restart().await;
     path.set_open(true);
-    let (code, _) = end_of(&session).await;
-    assert_eq!(code, Code::Ended.number());
+    let told = end_of(&session).await;
+    assert_eq!(told, (Code::Ended.number(), "said elsewhere".to_owned()));
     drop(stage);
 }
 

@@ -357,5 +357,6 @@ async fn a_month_is_warned_of_then_over_and_begins_anew_when_somebody_raises_it(
     .await;
     let today = Day::of(UnixMillis::from(std::time::SystemTime::now()));
     let used = stage.store().await.used_since(today.first_of_month()).await;
-    assert!(used.unwrap()[0].1 >= 1_000_000);
+    let most = used.unwrap().into_iter().map(|(_, used)| used).max();
+    assert!(most.unwrap() >= 1_000_000, "{most:?}");
 }
