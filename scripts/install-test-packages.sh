@@ -12,6 +12,10 @@ packages=(
   musl-tools wget python3 busybox-static sudo     # programs that are led to services by name; of Go, Node and Java too,
                                                   # where they are there: they are too large to be installed for it
   dnsmasq-base bind9-dnsutils iperf3              # services of UDP
+  vsftpd lftp inetutils-telnetd inetutils-telnet samba smbclient mosquitto mosquitto-clients slapd ldap-utils rsync
+                                                  # servers and clients that people have, for the matrix of programs
+  xvfb x11-apps x11-utils xauth tigervnc-standalone-server tigervnc-viewer xrdp freerdp2-x11
+                                                  # screens for it, and what shows them elsewhere
   krb5-kdc krb5-admin-server krb5-user            # tickets for a proxy that takes them
   libfaketime                                     # clocks of processes that are set
 )

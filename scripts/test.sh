@@ -7,7 +7,7 @@ begin=$SECONDS
 scripts/install-test-packages.sh || exit 1
 cargo build --workspace --all-targets || exit 1
 
-# These mostly wait for paths that are cut, so the others run beside them.
+# These wait for paths that are cut for as long as half of the others take, so those run beside them.
 beside=(cuts authority_death)
 # These compare times or rates with each other, or keep both processors busy, so nothing runs beside them.
 alone=(channels latency herd unmodified)
@@ -31,20 +31,30 @@ run() {
 # targets NAME...: the options that choose these integration tests.
 targets() { printf -- '--test\n%s\n' "$@"; }
 
+# What is left mostly waits too, so it is dealt to two lanes.
 others=()
 for file in crates/*/tests/*.rs crates/*/tests/*/main.rs; do
   name=$(basename "${file%/main.rs}" .rs)
   [[ " ${beside[*]} ${alone[*]} ${long[*]} ${others[*]-} " == *" $name "* ]] || others+=("$name")
 done
 
+odd=()
+even=()
+for at in "${!others[@]}"; do
+  if ((at % 2)); then odd+=("${others[at]}"); else even+=("${others[at]}"); fi
+done
+
 mapfile -t options < <(targets "${beside[@]}")
 run beside "${options[@]}" -- "$@" > /dev/null &
-waiting=$!
-mapfile -t options < <(targets "${others[@]}")
-run main --lib --bins "${options[@]}" -- "$@" || code=1
+waiting=($!)
+mapfile -t options < <(targets "${odd[@]}")
+run odd "${options[@]}" -- "$@" > /dev/null &
+waiting+=($!)
+mapfile -t options < <(targets "${even[@]}")
+run even --lib --bins "${options[@]}" -- "$@" || code=1
 run doc --doc -- "$@" || code=1
-wait "$waiting" || code=1
-cat "$logs/beside.log"
+for lane in "${waiting[@]}"; do wait "$lane" || code=1; done
+cat "$logs"/{odd,beside}.log
 mapfile -t options < <(targets "${alone[@]}")
 run alone "${options[@]}" -- "$@" || code=1
 

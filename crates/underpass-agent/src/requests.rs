@@ -3,9 +3,10 @@
 use underpass_proto::control::{
     Allow, ChangeUser, CodeKind, ConnectionRow, Connections, Control as Message, DecideService,
     Deny, Enrol, EventRow, Events, Group, GroupList, Identity, Invite, Invited, Kick, LimitRow,
-    LimitRule, Limits, MachineRow, Machines, MakeToken, MayUse, Publish, Published, Publishing,
-    Resolve, Resolved, Revoke, ServiceDecision, ServiceRow, Services, SetLimit, SetPublishing,
-    SetRole, Usage, UsageRow, UserChange, UserRole, UserRow, Users, WhoAmI, Withdraw,
+    LimitRule, Limits, MachineRow, Machines, MakeToken, MayUse, Meet, Met, Part, Publish,
+    Published, Publishing, Resolve, Resolved, Revoke, ServiceDecision, ServiceRow, Services,
+    SetLimit, SetPublishing, SetRole, Usage, UsageRow, UserChange, UserRole, UserRow, Users,
+    WhoAmI, Withdraw,
 };
 use underpass_proto::limit::LimitKind;
 
@@ -133,6 +134,43 @@ impl Standing {
                 request,
                 service,
                 machine,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// Wishes to meet somebody; who is there, if anybody. The number of the request in `wish` does not matter.
+    pub async fn meet(&self, wish: &Meet) -> Result<Option<Met>, RequestError> {
+        let make = |request| {
+            Meet {
+                request,
+                ..wish.clone()
+            }
+            .into()
+        };
+        match self.request(make).await?.pop() {
+            Some(Message::Met(met)) => Ok(Some(met)),
+            Some(Message::Done(_)) => Ok(None),
+            _ => Err(RequestError::Unexpected),
+        }
+    }
+
+    /// Takes such a wish back, whether or not it still stands.
+    pub async fn part(&self, wish: &Meet) -> Result<(), RequestError> {
+        let Meet {
+            request: _,
+            application,
+            peer,
+            holder,
+            only: _,
+        } = wish.clone();
+        let make = |request| {
+            Part {
+                request,
+                application,
+                peer,
+                holder,
             }
             .into()
         };

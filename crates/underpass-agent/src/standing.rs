@@ -164,6 +164,11 @@ impl Standing {
         self.inner.control.rights()
     }
 
+    /// Changes whenever this relay said that whom this agent can meet may be others now.
+    pub(crate) fn meetings(&self) -> watch::Receiver<u64> {
+        self.inner.control.meetings()
+    }
+
     /// Says who we are, and learns whom the relay takes us for.
     async fn introduce(&self) -> Result<Identity, RequestError> {
         let mut introduced = self.inner.introduced.lock().await;

@@ -1,18 +1,17 @@
-//! Who signed a certificate, in words. Pure.
+//! Who signed a certificate, in words; and the parts that its DER form is made of. Pure.
 //!
-//! Only what is shown to people is read here; whether a certificate can be trusted is the TLS
-//! library's business.
+//! Whether a certificate can be trusted is the TLS library's business, and not asked here.
 
 /// Object identifiers of the parts of a name (RFC 5280 appendix A.1): common name, organization.
-const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+pub(crate) const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
 
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
+pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTF16: u8 = 0x1e;
 /// `[0] EXPLICIT`, the version.
-const VERSION: u8 = 0xa0;
+pub(crate) const VERSION: u8 = 0xa0;
 
 /// The longest name that is shown, in characters.
 const LONGEST: usize = 100;
@@ -44,7 +43,7 @@ pub(crate) fn issuer(certificate: &[u8]) -> Option<String> {
 }
 
 /// Tag and content of the next element (X.690 section 8.1), which is taken off.
-fn element<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+pub(crate) fn element<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (&tag, after) = rest.split_first()?;
     let (&first, mut after) = after.split_first()?;
     let mut len = usize::from(first);
@@ -65,7 +64,7 @@ fn element<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
 }
 
 /// The content of the next element, which must have this tag.
-fn inside<'a>(rest: &mut &'a [u8], wanted: u8) -> Option<&'a [u8]> {
+pub(crate) fn inside<'a>(rest: &mut &'a [u8], wanted: u8) -> Option<&'a [u8]> {
     let (tag, content) = element(rest)?;
     (tag == wanted).then_some(content)
 }

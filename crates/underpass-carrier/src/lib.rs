@@ -53,6 +53,7 @@ pub mod uplink;
 mod url;
 pub mod window;
 mod ws;
+pub mod x509;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

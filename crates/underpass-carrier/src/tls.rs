@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
@@ -50,16 +50,7 @@ impl TlsRoots {
     /// # Errors
     /// The file cannot be read, or has none.
     pub fn from_pem_file(path: &Path) -> Result<Self, IdentityError> {
-        let extra = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unusable_pem(path, error))?;
-        if extra.is_empty() {
-            return Err(IdentityError::Pem {
-                path: path.to_owned(),
-                reason: "no certificate in it".to_owned(),
-            });
-        }
-        let extra = Arc::new(extra);
+        let extra = Arc::new(certificates_in(path)?);
         Ok(Self { extra })
     }
 
@@ -304,7 +295,7 @@ impl ServerCertVerifier for RelayVerifier {
     }
 }
 
-/// Why a server has no TLS identity.
+/// Why certificates or a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -323,6 +314,12 @@ pub enum IdentityError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// The key cannot be read without a passphrase, which nobody could type in when it is needed.
+    #[error("the key in {path} is encrypted")]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
     },
     /// Certificate and key do not fit together, or cannot be used.
     #[error("certificate and key cannot be used: {0}")]
@@ -397,21 +394,32 @@ impl TlsIdentity {
 }
 
 /// At least one certificate, and the key of the first.
-type ChainAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+pub(crate) type ChainAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// Reads a chain of certificates and a private key, both in PEM form.
-fn read_pem(certificates: &Path, key: &Path) -> Result<ChainAndKey, IdentityError> {
-    let chain = CertificateDer::pem_file_iter(certificates)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unusable_pem(certificates, error))?;
+pub(crate) fn read_pem(certificates: &Path, key: &Path) -> Result<ChainAndKey, IdentityError> {
+    let chain = certificates_in(certificates)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable_pem(key, error))?;
-    if chain.is_empty() {
+    Ok((chain, private))
+}
+
+/// All certificates of a file in PEM form, at least one.
+pub(crate) fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    all_in(path, "no certificate in it")
+}
+
+/// Everything of one kind in a file in PEM form, at least one of it.
+pub(crate) fn all_in<T: PemObject>(path: &Path, none: &str) -> Result<Vec<T>, IdentityError> {
+    let found = T::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable_pem(path, error))?;
+    if found.is_empty() {
         return Err(IdentityError::Pem {
-            path: certificates.to_owned(),
-            reason: "no certificate in it".to_owned(),
+            path: path.to_owned(),
+            reason: none.to_owned(),
         });
     }
-    Ok((chain, private))
+    Ok(found)
 }
 
 /// The self-signed certificate kept in `directory`, with its key; made there if it is not yet there.

@@ -1,22 +1,19 @@
 //! Replays the fuzzer's corpus, whose seeds are real exchanges, whole and cut.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use underpass_carrier::fuzzing::TARGETS;
 use underpass_carrier::{KINDS, span};
 
+#[path = "../../../fuzz/checks.rs"]
+mod checks;
+
 const ID: &str = "00112233445566778899aabbccddeeff";
 
 /// Target and file name, and what stands in the file.
 type Seeds = BTreeMap<(&'static str, String), Vec<u8>>;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
 
 fn add(seeds: &mut Seeds, target: &'static str, name: &str, bytes: &[u8]) {
     for (suffix, len) in [("", bytes.len()), ("-cut", bytes.len() / 2)] {
@@ -408,49 +405,16 @@ fn seeds() -> Seeds {
 
 #[test]
 fn every_exchange_is_a_seed_of_the_corpus() {
-    for ((target, name), seed) in seeds() {
-        let folder = root().join("fuzz/corpus").join(target);
-        let file = folder.join(&name);
-        if std::env::var_os("UNDERPASS_BLESS").is_some() {
-            fs::create_dir_all(&folder).expect("the folder can be made");
-            fs::write(&file, seed).expect("the seed can be written");
-        } else {
-            let found = fs::read(&file).ok();
-            assert!(
-                found == Some(seed),
-                "fuzz/corpus/{target}/{name} is not as it should be"
-            );
-        }
-    }
+    let parts = |((target, name), seed)| (target, name, seed);
+    checks::compare(seeds().into_iter().map(parts));
 }
 
 #[test]
 fn the_corpus_is_replayed() {
-    for (target, run) in TARGETS {
-        let folder = root().join("fuzz/corpus").join(target);
-        let mut count = 0;
-        for entry in fs::read_dir(&folder).expect("each target has a corpus") {
-            let file = entry.expect("an entry").path();
-            let input = fs::read(&file).expect("a file that can be read");
-            let result = std::panic::catch_unwind(|| run(&input));
-            assert!(result.is_ok(), "{} fails", file.display());
-            count += 1;
-        }
-        assert!(count > 0, "no corpus for {target}");
-    }
+    checks::replay(TARGETS);
 }
 
 #[test]
 fn each_target_can_be_fuzzed() {
-    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("the manifest");
-    for (target, _) in TARGETS {
-        let path = format!("fuzz_targets/{target}.rs");
-        assert!(manifest.contains(&format!("path = \"{path}\"")), "{target}");
-        let body = fs::read_to_string(root().join("fuzz").join(path)).expect("the target");
-        let function = target
-            .strip_prefix("carrier_")
-            .expect("named for its crate");
-        let call = format!("underpass_carrier::fuzzing::{function}(data)");
-        assert!(body.contains(&call), "{target}");
-    }
+    checks::can_be_fuzzed(TARGETS, "underpass_carrier::fuzzing", "carrier_");
 }

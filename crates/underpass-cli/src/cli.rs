@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, completions, connect, connections, doctor, events, login, machines, names,
-    nc, proxy, publish, redirector, relay, run, services, status, usage, users,
+    Context, authority, completions, connect, connections, doctor, events, login, machines, meet,
+    names, nc, proxy, publish, redirector, relay, run, services, status, usage, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -51,6 +51,7 @@ pub enum Command {
     Publish(publish::Publish),
     Connect(connect::Connect),
     Nc(nc::Nc),
+    Meet(meet::Meet),
     Run(run::Run),
     Proxy(proxy::Proxy),
     Redirector(redirector::Redirector),
@@ -84,6 +85,7 @@ impl Command {
             Self::Publish(it) => it.flags.given.clone(),
             Self::Connect(it) => it.flags.given.clone(),
             Self::Nc(it) => it.flags.given.clone(),
+            Self::Meet(it) => it.flags.given.clone(),
             Self::Run(it) => it.flags.given.clone(),
             Self::Proxy(it) => it.flags.given.clone(),
             Self::Redirector(it) => it.flags.given.clone(),
@@ -122,6 +124,7 @@ impl Command {
     pub fn with_config(self, config: Option<PathBuf>) -> Self {
         match self {
             Self::Relay(it) => Self::Relay(it.with_config(config)),
+            Self::Authority(it) => Self::Authority(it.with_config(config)),
             Self::Run(it) => Self::Run(it.with_config(config)),
             Self::Redirector(it) => Self::Redirector(it.with_config(config)),
             other => other,
@@ -137,6 +140,7 @@ impl Command {
             Self::Publish(it) => it.run(context).await,
             Self::Connect(it) => it.run(context).await,
             Self::Nc(it) => it.run(context).await,
+            Self::Meet(it) => it.run(context).await,
             Self::Run(it) => it.run(context).await,
             Self::Proxy(it) => it.run(context).await,
             Self::Redirector(it) => it.run(context).await,

@@ -99,7 +99,8 @@ fn help(argument: &Arg) -> String {
 
 fn settings() -> String {
     let mut text = String::from(
-        "\n## Settings\n\nAll commands but `relay` read these from flags, variables and the settings file, in this order.\n\n\
+        "\n## Settings\n\nAll commands but `relay` read these from flags, variables and the settings file, in this order.\n\
+         The file may also hold pairs to be kept connected by `underpass meet --all`: [rendezvous.md](rendezvous.md).\n\n\
          | key in the file | flag | variable | default | what |\n|---|---|---|---|---|\n",
     );
     for row in TABLE {

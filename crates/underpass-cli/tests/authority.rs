@@ -120,6 +120,51 @@ fn who_may_ask_is_read_again() {
 }
 
 #[test]
+fn settings_stand_in_a_file_of_its_own() {
+    let (home, port) = (Home::new(), free_port());
+    let file = home.path().join("authority.toml");
+    let config = file.to_str().unwrap();
+    let print = "a".repeat(51) + "q";
+    let data = home.path().join("elsewhere");
+    let settings =
+        format!("listen = [\"127.0.0.1:{port}\"]\ndata = {data:?}\nallow = \"{print}\"\n");
+    std::fs::write(&file, &settings).unwrap();
+    let authority = home.start(&["--json", "--config", config, "authority"]);
+    let told = authority.ready();
+    assert!(told.contains(&format!("127.0.0.1:{port}#")), "{told}");
+    assert!(told.contains(r#""allowed":1"#) && data.is_dir(), "{told}");
+    // A flag wins.
+    let other = free_port();
+    let listen = format!("127.0.0.1:{other}");
+    let own = home.path().join("own");
+    let own = own.to_str().unwrap();
+    let second = home.start(&[
+        "authority",
+        "--config",
+        config,
+        "--listen",
+        &listen,
+        "--data",
+        own,
+    ]);
+    assert!(address(&second).starts_with(&listen));
+    assert_eq!((authority.stop(), second.stop()), (Some(0), Some(0)));
+    for (wrong, said) in [
+        ("lisen = \"127.0.0.1:1\"", "no setting \"lisen\""),
+        ("listen = 7", "listen: not a text"),
+        ("allow = \"abc\"", "52 characters"),
+        ("data = []", "one path"),
+    ] {
+        std::fs::write(&file, wrong).unwrap();
+        let told = home.fails(2, &["authority", "--config", config]);
+        assert!(told.contains(said), "{told}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    let told = home.fails(1, &["authority", "--config", config]);
+    assert!(told.contains("cannot read"), "{told}");
+}
+
+#[test]
 fn an_authority_is_not_named_without_its_fingerprint() {
     let home = Home::new();
     let said = home.fails(2, &["relay", "--authority", "127.0.0.1:8484"]);

@@ -224,6 +224,19 @@ fn a_relay_may_let_nobody_register() {
     }
 }
 
+#[test]
+fn only_so_many_users_wait_at_once() {
+    let relay = Relay::with(&["--users-waiting", "1"]);
+    let alice = relay.administrator();
+    let register = |user: &str| login(&relay, &Home::new(), user, PASSWORD, &["--register"]);
+    assert_eq!(register("bob").status.code(), Some(6));
+    let full = register("carol");
+    assert_eq!(full.status.code(), Some(1), "{full:?}");
+    assert!(told(&full).contains("too many users wait"), "{full:?}");
+    alice.ok(&["users", "approve", "bob"]);
+    assert_eq!(register("carol").status.code(), Some(6));
+}
+
 /// A terminal of its own, made by script(1), on which the program runs.
 struct OnTerminal {
     child: std::process::Child,

@@ -638,7 +638,14 @@ fn ended_for_good(closed: &Closed) -> bool {
     closed.by == ClosedBy::Peer
         && matches!(
             Code::from_number(closed.code),
-            Some(Code::Ended | Code::VersionUnsupported)
+            Some(
+                Code::Ended
+                    | Code::VersionUnsupported
+                    | Code::CertificateExpired
+                    | Code::CertificateRevoked
+                    | Code::CertificateUntrusted
+                    | Code::CertificatePurpose
+            )
         )
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use underpass_proto::code::{self, Code};
 use underpass_proto::handshake::{self, Accepting, Connecting};
+use underpass_proto::meeting::Place;
 use underpass_proto::packet::{HelloTarget, Packet};
 use underpass_proto::session::{Config, LegId};
 use underpass_seal::PublicKey;
@@ -14,7 +15,7 @@ use crate::attachment::{AttachError, Attachment, Backoff, Inner};
 use crate::clock;
 use crate::kept::{Kept, Patience};
 use crate::link::Link;
-use crate::routes::{NewRoute, PeerInfo, RouteEvent};
+use crate::routes::{NewRoute, OnHello, PeerInfo, RouteEvent};
 use crate::session::Session;
 use crate::ways::{Detours, Way, Ways};
 
@@ -112,27 +113,47 @@ impl Attachment {
     /// Takes sessions that others make to services published over this attachment; `on_session` gets
     /// each one once its peer has proven the key that the relay named. Later calls change nothing.
     pub fn serve(&self, on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static) {
+        let handler = self.taking(on_session);
+        self.inner.routes.set_on_hello(handler);
+    }
+
+    /// The same for sessions to [places](underpass_proto::meeting::Place) where this agent waits for somebody: these
+    /// stand in the place of the service.
+    pub fn serve_meetings(&self, on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static) {
+        let handler = self.taking(on_session);
+        self.inner.routes.set_on_meeting(handler);
+    }
+
+    /// Takes a session up by the handshake that begins on a route.
+    fn taking(
+        &self,
+        on_session: impl Fn(Session, PeerInfo) + Send + Sync + 'static,
+    ) -> Box<OnHello> {
         let weak = Arc::downgrade(&self.inner);
         let on_session = Arc::new(on_session);
-        self.inner
-            .routes
-            .set_on_hello(Box::new(move |route, peer, hello| {
-                let Some(inner) = weak.upgrade() else { return };
-                let on_session = on_session.clone();
-                tokio::spawn(async move {
-                    match accept(&inner, route, &peer, hello).await {
-                        Ok(session) => {
-                            session.set_label(format!(
-                                "{}'s session with {}",
-                                peer.user, peer.service
-                            ));
-                            inner.routes.sessions.keep(&session);
-                            on_session(session, peer);
-                        }
-                        Err(error) => tracing::warn!(user = peer.user, "no session: {error}"),
+        Box::new(move |route, peer, hello| {
+            let Some(inner) = weak.upgrade() else { return };
+            let on_session = on_session.clone();
+            tokio::spawn(async move {
+                match accept(&inner, route, &peer, hello).await {
+                    Ok(session) => {
+                        let what = shown(&peer.service);
+                        session.set_label(format!("{}'s session with {what}", peer.user));
+                        inner.routes.sessions.keep(&session);
+                        on_session(session, peer);
                     }
-                });
-            }));
+                    Err(error) => tracing::warn!(user = peer.user, "no session: {error}"),
+                }
+            });
+        })
+    }
+}
+
+/// What a service is called in the log: of a place where two meet, what they meet for.
+fn shown(service: &str) -> String {
+    match service.parse::<Place>() {
+        Ok(place) => format!("{} (met)", place.application),
+        Err(_) => service.to_owned(),
     }
 }
 
@@ -217,7 +238,7 @@ async fn connect_by(
     route.send(&finish);
     let tickets = route.tickets.clone();
     let session = route.into_leg(leg, |port| Session::new(core, leg, port));
-    let label = format!("session with {service}");
+    let label = format!("session with {}", shown(service));
     let ways = ways.follow(&session, &label);
     session.set_label(label);
     inner.routes.sessions.remember(&session);

@@ -92,6 +92,8 @@ struct Shared {
     group: watch::Sender<u64>,
     /// Counts how often what the relay said about rights went out of date.
     rights: watch::Sender<u64>,
+    /// Counts how often what the relay said about whom one can meet went out of date.
+    meetings: watch::Sender<u64>,
 }
 
 type Waiting = Arc<std::sync::Mutex<HashMap<u64, mpsc::Sender<Message>>>>;
@@ -115,6 +117,7 @@ impl Control {
                 unasked_reader: Mutex::new(unasked_reader),
                 group: watch::Sender::new(0),
                 rights: watch::Sender::new(0),
+                meetings: watch::Sender::new(0),
             }),
         };
         tokio::spawn(control.clone().stay_open());
@@ -267,22 +270,7 @@ impl Control {
         loop {
             loop {
                 match decoder.next() {
-                    Ok(Some(message)) => {
-                        match &message {
-                            Message::Going(going) => {
-                                let after = Duration::from_millis(going.retry_after_ms);
-                                self.attachment.relay_is_going(session, after);
-                            }
-                            Message::GroupChanged(_) => {
-                                self.shared.group.send_modify(|changes| *changes += 1);
-                            }
-                            _ => {}
-                        }
-                        match message {
-                            Message::RightsChanged(_) => self.rights_changed(),
-                            message => deliver(message, waiting, &self.shared.unasked).await,
-                        }
-                    }
+                    Ok(Some(message)) => self.take(message, waiting, session).await,
                     Ok(None) => break,
                     Err(error) => return error.to_string(),
                 }
@@ -293,6 +281,25 @@ impl Control {
                 Err(error) => return error.to_string(),
             }
         }
+    }
+
+    /// What the relay says unasked changes something here; anything else is for whoever waits for it.
+    async fn take(&self, message: Message, waiting: &Waiting, session: &Session) {
+        match message {
+            Message::RightsChanged(_) => return self.rights_changed(),
+            Message::GroupChanged(_) => {
+                return self.shared.group.send_modify(|changes| *changes += 1);
+            }
+            Message::MeetingsChanged(_) => {
+                return self.shared.meetings.send_modify(|changes| *changes += 1);
+            }
+            Message::Going(ref going) => {
+                let after = Duration::from_millis(going.retry_after_ms);
+                self.attachment.relay_is_going(session, after);
+            }
+            _ => {}
+        }
+        deliver(message, waiting, &self.shared.unasked).await;
     }
 
     /// Tells whenever the relay said that the relays of its group are others now.
@@ -306,6 +313,13 @@ impl Control {
     #[must_use]
     pub fn rights(&self) -> watch::Receiver<u64> {
         self.shared.rights.subscribe()
+    }
+
+    /// Changes whenever the relay said that whom this agent can meet may be others now. In another hop session a relay
+    /// knows nothing of any wish, and is to be asked anew in any case.
+    #[must_use]
+    pub fn meetings(&self) -> watch::Receiver<u64> {
+        self.shared.meetings.subscribe()
     }
 
     fn rights_changed(&self) {

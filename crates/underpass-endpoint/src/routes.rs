@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use underpass_proto::code::Code;
+use underpass_proto::meeting;
 use underpass_proto::packet::{Packet, PacketKind, Resume};
 use underpass_proto::route::{self, RouteHeader};
 use underpass_proto::session::{LegError, LegId};
@@ -114,6 +115,8 @@ pub(crate) struct Routes {
     /// What the relay is called, where there are several.
     relay: OnceLock<String>,
     on_hello: OnceLock<Box<OnHello>>,
+    /// The same for routes to places where this agent waits for somebody.
+    on_meeting: OnceLock<Box<OnHello>>,
 }
 
 /// A route on which a handshake is going on. Dropping it ends the route.
@@ -210,6 +213,10 @@ impl Routes {
 
     pub(crate) fn set_on_hello(&self, handler: Box<OnHello>) -> bool {
         self.on_hello.set(handler).is_ok()
+    }
+
+    pub(crate) fn set_on_meeting(&self, handler: Box<OnHello>) -> bool {
+        self.on_meeting.set(handler).is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -314,7 +321,11 @@ impl Routes {
         };
         match packet.kind {
             PacketKind::Hello => {
-                let Some(on_hello) = self.on_hello.get() else {
+                let handler = match incoming.service.starts_with(meeting::PREFIX) {
+                    true => &self.on_meeting,
+                    false => &self.on_hello,
+                };
+                let Some(on_hello) = handler.get() else {
                     return refuse(Code::NoService.number());
                 };
                 let (sender, events) = mpsc::channel(HANDSHAKE_PACKETS);

@@ -2,11 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use underpass_proto::code::Code;
 use underpass_proto::packet::SessionId;
+use underpass_proto::session as core;
 
 use crate::session::Session;
+
+/// How often it is looked whether all has been delivered.
+const DELIVERY_LOOK: Duration = Duration::from_millis(5);
 
 type Table = Mutex<HashMap<SessionId, Session>>;
 
@@ -64,6 +69,16 @@ impl Sessions {
     /// The sessions in either direction that are not over.
     pub(crate) fn living(&self) -> Vec<Session> {
         lock(&self.living).values().cloned().collect()
+    }
+
+    /// Waits until what was written has reached the peers, as far as channels go that this side has ended: the end of a
+    /// session would take the rest with it. Cancel safe.
+    pub async fn delivered(&self) {
+        for session in self.living() {
+            while !session.is_closed() && !session.with_core(core::Session::is_delivered) {
+                tokio::time::sleep(DELIVERY_LOOK).await;
+            }
+        }
     }
 
     /// Ends all sessions, those of others included, and waits until their peers know.

@@ -62,6 +62,11 @@ impl WaitsFor {
         match code {
             Code::NotEnrolled
             | Code::InvalidCode
+            | Code::CertificateUntrusted
+            | Code::CertificateExpired
+            | Code::CertificateRevoked
+            | Code::CertificatePurpose
+            | Code::CertificateUser
             | Code::ProxyNeedsCredentials
             | Code::ProxyWrongCredentials
             | Code::Portal => WaitsFor::Login,

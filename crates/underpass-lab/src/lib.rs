@@ -22,6 +22,7 @@ mod impair;
 mod link;
 mod middlebox;
 mod namespace;
+pub mod page;
 mod process;
 mod scene;
 pub mod search;

@@ -129,6 +129,11 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
         &["underpass-carrier"],
         "TLS is a carrier's business",
     ),
+    (
+        "rustls-webpki",
+        &["underpass-carrier"],
+        "certificates are checked where TLS is",
+    ),
     ("sqlx", &["underpass-store"], "one place for the database"),
     (
         "clap",

@@ -28,7 +28,7 @@ pub struct Explanation {
 }
 
 macro_rules! codes {
-    ($(
+    ($d:tt $(
         $(#[$meta:meta])*
         $number:literal $name:ident $constant:ident $up:literal, $io:ident, retry $retry:literal, exit $exit:literal:
             $what:literal, $cause:literal, $next:literal;
@@ -72,10 +72,19 @@ macro_rules! codes {
                 }
             }
         }
+
+        /// Hands the table to another macro, for types that are made from it: rows of `number Name CONSTANT "what";`.
+        #[macro_export]
+        macro_rules! for_each_code {
+            ($d with:ident) => {
+                $d with! { $( $number $name $constant $what; )* }
+            };
+        }
     };
 }
 
-codes! {
+// A dollar of its own, since the macro defines another one.
+codes! { $
     0x00 NoError NO_ERROR "UP-OK", Other, retry false, exit 0:
         "it ended as it should",
         "one side was done",
@@ -304,6 +313,18 @@ codes! {
         "the service takes datagrams and not connections, or connections and not datagrams",
         "it was published with udp: before its host, or without, and is used the other way",
         "underpass connect NAME udp:PORT for a service of UDP; underpass connect NAME PORT for one of TCP";
+    0x40 PeerWaiting PEER_WAITING "UP-PEER-WAITING", HostUnreachable, retry true, exit 6:
+        "the other side is not there yet",
+        "nobody there wishes the same meeting at the moment, or the other side has gone again",
+        "start there: underpass meet YOU APPLICATION; without --wait this side waits as long as it takes";
+    0x41 Connected CONNECTED "UP-CONNECTED", AlreadyExists, retry false, exit 1:
+        "the same connection exists already",
+        "another program of this machine meets the same user for the same application, or the other side has met another machine",
+        "use that one, end it, or choose another application; of a program that crashed the relay knows within a minute or two";
+    0x42 Oneself ONESELF "UP-SELF", InvalidInput, retry false, exit 2:
+        "nobody can meet themselves",
+        "the user is you, and no other machine of yours is enrolled, or it is this machine that publishes the service",
+        "name another user; to meet another machine of your own, log in there first";
     0x50 NoConnection NO_CONNECTION "UP-NO-CONNECTION", NotFound, retry false, exit 4:
         "there is no such connection",
         "it has ended, its name is misspelt, or it is not yours",
@@ -324,6 +345,78 @@ codes! {
         "the user has used all bytes that are allowed in a month",
         "so much has passed in the user's sessions since the first of the month (underpass usage)",
         "wait for the next month (UTC); or ask a manager for: underpass users limit USER --bytes-per-month SIZE";
+    0x58 CertificateUntrusted CERTIFICATE_UNTRUSTED "UP-CERT-UNTRUSTED", PermissionDenied, retry false, exit 3:
+        "the relay does not trust this machine's certificate",
+        "none of its authorities has signed it, or what lies between is missing from the file",
+        "put the certificates between it and the authority behind it into the file; or ask the relay's manager which authority to go to";
+    0x59 CertificateExpired CERTIFICATE_EXPIRED "UP-CERT-EXPIRED", PermissionDenied, retry false, exit 3:
+        "this machine's certificate has expired",
+        "it was not renewed in time, or a clock is wrong",
+        "get a new one of the same user, then: underpass login RELAY --certificate FILE --key FILE";
+    0x5a CertificateEarly CERTIFICATE_EARLY "UP-CERT-EARLY", PermissionDenied, retry true, exit 3:
+        "this machine's certificate is not valid yet",
+        "it was made for later, or a clock is wrong",
+        "wait until then, or put the clock right";
+    0x5b CertificateRevoked CERTIFICATE_REVOKED "UP-CERT-REVOKED", PermissionDenied, retry false, exit 3:
+        "this machine's certificate was revoked",
+        "its authority says that it is not to be used any more",
+        "get a new one of the same user, then: underpass login RELAY --certificate FILE --key FILE";
+    0x5c CertificatePurpose CERTIFICATE_PURPOSE "UP-CERT-PURPOSE", PermissionDenied, retry false, exit 3:
+        "this machine's certificate is for another purpose",
+        "it was made for a server, for signing, or for something else, and not for a client",
+        "get one with the extended key usage clientAuth";
+    0x5d CertificateUser CERTIFICATE_USER "UP-CERT-USER", PermissionDenied, retry false, exit 3:
+        "the certificate names no user of the relay",
+        "what the relay reads the user from is missing in it, stands there twice, or cannot be a user's name",
+        "ask the relay's manager how certificates name users there (certificate_name)";
+    0x5e CertificateUnchecked CERTIFICATE_UNCHECKED "UP-CERT-UNCHECKED", PermissionDenied, retry true, exit 3:
+        "the relay cannot find out whether this machine's certificate was revoked",
+        "its revocation list is too old, or it has none of the certificate's authority",
+        "ask the relay's manager for the newest revocation list (certificate_revocations)";
+    0x5f CertificateProof CERTIFICATE_PROOF "UP-CERT-PROOF", PermissionDenied, retry false, exit 3:
+        "the machine did not prove that it holds the certificate's key",
+        "certificate and key do not fit together, or somebody repeats what another machine has sent",
+        "look whether the two files belong to one another";
+    0x68 MessageTooLarge MESSAGE_TOO_LARGE "UP-MESSAGE-SIZE", InvalidInput, retry false, exit 1:
+        "a message is larger than its receiver takes",
+        "the two sides have different bounds, or the other side does not send messages",
+        "give the receiver a higher bound, or send it in parts";
+    0x69 NoMessage NO_MESSAGE "UP-NO-MESSAGE", TimedOut, retry true, exit 1:
+        "no message came in time",
+        "the other side has not sent one yet",
+        "ask again, or with a longer limit; nothing is lost by asking";
+    0x6a Disconnected DISCONNECTED "UP-DISCONNECTED", NotConnected, retry false, exit 1:
+        "this side has disconnected",
+        "the program was done, or has ended what it still uses",
+        "attach again";
+    0x6b BadSetting BAD_SETTING "UP-SETTING", InvalidInput, retry false, exit 2:
+        "a setting has a value that cannot be used",
+        "it is missing, misspelt or out of its range",
+        "correct it: the message names it";
+    0x78 FtpNeedsHelp FTP_NEEDS_HELP "UP-FTP", ConnectionRefused, retry false, exit 1:
+        "the service speaks FTP, and what asks for it carries one connection only",
+        "it is used by standard input and output, by SOCKS or HTTP, or by an agent that knows nothing of FTP",
+        "underpass connect NAME PORT, and point the FTP program at that port; or update the agent";
+    0x79 FtpTls FTP_TLS "UP-FTP-TLS", Unsupported, retry false, exit 1:
+        "the FTP program wants TLS, behind which no agent sees the ports that FTP opens",
+        "it is set to use TLS, or tries that first",
+        "switch TLS off in the FTP program: what passes between the agents is sealed without it; or use SFTP";
+    0x7a FtpAddress FTP_ADDRESS "UP-FTP-ADDRESS", PermissionDenied, retry false, exit 3:
+        "FTP was told to open a connection to a place that is not the one who asks",
+        "the FTP program does not know its own address, or wants to misuse the server",
+        "switch the FTP program to passive mode";
+    0x7b FtpNotAnnounced FTP_NOT_ANNOUNCED "UP-FTP-DATA", PermissionDenied, retry false, exit 3:
+        "nobody has announced this data connection of FTP",
+        "its control connection has ended, or has announced another one since",
+        "try the transfer again";
+    0x7c WrongCookie WRONG_COOKIE "UP-DISPLAY", PermissionDenied, retry false, exit 3:
+        "the program does not show the cookie of this display",
+        "it runs under another user, or XAUTHORITY names another file than the agent has written to",
+        "start it with the DISPLAY and XAUTHORITY that underpass connect names";
+    0x7d OtherProtocol OTHER_PROTOCOL "UP-SPEECH", InvalidData, retry false, exit 1:
+        "what was said is not of the protocol that the service was published with",
+        "the program speaks another one, or what stands before the host is wrong",
+        "publish the service without ftp:, x11: or http: before its host";
 }
 
 impl Code {
@@ -443,8 +536,8 @@ mod tests {
     fn numbers_and_strings_are_unique_and_found_again() {
         let strings: HashSet<_> = Code::ALL.iter().map(|code| code.up()).collect();
         assert_eq!(strings.len(), Code::ALL.len());
-        let numbers: Vec<u64> = Code::ALL.iter().map(|code| code.number()).collect();
-        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+        // Ascending, with gaps.
+        assert!(Code::ALL.is_sorted_by(|one, next| one < next));
         for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.up().starts_with("UP-"));
@@ -452,7 +545,7 @@ mod tests {
         }
         assert_eq!(name(u64::MAX), "UP-UNKNOWN");
         assert_eq!(PROTOCOL_VIOLATION, Code::ProtocolViolation.number());
-        assert_eq!(Code::from_number(u64::MAX), None);
+        assert_eq!(Code::from_number(0x3fff), None);
     }
 
     #[test]

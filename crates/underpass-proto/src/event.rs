@@ -61,9 +61,9 @@ kinds! {
     0x03 Lost "lost", repeats false:
         "events could not be written: so many, from then to then", "events, from, to";
     0x04 Login "login", repeats false:
-        "a machine logged in by setup code, invitation or password, and is enrolled", "by, machine";
+        "a machine logged in by setup code, invitation, password or certificate, and is enrolled", "by, machine";
     0x05 LoginRefused "login-refused", repeats true:
-        "a login by setup code, invitation, password or token failed; the peer is the user it was for, if known", "by, code, times";
+        "a login by setup code, invitation, password, certificate or token failed; the peer is the user it was for, if known", "by, code, times";
     0x06 Register "register", repeats false:
         "a new user has registered, and waits for approval", "machine";
     0x07 Approve "approve", repeats false:

@@ -13,6 +13,7 @@
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
 //! | [`group`] | the signed list of the relays of a group |
+//! | [`meeting`] | how the place is named where two meet who have wished for each other |
 //! | [`steer`] | what a machine and a publisher say to each other to lead a service elsewhere |
 //! | [`authority`] | what a relay and its ticket authority say to each other |
 //! | [`code`] | the reasons that all of them give when something ends or is refused |
@@ -33,6 +34,7 @@ pub mod fuzzing;
 pub mod group;
 pub mod handshake;
 pub mod limit;
+pub mod meeting;
 pub mod names;
 pub mod packet;
 pub mod params;

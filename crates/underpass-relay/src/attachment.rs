@@ -9,7 +9,9 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use underpass_endpoint::Session;
 use underpass_proto::Time;
-use underpass_proto::control::{Control, Going, GroupChanged, Notice, RightsChanged};
+use underpass_proto::control::{
+    Control, Going, GroupChanged, MeetingsChanged, Notice, RightsChanged,
+};
 
 use crate::clock;
 use crate::desk::Origin;
@@ -28,18 +30,42 @@ pub(crate) struct Unasked {
     told: Arc<Told>,
 }
 
-/// What an agent must not miss however slowly it reads: that rights have changed.
+/// What an agent must not miss however slowly it reads.
 #[derive(Debug, Default)]
 struct Told {
+    /// That rights have changed.
+    rights: Mark,
+    /// That whom it can meet has changed.
+    meetings: Mark,
+}
+
+/// Something that is said as often as one likes, and at least once after the last time that there was a reason to.
+#[derive(Debug, Default)]
+struct Mark {
     /// It was left out for want of room, and is to be said once there is room again.
     missed: AtomicBool,
-    changes: AtomicU64,
+    said: AtomicU64,
+}
+
+impl Mark {
+    fn next(&self) -> u64 {
+        self.said.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn was_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::AcqRel)
+    }
 }
 
 impl Told {
     fn rights_changed(&self) -> Control {
-        let change = self.changes.fetch_add(1, Ordering::Relaxed) + 1;
+        let change = self.rights.next();
         RightsChanged { change }.into()
+    }
+
+    fn meetings_changed(&self) -> Control {
+        let change = self.meetings.next();
+        MeetingsChanged { change }.into()
     }
 }
 
@@ -48,8 +74,11 @@ impl Unasked {
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Vec<Control> {
         let mut said: Vec<Control> = self.messages.recv().await.into_iter().collect();
-        if self.told.missed.swap(false, Ordering::AcqRel) {
+        if self.told.rights.was_missed() {
             said.push(self.told.rights_changed());
+        }
+        if self.told.meetings.was_missed() {
+            said.push(self.told.meetings_changed());
         }
         said
     }
@@ -76,9 +105,18 @@ impl Speaking {
 
     /// Says that rights have changed: now, or once there is room again.
     fn rights_changed(&self) {
-        let say = || self.messages.try_send(self.told.rights_changed()).is_ok();
+        self.say_surely(&self.told.rights, || self.told.rights_changed());
+    }
+
+    /// Says that whom the agent can meet has changed: now, or once there is room again.
+    fn meetings_changed(&self) {
+        self.say_surely(&self.told.meetings, || self.told.meetings_changed());
+    }
+
+    fn say_surely(&self, mark: &Mark, message: impl Fn() -> Control) {
+        let say = || self.messages.try_send(message()).is_ok();
         if !say() {
-            self.told.missed.store(true, Ordering::Release);
+            mark.missed.store(true, Ordering::Release);
             // Room that came between is used, so that somebody comes to see the mark.
             say();
         }
@@ -176,6 +214,13 @@ impl Attached {
         }
     }
 
+    /// Tells the agent to ask again whom it can meet. It hears of it, if late: what it did not hear it would wait for.
+    pub(crate) fn meetings_changed(&self) {
+        for control in self.controls().iter() {
+            control.meetings_changed();
+        }
+    }
+
     /// Asks the agent to attach to whoever listens in this relay's place. Whether it was there to be asked.
     pub(crate) fn ask_to_move(&self, going: Going) -> bool {
         self.say(&going.into())
@@ -227,22 +272,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_reads_slowly_misses_notices_but_no_change_of_rights() {
-        let is_change = |message: &Control| matches!(message, Control::RightsChanged(_));
+    async fn who_reads_slowly_misses_notices_but_no_change_of_rights_or_meetings() {
+        let is_right = |message: &&Control| matches!(message, Control::RightsChanged(_));
+        let is_meeting = |message: &&Control| matches!(message, Control::MeetingsChanged(_));
         let notice = || Control::from(Notice { text: "hi".into() });
         let (speaking, mut unasked) = Speaking::new();
         speaking.rights_changed();
-        assert!(said(&mut unasked).await.iter().all(is_change));
-        for full in [UNASKED - 1, UNASKED, 2 * UNASKED] {
+        assert!(said(&mut unasked).await.iter().all(|it| is_right(&it)));
+        for full in [UNASKED - 2, UNASKED - 1, UNASKED, 2 * UNASKED] {
             for _ in 0..full {
                 let _ = speaking.messages.try_send(notice());
             }
             for _ in 0..5 {
                 speaking.rights_changed();
+                speaking.meetings_changed();
             }
             let said = said(&mut unasked).await;
-            let changes = said.iter().filter(|it| is_change(it)).count();
-            assert!((1..=2).contains(&changes), "{full}: {said:?}");
+            let rights = said.iter().filter(is_right).count();
+            let meetings = said.iter().filter(is_meeting).count();
+            assert!((1..=2).contains(&rights), "{full}: {said:?}");
+            assert!((1..=2).contains(&meetings), "{full}: {said:?}");
         }
     }
 }

@@ -6,11 +6,13 @@
 //! | module | what |
 //! |---|---|
 //! | [`hub`] | the decisions, pure: attachments, presence, routes |
+//! | [`rendezvous`] | who wishes to meet whom, pure, beside the hub |
 //! | [`queue`] | one direction of one route, pure: marks, drops, what the sender is told |
 //! | `policy` | who may ask for what, pure: one table |
 //! | `desk` | answers to control requests, on the store |
 //! | `switch`, `lane`, `gate` | drive the hub, move packets between links |
 //! | `group` | what other relays have changed in a store that several share |
+//! | `certificates` | the authorities whose certificates let machines in, as files that change |
 //! | `seen` | when machines were last seen, written in few commits |
 //! | `living`, `direct` | which sessions live, and those that the relay itself is an end of |
 //! | `meter`, [`rate`], `usage` | what users pass: counted, slowed down, written to the table of usage |
@@ -29,6 +31,7 @@ mod announced;
 mod attachment;
 mod attempts;
 pub mod authority;
+mod certificates;
 mod clock;
 pub mod code;
 mod desk;
@@ -49,6 +52,7 @@ pub mod rate;
 mod reception;
 mod refusal;
 mod relay;
+pub mod rendezvous;
 mod seen;
 pub mod settings;
 mod switch;
@@ -57,5 +61,6 @@ mod turn;
 mod usage;
 
 pub use announced::AnnounceError;
+pub use certificates::CertificateUsers;
 pub use refusal::Refusal;
-pub use relay::{Relay, RelayHandle, StartError};
+pub use relay::{Relay, RelayHandle, ReloadError, StartError};

@@ -45,7 +45,7 @@ impl LivingRow {
     }
 
     /// As it is told to a user who may see their own alone: no addresses of others.
-    pub(crate) fn as_seen_by(mut self, user: &str) -> Self {
+    pub(crate) fn told_to(mut self, user: &str) -> Self {
         if self.row.client.user != user {
             self.row.client.address.clear();
         }

@@ -13,6 +13,8 @@ pub(crate) enum Standing {
     Stranger,
     /// A machine of a user who has registered and waits for approval.
     Waiting(Enrolled),
+    /// An enrolled machine of an active user whose certificate does not let it in any more, and why.
+    Barred(Enrolled, Refusal),
     /// An enrolled machine of an active user.
     Member(Enrolled),
 }
@@ -68,9 +70,12 @@ const TABLE: &[Row] = &[
         ControlType::SetRole,
         [Nothing, Nothing, Nothing, Nothing, All],
     ),
+    (ControlType::Certify, [Own, Own, Own, Own, Own]),
     (ControlType::Group, [Nothing, Nothing, Own, Own, Own]),
     (ControlType::Events, [Nothing, Nothing, Own, All, All]),
     (ControlType::MayUse, [Nothing, Nothing, Own, Own, Own]),
+    (ControlType::Meet, [Nothing, Nothing, Own, Own, Own]),
+    (ControlType::Part, [Nothing, Nothing, Own, Own, Own]),
     (
         ControlType::DecideService,
         [Nothing, Nothing, Nothing, Lesser, All],
@@ -93,9 +98,12 @@ const TABLE: &[Row] = &[
 ///
 /// # Errors
 /// It may not be made at all: by a stranger because nobody has enrolled it, by one who waits because nobody has
-/// approved, by others because their role does not allow it.
+/// approved, by others because their role does not allow it. A machine whose certificate is not good may show a better
+/// one, and nothing else: any other way in would leave it in by that certificate.
 pub(crate) fn reach(who: &Standing, request: ControlType) -> Result<Reach, Refusal> {
     let column = match who {
+        Standing::Barred(..) if matches!(request, ControlType::Attach | ControlType::Certify) => 0,
+        Standing::Barred(_, why) => return Err(why.clone()),
         Standing::Stranger => 0,
         Standing::Waiting(_) => 1,
         Standing::Member(member) => match member.user.role {
@@ -187,6 +195,7 @@ pub(crate) mod tests {
                         | ControlType::Prove
                         | ControlType::Register
                         | ControlType::SetPassword
+                        | ControlType::Certify
                 );
                 assert_eq!(allowed.is_ok(), open, "{}", kind.name());
                 if let Err(why) = allowed {
@@ -197,6 +206,17 @@ pub(crate) mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn who_has_no_good_certificate_may_only_show_another() {
+        let why = Refusal::of(Code::CertificateRevoked);
+        let barred = Standing::Barred(member(Role::Administrator), why.clone());
+        for kind in ControlType::ALL {
+            let open = matches!(kind, ControlType::Attach | ControlType::Certify);
+            let expected = if open { Ok(Own) } else { Err(why.clone()) };
+            assert_eq!(reach(&barred, *kind), expected, "{}", kind.name());
         }
     }
 

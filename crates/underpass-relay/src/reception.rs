@@ -153,7 +153,7 @@ impl Reception {
     /// Asks the store who it is, and the hub whether there is room.
     async fn admit(&self, attached: &Arc<Attached>) -> Result<(), Refusal> {
         let member = match self.standing(attached).await? {
-            Standing::Stranger | Standing::Waiting(_) => None,
+            Standing::Stranger | Standing::Waiting(_) | Standing::Barred(..) => None,
             Standing::Member(member) => Some(hub_member(&member)),
         };
         let whose = member.clone();
@@ -388,6 +388,7 @@ impl Reception {
             Ok(Standing::Member(member)) => member,
             Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
             Ok(Standing::Waiting(_)) => return Err(Code::Waiting),
+            Ok(Standing::Barred(_, why)) => return Err(why.code),
             Err(why) => return Err(why.code),
         };
         let found = self.desk.relay_service(&member, name);

@@ -28,6 +28,7 @@ use underpass_store::{
 
 use crate::announced::{AnnounceError, Announced};
 use crate::authority::{Authority, InStore, Remote};
+use crate::certificates::Certificates;
 use crate::clock;
 use crate::code::OneTimeCode;
 use crate::desk::{Desk, Passwords, Rules};
@@ -84,6 +85,9 @@ pub enum StartError {
     /// The certificate for HTTPS cannot be used.
     #[error(transparent)]
     Tls(#[from] IdentityError),
+    /// The authorities whose certificates let machines in, or their revocation lists, cannot be used.
+    #[error("{0}")]
+    Certificates(IdentityError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ServerError),
@@ -98,6 +102,17 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// Why something that may change while a relay runs was not read again. It stays as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The list of relays to announce cannot be used.
+    #[error("what is announced stays as it was: {0}")]
+    Announce(#[from] AnnounceError),
+    /// The authorities whose certificates let machines in, or their revocation lists, cannot be used.
+    #[error("which certificates let machines in stays as it was: {0}")]
+    Certificates(IdentityError),
 }
 
 /// Starts relays.
@@ -118,6 +133,7 @@ pub struct RelayHandle {
     /// Where another process may be waiting for the sockets: ours to use them.
     succession: Option<Succession>,
     announced: Arc<Announced>,
+    certificates: Arc<Certificates>,
     switch: Arc<Switch>,
     reception: Arc<Reception>,
     store: Arc<dyn Store>,
@@ -172,6 +188,8 @@ impl Relay {
         let identity = Arc::new(StaticKey::from_bytes(*secret));
         let own_key = identity.public().fingerprint();
         let announced = Arc::new(Announced::read(settings.announce.clone(), own_key)?);
+        let certificates = Certificates::read(&settings).map_err(StartError::Certificates)?;
+        let certificates = Arc::new(certificates);
         let database = settings.database.clone();
         let database = database.unwrap_or_else(|| folder.database_file());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&database).await?);
@@ -209,18 +227,25 @@ impl Relay {
         let log_writer = tokio::spawn(writer.run(destination));
         let memory = settings.route_memory.0;
         let switch = Switch::new(settings.limits(), settings.marks(), memory, log.clone());
+        let limits = UserLimits::new(Usual::of(&settings));
         let rules = Rules {
+            limits: limits.clone(),
             relay_key: identity.public(),
             suffix: settings.suffix.clone(),
             invitation: settings.invitation.0,
             approval: settings.approve_services,
             services: settings.services.clone(),
+            certificates: Arc::clone(&certificates),
         };
-        let passwords = Passwords::begin(store.as_ref(), settings.registration).await?;
+        // A relay that takes no new users has room for none that wait.
+        let places = match settings.registration {
+            true => Some(settings.users_waiting),
+            false => None,
+        };
+        let passwords = Passwords::begin(store.as_ref(), places).await?;
         let (to_store, to_switch) = (Arc::clone(&store), Arc::clone(&switch));
         let to_desk = Arc::clone(&announced);
         let seen = Seen::default();
-        let limits = UserLimits::new(Usual::of(&settings));
         let desk = Desk::new(
             to_store,
             to_switch,
@@ -229,7 +254,6 @@ impl Relay {
             rules,
             passwords,
             to_desk,
-            limits.clone(),
         );
         // Before anybody is served: a session that was ended must not come back while the relay starts.
         desk.take_up_limits(clock::calendar()).await?;
@@ -251,7 +275,8 @@ impl Relay {
         let usage_writer = tokio::spawn(sweeper.run(seen_stop.clone()));
         let seen_writer = tokio::spawn(seen.write(Arc::clone(&store), seen_stop.clone()));
         let desk = Arc::new(desk);
-        let watching = group::watch(Arc::clone(&store), Arc::clone(&desk), stop.clone());
+        let (to_group, looking) = (Arc::clone(&desk), Arc::clone(&certificates));
+        let watching = group::watch(Arc::clone(&store), to_group, looking, stop.clone());
         let (to_switch, to_log) = (Arc::clone(&switch), log.clone());
         let own = Arc::new(InStore::begin(Arc::clone(&store)).await?);
         let keeping_tickets = Arc::clone(&own).keep_time(stop.clone());
@@ -287,6 +312,7 @@ impl Relay {
             doors,
             succession,
             announced,
+            certificates,
             switch,
             reception,
             store,
@@ -352,18 +378,20 @@ impl RelayHandle {
         self.switch.load()
     }
 
-    /// Reads again what may change while the relay runs: the list of relays to announce. Agents are told where it is
-    /// another one; where it cannot be used, the one before stays.
+    /// Reads again what may change while the relay runs: the list of relays to announce, of which agents are told where
+    /// it is another one; and the authorities whose certificates let machines in, with their revocation lists. Who is not
+    /// let in by those any more is ended within half a second.
     ///
     /// # Errors
-    /// The list cannot be used.
-    pub fn reload(&self) -> Result<(), AnnounceError> {
+    /// One cannot be used, and stays as it was; each of the two is read whatever becomes of the other.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        let certificates = self.certificates.read_again();
         if let Some(changed) = self.announced.read_again()? {
             for attached in self.switch.all_attached() {
                 attached.tell_group(changed.clone());
             }
         }
-        Ok(())
+        certificates.map_err(ReloadError::Certificates)
     }
 
     /// Ends the relay in order: agents are told when to come back, what was sent to them goes out,

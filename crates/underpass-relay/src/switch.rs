@@ -522,6 +522,11 @@ impl Switch {
                     attached.rights_changed();
                 }
             }
+            Command::TellMeetings { attachment } => {
+                if let Some(attached) = lock(&self.attached).get(&attachment) {
+                    attached.meetings_changed();
+                }
+            }
             Command::Record(event) => self.note_route(event),
             Command::Returned {
                 attachment: _,

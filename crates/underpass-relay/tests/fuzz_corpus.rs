@@ -1,16 +1,12 @@
 //! Replays the fuzzer's corpus, whose seeds are the requests of `docs/plain-http.md`, whole and cut.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use underpass_relay::plain::Token;
 use underpass_relay::plain::fuzzing::TARGETS;
 
-const SESSION: &str = "00112233445566778899aabbccddeeff";
+#[path = "../../../fuzz/checks.rs"]
+mod checks;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+const SESSION: &str = "00112233445566778899aabbccddeeff";
 
 /// Target, file name, and what stands in the file.
 fn seeds() -> Vec<(&'static str, String, String)> {
@@ -56,45 +52,16 @@ fn seeds() -> Vec<(&'static str, String, String)> {
 
 #[test]
 fn every_request_is_a_seed_of_the_corpus() {
-    for (target, name, seed) in seeds() {
-        let folder = root().join("fuzz/corpus").join(target);
-        let file = folder.join(&name);
-        if std::env::var_os("UNDERPASS_BLESS").is_some() {
-            fs::create_dir_all(&folder).expect("the folder can be made");
-            fs::write(&file, seed).expect("the seed can be written");
-        } else {
-            let found = fs::read(&file).ok();
-            let same = found == Some(seed.into_bytes());
-            assert!(same, "fuzz/corpus/{target}/{name} is not as it should be");
-        }
-    }
+    let bytes = |(target, name, text): (_, _, String)| (target, name, text.into_bytes());
+    checks::compare(seeds().into_iter().map(bytes));
 }
 
 #[test]
 fn the_corpus_is_replayed() {
-    for (target, run) in TARGETS {
-        let folder = root().join("fuzz/corpus").join(target);
-        let mut count = 0;
-        for entry in fs::read_dir(&folder).expect("each target has a corpus") {
-            let file = entry.expect("an entry").path();
-            let input = fs::read(&file).expect("a file that can be read");
-            let result = std::panic::catch_unwind(|| run(&input));
-            assert!(result.is_ok(), "{} fails", file.display());
-            count += 1;
-        }
-        assert!(count > 0, "no corpus for {target}");
-    }
+    checks::replay(TARGETS);
 }
 
 #[test]
 fn each_target_can_be_fuzzed() {
-    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("the manifest");
-    for (target, _) in TARGETS {
-        let path = format!("fuzz_targets/{target}.rs");
-        assert!(manifest.contains(&format!("path = \"{path}\"")), "{target}");
-        let body = fs::read_to_string(root().join("fuzz").join(path)).expect("the target");
-        let function = target.strip_prefix("plain_").expect("named for its module");
-        let call = format!("underpass_relay::plain::fuzzing::{function}(data)");
-        assert!(body.contains(&call), "{target}");
-    }
+    checks::can_be_fuzzed(TARGETS, "underpass_relay::plain::fuzzing", "plain_");
 }

@@ -40,6 +40,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod certificate;
 mod fingerprint;
 mod handshake;
 mod kem;
@@ -54,6 +55,7 @@ mod schedule;
 mod secrets;
 mod signing;
 
+pub use certificate::certificate_proof;
 pub use fingerprint::{Fingerprint, ParseFingerprintError};
 pub use handshake::{
     Answered, AwaitingFinish, Finished, HandshakeError, Initiator, MAX_MESSAGE, MAX_PAYLOAD,

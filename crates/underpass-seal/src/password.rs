@@ -187,8 +187,15 @@ impl Registration {
     /// # Errors
     /// [`PasswordError::Length`].
     pub fn start(password: &[u8]) -> Result<(Self, [u8; REGISTER_LEN]), PasswordError> {
+        Self::start_with(&mut SystemRandom, password)
+    }
+
+    fn start_with(
+        random: &mut (impl RngCore + CryptoRng),
+        password: &[u8],
+    ) -> Result<(Self, [u8; REGISTER_LEN]), PasswordError> {
         let password = kept(password)?;
-        let started = ClientRegistration::<Suite>::start(&mut SystemRandom, &password)?;
+        let started = ClientRegistration::<Suite>::start(random, &password)?;
         let message = fixed(&started.message.serialize());
         let state = started.state;
         Ok((Self { password, state }, message))
@@ -203,11 +210,20 @@ impl Registration {
         user: &str,
         answer: &[u8; REGISTERED_LEN],
     ) -> Result<PasswordFile, PasswordError> {
+        self.finish_with(&mut SystemRandom, user, answer)
+    }
+
+    fn finish_with(
+        self,
+        random: &mut (impl RngCore + CryptoRng),
+        user: &str,
+        answer: &[u8; REGISTERED_LEN],
+    ) -> Result<PasswordFile, PasswordError> {
         let answer = RegistrationResponse::deserialize(answer)?;
         let parameters = ClientRegistrationFinishParameters::new(identifiers(user), None);
         let finished = self
             .state
-            .finish(&mut SystemRandom, &self.password, answer, parameters)?;
+            .finish(random, &self.password, answer, parameters)?;
         Ok(fixed(&finished.message.serialize()))
     }
 }
@@ -224,8 +240,15 @@ impl Login {
     /// # Errors
     /// [`PasswordError::Length`].
     pub fn start(password: &[u8]) -> Result<(Self, [u8; LOGIN_LEN]), PasswordError> {
+        Self::start_with(&mut SystemRandom, password)
+    }
+
+    fn start_with(
+        random: &mut (impl RngCore + CryptoRng),
+        password: &[u8],
+    ) -> Result<(Self, [u8; LOGIN_LEN]), PasswordError> {
         let password = kept(password)?;
-        let started = ClientLogin::<Suite>::start(&mut SystemRandom, &password)?;
+        let started = ClientLogin::<Suite>::start(random, &password)?;
         let message = fixed(&started.message.serialize());
         let state = started.state;
         Ok((Self { password, state }, message))
@@ -242,12 +265,22 @@ impl Login {
         handshake_hash: &[u8; 32],
         challenge: &[u8; CHALLENGE_LEN],
     ) -> Result<[u8; PROOF_LEN], PasswordError> {
+        self.finish_with(&mut SystemRandom, user, handshake_hash, challenge)
+    }
+
+    fn finish_with(
+        self,
+        random: &mut (impl RngCore + CryptoRng),
+        user: &str,
+        handshake_hash: &[u8; 32],
+        challenge: &[u8; CHALLENGE_LEN],
+    ) -> Result<[u8; PROOF_LEN], PasswordError> {
         let challenge = CredentialResponse::deserialize(challenge)?;
         let context = context(handshake_hash);
         let parameters = ClientLoginFinishParameters::new(Some(&context), identifiers(user), None);
-        let finished =
-            self.state
-                .finish(&mut SystemRandom, &self.password, challenge, parameters)?;
+        let finished = self
+            .state
+            .finish(random, &self.password, challenge, parameters)?;
         Ok(fixed(&finished.message.serialize()))
     }
 }
@@ -266,7 +299,11 @@ impl Server {
     /// When the operating system cannot give random bytes.
     #[must_use]
     pub fn generate() -> Self {
-        Self::with(ServerSetup::new(&mut SystemRandom))
+        Self::generate_with(&mut SystemRandom)
+    }
+
+    fn generate_with(random: &mut (impl RngCore + CryptoRng)) -> Self {
+        Self::with(ServerSetup::new(random))
     }
 
     /// Takes up a secret written by [`Server::to_bytes`].
@@ -317,6 +354,17 @@ impl Server {
         handshake_hash: &[u8; 32],
         message: &[u8; LOGIN_LEN],
     ) -> Result<(Challenged, [u8; CHALLENGE_LEN]), PasswordError> {
+        self.challenge_with(&mut SystemRandom, user, file, handshake_hash, message)
+    }
+
+    fn challenge_with(
+        &self,
+        random: &mut (impl RngCore + CryptoRng),
+        user: &str,
+        file: Option<&PasswordFile>,
+        handshake_hash: &[u8; 32],
+        message: &[u8; LOGIN_LEN],
+    ) -> Result<(Challenged, [u8; CHALLENGE_LEN]), PasswordError> {
         let message = CredentialRequest::deserialize(message)?;
         let read = read_file(file.unwrap_or(&self.decoy))?;
         let context = context(handshake_hash);
@@ -326,7 +374,7 @@ impl Server {
         };
         // Given no file, the library makes up one of random bytes; it does so, unseen, in any case.
         let started = ServerLogin::start(
-            &mut SystemRandom,
+            random,
             &self.setup,
             file.is_some().then_some(read),
             message,
@@ -397,5 +445,7 @@ macro_rules! debug_without_secrets {
 
 debug_without_secrets!(Registration, Login, Server, Challenged);
 
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod tests;

@@ -51,6 +51,8 @@ labels! {
     ResumeConfirm = "underpass/1 resume confirm",
     /// Context that binds a login by password to the session in which it takes place.
     PasswordContext = "underpass/1 password login",
+    /// What a machine signs that is let in by a certificate.
+    CertificateLogin = "underpass/1 certificate login",
     /// Routing headers from the initiator to the responder.
     InitiatorRoute = "underpass/1 initiator route",
     /// Routing headers from the responder to the initiator.

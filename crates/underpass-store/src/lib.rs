@@ -44,8 +44,8 @@ pub use events::{
 };
 pub use fault::{Cause, Fault, FaultKind};
 pub use machines::{
-    MACHINE_KEY_LEN, Machine, MachineId, MachineKey, MachineKind, MachineState, RevokeError,
-    TokenError,
+    MACHINE_KEY_LEN, Machine, MachineId, MachineKey, MachineKind, MachineState, NewCertificate,
+    RevokeError, TokenError,
 };
 pub use name::{MAX_NAME_LEN, Name, NameError, ServiceRef, ServiceRefError};
 pub use passwords::{

@@ -68,6 +68,15 @@ pub struct Machine {
     pub expires: Option<UnixMillis>,
 }
 
+/// An X.509 certificate by which a machine is let in. The store knows nothing of what it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCertificate {
+    /// What is checked again at each attach; at most 65,536 bytes.
+    pub chain: Vec<u8>,
+    /// From when on the machine's key is refused.
+    pub expires: UnixMillis,
+}
+
 /// Why no token was made.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {

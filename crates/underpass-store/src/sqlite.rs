@@ -6,6 +6,7 @@
 //!
 //! Statements use `$1` placeholders and no word that only SQLite knows, where it can be helped.
 
+mod certificates;
 mod enrolment;
 mod events;
 mod faults;
@@ -30,11 +31,12 @@ use underpass_proto::ticket::{Handle, Line};
 use crate::{
     Access, AccessEntry, AccessError, AppendError, Caller, CodeDigest, Day, DecideError,
     EndedSession, EnrolError, Enrolled, Event, EventFilter, EventRetention, Fault, Invitation,
-    InvitationId, InviteError, LimitException, Machine, MachineId, MachineKey, Name, NewEvent,
-    NewInvitation, NewMachine, NewService, NewUsage, Password, PasswordFile, PasswordSecret,
-    PublishError, Published, Publishing, RedeemError, RegisterError, ResolveError, RevokeError,
-    Role, Service, ServiceDecisionError, ServiceId, ServiceRef, SetupCodeError, Store, StoreFuture,
-    TokenError, UnixMillis, UsageFilter, Used, User, UserChangeError, UserId, UserState, Who,
+    InvitationId, InviteError, LimitException, Machine, MachineId, MachineKey, Name,
+    NewCertificate, NewEvent, NewInvitation, NewMachine, NewService, NewUsage, Password,
+    PasswordFile, PasswordSecret, PublishError, Published, Publishing, RedeemError, RegisterError,
+    ResolveError, RevokeError, Role, Service, ServiceDecisionError, ServiceId, ServiceRef,
+    SetupCodeError, Store, StoreFuture, TokenError, UnixMillis, UsageFilter, Used, User,
+    UserChangeError, UserId, UserState, Who,
 };
 use faults::OrFault;
 pub use open::OpenError;
@@ -162,6 +164,25 @@ impl Store for SqliteStore {
         at: UnixMillis,
     ) -> StoreFuture<'a, Enrolled, EnrolError> {
         Box::pin(self.0.enrol_machine(user, machine, at))
+    }
+
+    fn certify_machine<'a>(
+        &'a self,
+        user: &'a Name,
+        make: bool,
+        machine: &'a NewMachine,
+        certificate: &'a NewCertificate,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, EnrolError> {
+        Box::pin(self.0.certify_machine(user, make, machine, certificate, at))
+    }
+
+    fn certificate(&self, machine: MachineId) -> StoreFuture<'_, Option<Vec<u8>>> {
+        Box::pin(self.0.certificate(machine))
+    }
+
+    fn certificates(&self) -> StoreFuture<'_, Vec<(MachineId, Vec<u8>)>> {
+        Box::pin(self.0.certificates())
     }
 
     fn approve(&self, id: UserId) -> StoreFuture<'_, User, DecideError> {

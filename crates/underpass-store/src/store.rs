@@ -10,11 +10,12 @@ use underpass_proto::ticket::{Handle, Line};
 use crate::{
     Access, AccessEntry, AccessError, AppendError, Caller, CodeDigest, Day, DecideError,
     EndedSession, EnrolError, Enrolled, Event, EventFilter, EventRetention, Fault, Invitation,
-    InvitationId, InviteError, LimitException, Machine, MachineId, MachineKey, Name, NewEvent,
-    NewInvitation, NewMachine, NewService, NewUsage, Password, PasswordFile, PasswordSecret,
-    PublishError, Published, Publishing, RedeemError, RegisterError, ResolveError, RevokeError,
-    Role, Service, ServiceDecisionError, ServiceId, ServiceRef, SetupCodeError, TokenError,
-    UnixMillis, UsageFilter, Used, User, UserChangeError, UserId, UserState, Who,
+    InvitationId, InviteError, LimitException, Machine, MachineId, MachineKey, Name,
+    NewCertificate, NewEvent, NewInvitation, NewMachine, NewService, NewUsage, Password,
+    PasswordFile, PasswordSecret, PublishError, Published, Publishing, RedeemError, RegisterError,
+    ResolveError, RevokeError, Role, Service, ServiceDecisionError, ServiceId, ServiceRef,
+    SetupCodeError, TokenError, UnixMillis, UsageFilter, Used, User, UserChangeError, UserId,
+    UserState, Who,
 };
 
 /// What every method of [`Store`] returns: boxed, so that a relay can hold an `Arc<dyn Store>`
@@ -157,6 +158,29 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Every case of [`DecideError`].
     fn deny(&self, id: UserId) -> StoreFuture<'_, User, DecideError>;
+
+    // Certificates.
+
+    /// Enrols a machine under the user of that name, who is created as [`Role::User`] where there is none and `make`
+    /// says so, and lets it in by `certificate` from now on; of a machine that is enrolled there already, the
+    /// certificate takes the place of the one before. That the user is meant, the caller has made sure of.
+    ///
+    /// # Errors
+    /// Every case of [`EnrolError`].
+    fn certify_machine<'a>(
+        &'a self,
+        user: &'a Name,
+        make: bool,
+        machine: &'a NewMachine,
+        certificate: &'a NewCertificate,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, Enrolled, EnrolError>;
+
+    /// What is kept of a machine's certificate, if it is let in by one.
+    fn certificate(&self, machine: MachineId) -> StoreFuture<'_, Option<Vec<u8>>>;
+
+    /// The same of all active machines that are let in by one, in no order.
+    fn certificates(&self) -> StoreFuture<'_, Vec<(MachineId, Vec<u8>)>>;
 
     // Users.
 

@@ -6,23 +6,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+mod process;
+
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
-use sqlx::{Connection, SqliteConnection, query_as};
+use sqlx::Connection as _;
 use underpass_store::{
     AppendError, CodeDigest, Enrolled, EventFilter, EventRetention, FaultKind, MachineKey, Name,
     NewEvent, NewInvitation, NewMachine, NewService, OpenError, RedeemError, ServiceKey,
     SqliteStore, Store, UnixMillis,
 };
 
+use process::{Process, say};
+
 const START: UnixMillis = UnixMillis(1_800_000_000_000);
-const TASK: &str = "UNDERPASS_STORE_TEST_TASK";
-const FOLDER: &str = "UNDERPASS_STORE_TEST_FOLDER";
-/// Stands before every line that a process means for the one that started it.
-const MARK: &str = "@ ";
+/// The test that is the entry of the other processes.
+const ENTRY: &str = "another_process";
 /// Codes over which two processes compete.
 const CODES: u32 = 40;
 
@@ -30,11 +31,9 @@ const CODES: u32 = 40;
 #[test]
 #[ignore = "started by the other tests as a process of its own"]
 fn another_process() {
-    let Ok(task) = std::env::var(TASK) else {
+    let Some((task, folder, runtime)) = process::task() else {
         return;
     };
-    let folder = PathBuf::from(std::env::var(FOLDER).unwrap());
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let file = folder.join("underpass.db");
         match task.split_once(' ').unwrap_or((&task, "")) {
@@ -45,62 +44,6 @@ fn another_process() {
             other => panic!("no such task: {other:?}"),
         }
     });
-}
-
-/// Another process at work on a task; killed when dropped.
-struct Process {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(task: &str, folder: &Path) -> Self {
-        Self::start_with(Command::new(std::env::current_exe().unwrap()), task, folder)
-    }
-
-    fn start_with(mut command: Command, task: &str, folder: &Path) -> Self {
-        let mut child = command
-            .args(["--exact", "another_process", "--ignored", "--nocapture"])
-            .env(TASK, task)
-            .env(FOLDER, folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
-    }
-
-    /// The next line meant for us, or none when the process has ended.
-    fn line(&mut self) -> Option<String> {
-        loop {
-            let mut line = String::new();
-            if self.lines.read_line(&mut line).unwrap() == 0 {
-                return None;
-            }
-            // The test harness may have begun the line already.
-            if let Some((_, said)) = line.split_once(MARK) {
-                return Some(said.trim_end().to_owned());
-            }
-        }
-    }
-
-    fn tell(&mut self, line: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn say(line: impl std::fmt::Display) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{MARK}{line}").unwrap();
-    out.flush().unwrap();
 }
 
 fn wait_for_go() {
@@ -188,7 +131,7 @@ async fn redeem_every_code(file: &Path, who: u32) {
 async fn processes_share_a_file_and_each_code_is_won_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut processes: Vec<Process> = (1..=4)
-        .map(|who| Process::start(&format!("redeem {who}"), folder.path()))
+        .map(|who| Process::start(ENTRY, &format!("redeem {who}"), folder.path()))
         .collect();
     // All of them make the file and its schema at the same moment.
     processes.iter_mut().for_each(|process| process.tell("go"));
@@ -265,7 +208,7 @@ async fn a_killed_process_loses_nothing_that_was_done() {
     administrator(&SqliteStore::open(&file).await.unwrap()).await;
     let mut done = Vec::new();
     for round in 0..KILLS {
-        let mut process = Process::start("enrol", folder.path());
+        let mut process = Process::start(ENTRY, "enrol", folder.path());
         for _ in 0..=round {
             done.push(
                 process
@@ -275,27 +218,15 @@ async fn a_killed_process_loses_nothing_that_was_done() {
                     .unwrap(),
             );
         }
-        // In the middle of whatever it does next: SIGKILL.
-        drop(process);
+        // In the middle of whatever it does next.
+        process.kill();
         assert_consistent(&file, &done).await;
     }
     assert!(done.len() > KILLS as usize);
 }
 
 async fn assert_consistent(file: &Path, done: &[u32]) {
-    let mut raw = SqliteConnection::connect(&format!("sqlite://{}", file.display()))
-        .await
-        .unwrap();
-    let intact: (String,) = query_as("PRAGMA integrity_check")
-        .fetch_one(&mut raw)
-        .await
-        .unwrap();
-    assert_eq!(intact.0, "ok");
-    let dangling = sqlx::query("PRAGMA foreign_key_check")
-        .fetch_all(&mut raw)
-        .await
-        .unwrap();
-    assert!(dangling.is_empty());
+    let raw = process::intact(file).await;
     raw.close().await.unwrap();
 
     let store = SqliteStore::open(file).await.unwrap();
@@ -335,27 +266,6 @@ async fn assert_consistent(file: &Path, done: &[u32]) {
             .await
             .unwrap();
     }
-}
-
-/// Starts a process whose folder is a disk of its own, 2 MiB large; none where the system does
-/// not allow that.
-fn start_on_small_disk(task: &str, folder: &Path) -> Option<Process> {
-    let mount = r#"mount -t tmpfs -o size=2m tmpfs "$0" && shift 0 && exec "$@""#;
-    let possible = Command::new("unshare")
-        .args(["--mount", "sh", "-c", mount])
-        .arg(folder)
-        .arg("true")
-        .output();
-    if !possible.is_ok_and(|output| output.status.success()) {
-        println!("skipped: a mount namespace cannot be made here (that takes root)");
-        return None;
-    }
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "sh", "-c", mount])
-        .arg(folder)
-        .arg(std::env::current_exe().unwrap());
-    Some(Process::start_with(command, task, folder))
 }
 
 async fn fill_the_disk(folder: &Path, file: &Path) {
@@ -399,7 +309,7 @@ async fn fill_the_disk(folder: &Path, file: &Path) {
 #[test]
 fn a_full_disk_is_said_and_survived() {
     let folder = tempfile::tempdir().unwrap();
-    if let Some(mut process) = start_on_small_disk("full", folder.path()) {
+    if let Some(mut process) = Process::start_on_disk(2, ENTRY, "full", folder.path()) {
         assert_eq!(process.line().as_deref(), Some("ok"));
     }
 }
@@ -435,7 +345,7 @@ async fn open_on_a_read_only_disk(folder: &Path, file: &Path) {
 #[test]
 fn a_read_only_disk_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    if let Some(mut process) = start_on_small_disk("read-only", folder.path()) {
+    if let Some(mut process) = Process::start_on_disk(2, ENTRY, "read-only", folder.path()) {
         assert_eq!(process.line().as_deref(), Some("ok"));
     }
 }

@@ -1,49 +1,47 @@
 //! A client of a relay.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use underpass_endpoint::{Attachment, Control, OpenOptions, Session};
-use underpass_proto::Code;
-use underpass_proto::control::{
-    Attach, CodeKind, Control as Message, Enrol, FarEnd, Publish, Resolve, Resolved,
-};
-use underpass_proto::packet::{SessionId, VERSION};
-use underpass_seal::{Fingerprint, PublicKey};
+use underpass_endpoint as endpoint;
+use underpass_endpoint::{Attachment, Session};
+use underpass_proto::frame::ChannelKind;
+use underpass_seal::Fingerprint;
 
-use crate::error::Error;
-use crate::listener::{Incoming, Listener};
-use crate::options::Options;
-use crate::stream::Stream;
-use crate::trust::KnownPublishers;
-
-/// What the relay is told that we are.
-const AGENT: &str = concat!("underpass-library/", env!("CARGO_PKG_VERSION"));
+use crate::builder::{ClientBuilder, Settings};
+use crate::channel::Channel;
+use crate::connect::{ConnectOptions, Opener};
+use crate::datagrams::Datagrams;
+use crate::error::{Error, Result};
+use crate::listener::{DatagramListener, Incoming, Listener, Place};
+use crate::standing::{Identity, Standing};
 
 /// Between attempts to publish again.
 const RETRY: Duration = Duration::from_secs(5);
+/// What was written before the end has so long to reach the other sides.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(2);
 
-/// Attached to a relay until [`Client::detach`]. Clones are the same client.
+/// Attached to a relay until [`disconnect`](Client::disconnect). Clones are the same client.
+///
+/// Once attached it finds another way whenever one breaks, by itself, and it stays attached when the last clone is dropped,
+/// for what it has given out. Methods that ask the relay may be dropped at any
+/// time: what was asked may have been done or not, and nothing else is harmed.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    attachment: Attachment,
-    control: Control,
-    machine_name: String,
-    known: KnownPublishers,
-    /// The hop session in which we said who we are.
-    introduced: Mutex<Option<SessionId>>,
-    sessions: Mutex<HashMap<PublicKey, Arc<Mutex<Option<Session>>>>>,
+    standing: Standing,
+    opener: Opener,
     incoming: Incoming,
+    disconnected: AtomicBool,
 }
 
 /// How a client is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Status {
     /// Fingerprint of the relay's key.
     pub relay_key: Fingerprint,
@@ -57,38 +55,36 @@ pub struct Status {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Client")
-            .field(&self.inner.attachment)
-            .finish()
+        let attachment = &self.inner.standing.attachment;
+        f.debug_tuple("Client").field(attachment).finish()
     }
 }
 
 impl Client {
-    /// Attaches to the relay. Whether the relay knows this machine shows with the first request: one
-    /// that it does not know can only [enrol](Client::enrol).
-    ///
-    /// # Errors
-    /// The relay cannot be reached, or is another one than it should be.
-    pub async fn attach(options: Options) -> Result<Self, Error> {
-        let Options {
+    /// Begins to say how a client attaches.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    pub(crate) async fn attach(settings: Settings) -> Result<Self> {
+        let Settings {
             key,
             attach,
             machine_name,
             known,
-        } = options;
-        let attachment = Attachment::attach(attach, key.0).await?;
+        } = settings;
+        let attachment = Attachment::attach(attach, key.0).await;
+        let attachment = attachment.map_err(|error| Error::attach(&error))?;
+        let standing = Standing::new(attachment, machine_name);
         let client = Self {
             inner: Arc::new(Inner {
-                control: attachment.control(),
-                machine_name,
-                known,
-                introduced: Mutex::new(None),
-                sessions: Mutex::default(),
-                incoming: Incoming::serve(&attachment),
-                attachment,
+                opener: Opener::new(standing.clone(), known),
+                incoming: Incoming::serve(&standing),
+                standing,
+                disconnected: AtomicBool::new(false),
             }),
         };
-        client.introduce().await?;
+        client.inner.standing.introduce().await?;
         Ok(client)
     }
 
@@ -96,139 +92,162 @@ impl Client {
     ///
     /// # Errors
     /// The code is wrong, used or too old, or the machine's name is taken.
-    pub async fn enrol(&self, code: &str) -> Result<(), Error> {
-        let (code, machine) = (code.to_owned(), self.inner.machine_name.clone());
-        let answer = self.request(|request| {
-            let (kind, user) = (CodeKind::Invite, String::new());
-            Enrol {
-                request,
-                kind,
-                code,
-                user,
-                machine,
-            }
-            .into()
-        });
-        match answer.await? {
-            Message::Identity(_) => Ok(()),
-            _ => Err(Error::Unexpected),
-        }
+    pub async fn enrol(&self, code: &str) -> Result<()> {
+        self.told(self.inner.standing.enrol(code).await)
     }
 
-    /// Connects to a service: `NAME`, `NAME.OWNER`, or its pseudo DNS name.
+    /// Enrols this machine by its user's name and password, once for its key. The password never leaves this machine, and
+    /// it is certain afterwards that the relay knows it too. Takes 64 MiB of memory and a good part of a second.
     ///
     /// # Errors
-    /// There is no such service for this user, its publisher is away or not who it was, or the host
-    /// behind it refused; [`Error::code`] tells.
-    pub async fn connect(&self, service: &str) -> Result<Stream, Error> {
-        match self.try_connect(service).await {
-            // A session that was kept ended at this moment: once more with a new one.
-            Err(error) if error.is_session_end() => self.try_connect(service).await,
-            connected => connected,
-        }
+    /// [`Code::WRONG_PASSWORD`](crate::Code::WRONG_PASSWORD) where the relay knows no user of this name with this password;
+    /// [`Code::WAITING`](crate::Code::WAITING) while a manager has not approved the user.
+    pub async fn sign_in(
+        &self,
+        user: &str,
+        password: impl AsRef<[u8]> + Send + Sync,
+    ) -> Result<()> {
+        self.told(self.inner.standing.sign_in(user, password.as_ref()).await)
     }
 
-    async fn try_connect(&self, service: &str) -> Result<Stream, Error> {
-        let service = service.to_owned();
-        let answer = self.request(|request| Resolve { request, service }.into());
-        let Message::Resolved(resolved) = answer.await? else {
-            return Err(Error::Unexpected);
-        };
-        let session = match resolved.far_end {
-            FarEnd::Relay => self.inner.attachment.session(),
-            FarEnd::Publisher => self.session(&resolved).await?,
-        };
-        let options = OpenOptions {
-            compress: resolved.compression,
-            ..OpenOptions::default()
-        };
-        let mut channel = session.open(&resolved.full_name, options).await?;
-        channel.accepted().await?;
-        Ok(Stream::new(channel))
+    /// Registers a new user with a password, and this machine under it. Once a manager has approved the user, this client
+    /// can be used; until then it is refused with [`Code::WAITING`](crate::Code::WAITING).
+    ///
+    /// # Errors
+    /// The name is taken or none, or the relay does not take new users.
+    pub async fn register(
+        &self,
+        user: &str,
+        password: impl AsRef<[u8]> + Send + Sync,
+    ) -> Result<()> {
+        self.told(self.inner.standing.register(user, password.as_ref()).await)
     }
 
-    /// The session with a publisher, shared by all streams to its services.
-    async fn session(&self, resolved: &Resolved) -> Result<Session, Error> {
-        let slot = {
-            let mut sessions = self.inner.sessions.lock().await;
-            Arc::clone(
-                sessions
-                    .entry(PublicKey(resolved.publisher_key))
-                    .or_default(),
-            )
-        };
-        let mut kept = slot.lock().await;
-        if let Some(session) = kept.as_ref().filter(|session| !session.is_closed()) {
-            return Ok(session.clone());
-        }
-        let connecting = self
-            .inner
-            .attachment
-            .connect(&resolved.full_name, &self.inner.known);
-        let session = connecting.await?;
-        *kept = Some(session.clone());
-        Ok(session)
+    /// For whom the relay takes this machine; `None` if it does not know it.
+    ///
+    /// # Errors
+    /// The relay cannot be asked.
+    pub async fn identity(&self) -> Result<Option<Identity>> {
+        self.told(self.inner.standing.identity().await)
     }
 
-    /// Publishes a service of this machine and takes the connections to it, until the listener is
-    /// dropped or the client detaches. It is private until its owner allows others to use it.
+    /// Connects to `application` of the user `peer`.
+    ///
+    /// Cancel safe: a channel that was not returned is closed.
+    ///
+    /// # Errors
+    /// There is no such application for this user, its machine is away or not the one that it was, or it refused;
+    /// [`Error::code`] tells.
+    pub async fn connect(&self, peer: &str, application: &str) -> Result<Channel> {
+        self.connect_with(peer, application, &ConnectOptions::new())
+            .await
+    }
+
+    /// As [`connect`](Self::connect), in another way than usual, or waiting for the peer.
+    ///
+    /// Cancel safe: a channel that was not returned is closed.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_with(
+        &self,
+        peer: &str,
+        application: &str,
+        options: &ConnectOptions,
+    ) -> Result<Channel> {
+        self.connect_service(&name_of(peer, application)?, options)
+            .await
+    }
+
+    /// Connects to a service by its name, as `underpass services` lists it: `NAME`, `NAME.OWNER`, or its pseudo DNS name.
+    ///
+    /// Cancel safe: a channel that was not returned is closed.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_service(&self, name: &str, options: &ConnectOptions) -> Result<Channel> {
+        let channel = self.open(name, ChannelKind::Stream, options).await;
+        channel.map(Channel::new)
+    }
+
+    /// Begins a flow of datagrams to `application` of the user `peer`.
+    ///
+    /// Cancel safe: a flow that was not returned is ended.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_datagrams(
+        &self,
+        peer: &str,
+        application: &str,
+        options: &ConnectOptions,
+    ) -> Result<Datagrams> {
+        let name = name_of(peer, application)?;
+        let channel = self.open(&name, ChannelKind::Datagram, options).await;
+        channel.map(Datagrams::new)
+    }
+
+    async fn open(
+        &self,
+        name: &str,
+        kind: ChannelKind,
+        options: &ConnectOptions,
+    ) -> Result<endpoint::Channel> {
+        self.told(self.inner.opener.open(name, kind, options).await)
+    }
+
+    /// Publishes an application of this machine and takes the connections to it, until the listener is dropped or the
+    /// client disconnects. It is private until its owner allows others to use it ([`allow`](Self::allow)).
     ///
     /// # Errors
     /// The relay refuses, or this client listens for that name already.
-    pub async fn listen(&self, name: &str) -> Result<Listener, Error> {
-        let session = self.inner.attachment.session();
-        let full_name = self.publish(name).await?;
-        let listener = self.inner.incoming.listen(name, &full_name)?;
-        let (client, name) = (self.clone(), name.to_owned());
-        let keeping = tokio::spawn(async move { client.keep_published(&name, session).await });
-        Ok(listener.kept_by(keeping))
+    pub async fn listen(&self, application: &str) -> Result<Listener> {
+        self.publish(application, ChannelKind::Stream)
+            .await
+            .map(Listener)
     }
 
-    async fn publish(&self, name: &str) -> Result<String, Error> {
-        let name = name.to_owned();
-        let answer = self.request(|request| {
-            let (description, compression, plain_http) = (String::new(), true, false);
-            Publish {
-                request,
-                name,
-                description,
-                compression,
-                plain_http,
-            }
-            .into()
-        });
-        match answer.await? {
-            Message::Published(published) => {
-                if published.waiting {
-                    tracing::warn!("{} waits for a manager's approval", published.full_name);
-                }
-                Ok(published.full_name)
-            }
-            _ => Err(Error::Unexpected),
-        }
+    /// The same for flows of datagrams. An application takes one or the other.
+    ///
+    /// # Errors
+    /// As for [`listen`](Self::listen).
+    pub async fn listen_datagrams(&self, application: &str) -> Result<DatagramListener> {
+        let place = self.publish(application, ChannelKind::Datagram).await;
+        place.map(DatagramListener)
     }
 
-    /// Publishes again whenever the relay has forgotten this client; `session` is the one in which it
-    /// was published.
-    async fn keep_published(&self, name: &str, mut session: Session) {
-        let attachment = &self.inner.attachment;
-        while attachment.session_changed(&session).await {
-            session = attachment.session();
-            while let Err(error) = self.publish(name).await {
-                if !error.is_retryable() {
-                    tracing::error!("{name} is not published any more: {error}");
-                    return;
-                }
-                tracing::warn!("{name}: {error}; trying again");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
+    async fn publish(&self, application: &str, kind: ChannelKind) -> Result<Place> {
+        let standing = &self.inner.standing;
+        let session = standing.attachment.session();
+        let full_name = self.told(publish(standing, application).await)?;
+        let place = self.inner.incoming.listen(application, &full_name, kind)?;
+        let (standing, name) = (standing.clone(), application.to_owned());
+        let keeping = tokio::spawn(keep_published(standing, name, session));
+        Ok(place.kept_by(keeping))
+    }
+
+    /// Lets somebody use an application of one's own: a user; the fingerprint of a machine's key; `@` and a role; or `*`
+    /// for every enrolled user.
+    ///
+    /// # Errors
+    /// There is no such user or application, or it is somebody else's.
+    pub async fn allow(&self, who: &str, application: &str) -> Result<()> {
+        self.told(self.inner.standing.allow(who, application, true).await)
+    }
+
+    /// Takes back what [`allow`](Self::allow) gave, and holds against what a wider word gives. Whoever uses it now is cut
+    /// off.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn deny(&self, who: &str, application: &str) -> Result<()> {
+        self.told(self.inner.standing.allow(who, application, false).await)
     }
 
     /// How it is doing.
     #[must_use]
     pub fn status(&self) -> Status {
-        let status = self.inner.attachment.status();
+        let status = self.inner.standing.attachment.status();
         Status {
             relay_key: status.relay_key,
             carrier: status.carrier.map(|info| info.carrier),
@@ -237,47 +256,82 @@ impl Client {
         }
     }
 
-    /// Ends everything in order: peers and the relay are told.
-    pub async fn detach(&self) {
-        for slot in self.inner.sessions.lock().await.values() {
-            if let Some(session) = slot.lock().await.take() {
-                session.close(Code::NoError, "the client detached");
-            }
-        }
-        self.inner.attachment.detach().await;
+    /// Ends everything in order: peers and the relay are told. Of channels that this side has ended (`shutdown`,
+    /// [`Messages::finish`](crate::Messages::finish)) the rest has two seconds to reach the other side; others break off.
+    /// Any method fails with [`Error::Disconnected`] from then on.
+    ///
+    /// Not cancel safe: if it is dropped, some may have been told and others not; it may be called again.
+    pub async fn disconnect(&self) {
+        self.inner.disconnected.store(true, Ordering::Relaxed);
+        let attachment = &self.inner.standing.attachment;
+        let sessions = attachment.sessions();
+        // Who does not read for so long is not waited for.
+        let _ = tokio::time::timeout(DELIVERY_LIMIT, sessions.delivered()).await;
+        attachment.detach().await;
     }
 
-    /// Asks for something that has one message as its answer.
-    async fn request(&self, make: impl FnOnce(u64) -> Message) -> Result<Message, Error> {
-        let session = self.inner.attachment.session().id();
-        if *self.inner.introduced.lock().await != Some(session) {
-            self.introduce().await?;
-        }
-        let mut answer = self.inner.control.request(make).await?;
-        answer.pop().ok_or(Error::Unexpected)
+    /// Of a client that has disconnected, everything fails for that reason alone.
+    fn told<T>(&self, result: Result<T>) -> Result<T> {
+        let disconnected = || self.inner.disconnected.load(Ordering::Relaxed);
+        result.map_err(|error| match disconnected() {
+            true => Error::Disconnected,
+            false => error,
+        })
     }
+}
 
-    /// Says who we are.
-    async fn introduce(&self) -> Result<(), Error> {
-        let mut introduced = self.inner.introduced.lock().await;
-        let session = self.inner.attachment.session().id();
-        let machine_name = self.inner.machine_name.clone();
-        let answer = self.inner.control.request(|request| {
-            let (version, agent) = (VERSION, AGENT.to_owned());
-            Attach {
-                request,
-                version,
-                agent,
-                machine_name,
+/// The name of the service that `application` of `peer` is.
+fn name_of(peer: &str, application: &str) -> Result<String> {
+    let checked = |argument: &'static str, name: &str| {
+        let valid = underpass_proto::names::check(name);
+        valid.map_err(|error| Error::setting(argument, error))
+    };
+    checked("peer", peer)?;
+    checked("application", application)?;
+    Ok(format!("{application}.{peer}"))
+}
+
+/// Publishes, and gives the full name.
+async fn publish(standing: &Standing, application: &str) -> Result<String> {
+    let published = standing.publish(application).await?;
+    if published.waiting {
+        tracing::warn!("{} waits for a manager's approval", published.full_name);
+    }
+    Ok(published.full_name)
+}
+
+/// Publishes again whenever the relay has forgotten this client; `session` is the one in which it was published.
+async fn keep_published(standing: Standing, name: String, mut session: Session) {
+    let attachment = &standing.attachment;
+    while attachment.session_changed(&session).await {
+        session = attachment.session();
+        while let Err(error) = publish(&standing, &name).await {
+            if !error.is_retryable() {
+                tracing::error!("{name} is not published any more: {error}");
+                return;
             }
-            .into()
-        });
-        match answer.await?.pop() {
-            Some(Message::Identity(_)) => {
-                *introduced = Some(session);
-                Ok(())
-            }
-            _ => Err(Error::Unexpected),
+            tracing::warn!("{name}: {error}; trying again");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Code;
+
+    #[test]
+    fn a_service_is_named_by_two_names() {
+        assert_eq!(name_of("alice", "db").unwrap(), "db.alice");
+        for (peer, application) in [
+            ("", "db"),
+            ("alice", "db.bob"),
+            ("a.b", "db"),
+            ("alice", ""),
+        ] {
+            let wrong = name_of(peer, application).unwrap_err();
+            assert_eq!(wrong.code(), Code::BAD_SETTING, "{peer} {application}");
         }
     }
 }

@@ -1,27 +1,52 @@
-//! Taking connections to a service that this client publishes.
+//! Being a service: what others connect to.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use underpass_endpoint::{Attachment, PeerInfo, Session};
-use underpass_proto::Code;
+use underpass_endpoint as endpoint;
+use underpass_endpoint::{PeerInfo, Session};
+use underpass_proto::Code as Reason;
 use underpass_proto::frame::ChannelKind;
+use underpass_seal::{Fingerprint, PublicKey};
 
-use crate::error::Error;
-use crate::stream::Stream;
+use crate::access::Access;
+use crate::channel::Channel;
+use crate::datagrams::Datagrams;
+use crate::error::{Error, Result};
+use crate::standing::Standing;
 
-/// Connections that wait to be accepted; more are refused as busy.
+/// Channels that wait to be accepted; more are refused as busy.
 const BACKLOG: usize = 128;
 
-type Waiting = mpsc::Sender<(Stream, String)>;
+type Accepted = (endpoint::Channel, Peer);
+
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The user, by the relay's word.
+    pub user: String,
+    /// The key that the machine has proved.
+    pub machine: Fingerprint,
+}
+
+impl Peer {
+    fn of(peer: &PeerInfo) -> Self {
+        Self {
+            user: peer.user.clone(),
+            machine: peer.machine.fingerprint(),
+        }
+    }
+}
 
 /// One name under which a listener is known.
 #[derive(Debug, Clone)]
 struct Name {
-    short: String,
-    sender: Waiting,
+    application: String,
+    kind: ChannelKind,
+    sender: mpsc::Sender<Accepted>,
 }
 
 /// All listeners of a client. Clones are the same.
@@ -31,36 +56,68 @@ pub(crate) struct Incoming {
     listeners: Arc<Mutex<HashMap<String, Name>>>,
 }
 
-/// Takes the connections to one service.
+/// A place among the listeners, and what comes to it.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Place {
     full_name: String,
-    accepted: mpsc::Receiver<(Stream, String)>,
+    accepted: mpsc::Receiver<Accepted>,
     incoming: Incoming,
     keeping: Option<JoinHandle<()>>,
 }
 
+/// Takes the connections to one application of this user. Made by [`Client::listen`](crate::Client::listen).
+///
+/// Dropping it refuses further connections; those that were accepted go on.
+#[derive(Debug)]
+pub struct Listener(pub(crate) Place);
+
+/// Takes the flows of datagrams to one application of this user. Made by
+/// [`Client::listen_datagrams`](crate::Client::listen_datagrams).
+///
+/// Dropping it refuses further flows; those that were accepted go on.
+#[derive(Debug)]
+pub struct DatagramListener(pub(crate) Place);
+
 impl Listener {
-    /// The service's pseudo DNS name.
+    /// The application's full name, by which it is reached as a service: `APPLICATION.USER.underpass.internal`.
     #[must_use]
     pub fn full_name(&self) -> &str {
-        &self.full_name
+        &self.0.full_name
     }
 
-    /// The next connection, and the user who made it. `None` once the client has detached.
+    /// The next connection, and who made it. `None` once the client has disconnected, or the attachment ended.
     ///
-    /// Cancel safe.
-    pub async fn accept(&mut self) -> Option<(Stream, String)> {
-        self.accepted.recv().await
+    /// Cancel safe: a connection that was not returned is returned by the next call.
+    pub async fn accept(&mut self) -> Option<(Channel, Peer)> {
+        let (channel, peer) = self.0.accepted.recv().await?;
+        Some((Channel::new(channel), peer))
+    }
+}
+
+impl DatagramListener {
+    /// As [`Listener::full_name`].
+    #[must_use]
+    pub fn full_name(&self) -> &str {
+        &self.0.full_name
     }
 
+    /// The next flow, and whose it is. `None` once the client has disconnected, or the attachment ended.
+    ///
+    /// Cancel safe: a flow that was not returned is returned by the next call.
+    pub async fn accept(&mut self) -> Option<(Datagrams, Peer)> {
+        let (channel, peer) = self.0.accepted.recv().await?;
+        Some((Datagrams::new(channel), peer))
+    }
+}
+
+impl Place {
     pub(crate) fn kept_by(mut self, keeping: JoinHandle<()>) -> Self {
         self.keeping = Some(keeping);
         self
     }
 }
 
-impl Drop for Listener {
+impl Drop for Place {
     fn drop(&mut self) {
         self.incoming.lock().remove(&self.full_name);
         if let Some(keeping) = &self.keeping {
@@ -71,13 +128,15 @@ impl Drop for Listener {
 
 impl Incoming {
     /// Serves all sessions that come in over an attachment.
-    pub(crate) fn serve(attachment: &Attachment) -> Self {
+    pub(crate) fn serve(standing: &Standing) -> Self {
         let incoming = Self::default();
         let serving = incoming.clone();
-        attachment.serve(move |session, peer| {
-            tokio::spawn(serving.clone().session(session, peer));
+        let access = Arc::new(Access::new(standing.clone()));
+        standing.attachment.serve(move |session, peer| {
+            let (serving, access) = (serving.clone(), Arc::clone(&access));
+            tokio::spawn(async move { serving.session(session, peer, access).await });
         });
-        let (ending, attached) = (incoming.clone(), attachment.clone());
+        let (ending, attached) = (incoming.clone(), standing.attachment.clone());
         tokio::spawn(async move {
             attached.ended().await;
             // Whoever accepts learns that nobody will come any more.
@@ -86,21 +145,26 @@ impl Incoming {
         incoming
     }
 
-    pub(crate) fn listen(&self, short: &str, full_name: &str) -> Result<Listener, Error> {
+    pub(crate) fn listen(
+        &self,
+        application: &str,
+        full_name: &str,
+        kind: ChannelKind,
+    ) -> Result<Place> {
         let (sender, accepted) = mpsc::channel(BACKLOG);
         let mut listeners = self.lock();
         if listeners.contains_key(full_name) {
-            return Err(Error::Option {
-                option: "name",
-                reason: format!("this client listens for {full_name} already"),
-            });
+            let text = format!("this client listens for {full_name} already");
+            return Err(Error::local(Reason::Exists, &text));
         }
         let name = Name {
-            short: short.to_owned(),
+            application: application.to_owned(),
+            kind,
             sender,
         };
         listeners.insert(full_name.to_owned(), name);
-        Ok(Listener {
+        drop(listeners);
+        Ok(Place {
             full_name: full_name.to_owned(),
             accepted,
             incoming: self.clone(),
@@ -108,56 +172,122 @@ impl Incoming {
         })
     }
 
-    async fn session(self, session: Session, peer: PeerInfo) {
-        while let Some(wanted) = session.accept().await {
-            match self.find(wanted.service(), &peer.service) {
-                _ if wanted.kind() != ChannelKind::Stream => wanted.refuse(Code::Refused),
-                Err(code) => wanted.refuse(code),
-                Ok(sender) => match sender.try_reserve() {
-                    Ok(place) => place.send((Stream::new(wanted.accept()), peer.user.clone())),
-                    Err(_) => wanted.refuse(Code::Busy),
+    /// Serves one session, for as long as its machine may use what it uses.
+    async fn session(self, session: Session, peer: PeerInfo, access: Arc<Access>) {
+        let (mut changes, used) = (access.changes(), Used::default());
+        loop {
+            tokio::select! {
+                wanted = session.accept() => match wanted {
+                    Some(wanted) => {
+                        // Asking may take a while, which others need not wait for.
+                        let (incoming, peer) = (self.clone(), peer.clone());
+                        let (access, used) = (Arc::clone(&access), used.clone());
+                        tokio::spawn(async move {
+                            incoming.channel(wanted, &peer, &access, &used).await;
+                        });
+                    }
+                    None => return,
                 },
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    review(&session, peer.machine, &access, &used).await;
+                }
             }
         }
     }
 
-    /// The listener for `wanted`, in a session that the relay let through to `checked` only.
-    fn find(&self, wanted: &str, checked: &str) -> Result<Waiting, Code> {
-        let listeners = self.lock();
-        let by = |asked: &str| {
-            listeners
-                .iter()
-                .find(|(full, name)| *full == asked || name.short == asked)
+    async fn channel(
+        self,
+        wanted: endpoint::Incoming,
+        peer: &PeerInfo,
+        access: &Access,
+        used: &Used,
+    ) {
+        let Some(name) = self.find(wanted.service()) else {
+            return wanted.refuse(Reason::NoService);
         };
-        let (full, name) = by(wanted).ok_or(Code::NoService)?;
-        match by(checked) {
-            Some((let_through, _)) if let_through == full => Ok(name.sender.clone()),
-            _ => Err(Code::Denied),
+        if wanted.kind() != name.kind {
+            return wanted.refuse(Reason::OtherTransport);
+        }
+        let before = *access.changes().borrow();
+        let mut allowed = access.check(&name.application, peer.machine).await;
+        if allowed.is_ok() {
+            used.lock().insert(name.application.clone());
+            // From here on the review sees it; what has changed by now it did not.
+            if *access.changes().borrow() != before {
+                allowed = access.check(&name.application, peer.machine).await;
+            }
+        }
+        if let Err(code) = allowed {
+            return wanted.refuse(code);
+        }
+        match name.sender.try_reserve() {
+            Ok(place) => place.send((wanted.accept(), Peer::of(peer))),
+            Err(mpsc::error::TrySendError::Full(())) => wanted.refuse(Reason::Busy),
+            Err(mpsc::error::TrySendError::Closed(())) => wanted.refuse(Reason::NoService),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Name>> {
+    /// The listener of this name, full or not.
+    fn find(&self, wanted: &str) -> Option<Name> {
+        let listeners = self.lock();
+        let mut all = listeners.iter();
+        let found = all.find(|(full, name)| *full == wanted || name.application == wanted)?;
+        Some(found.1.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Name>> {
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// What a session was let in to. Clones are the same.
+#[derive(Debug, Clone, Default)]
+struct Used(Arc<Mutex<HashSet<String>>>);
+
+impl Used {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the session if its machine may not go on with something that it uses. Where nobody can be asked it goes on.
+async fn review(session: &Session, machine: PublicKey, access: &Access, used: &Used) {
+    let applications: Vec<String> = used.lock().iter().cloned().collect();
+    for application in applications {
+        match access.check(&application, machine).await {
+            Err(code) if !code.retry_helps() => {
+                return session.close(code, "it may not be used any more");
+            }
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Code;
 
     #[test]
-    fn only_the_service_that_was_checked_is_found() {
+    fn listeners_are_found_by_either_name_while_they_are_there() {
         let incoming = Incoming::default();
-        let _web = incoming.listen("web", "web.bob.x").unwrap();
-        let db = incoming.listen("db", "db.bob.x").unwrap();
-        assert!(incoming.listen("db", "db.bob.x").is_err());
-        assert!(incoming.find("db", "db").is_ok());
-        assert!(incoming.find("db.bob.x", "db").is_ok());
-        assert_eq!(incoming.find("db", "web").err(), Some(Code::Denied));
-        assert_eq!(incoming.find("none", "web").err(), Some(Code::NoService));
+        let listen = |name: &str, full: &str| incoming.listen(name, full, ChannelKind::Stream);
+        let _web = listen("web", "web.bob.x").unwrap();
+        let db = listen("db", "db.bob.x").unwrap();
+        let twice = listen("db", "db.bob.x").unwrap_err();
+        assert_eq!(twice.code(), Code::EXISTS);
+        let found = |name: &str| incoming.find(name).map(|name| name.application);
+        for name in ["db", "db.bob.x"] {
+            assert_eq!(found(name).as_deref(), Some("db"));
+        }
+        assert_eq!(found("none"), None);
         drop(db);
-        assert_eq!(incoming.find("db", "db").err(), Some(Code::NoService));
+        assert_eq!(found("db"), None);
+        assert_eq!(found("web").as_deref(), Some("web"));
     }
 }

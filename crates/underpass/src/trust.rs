@@ -7,13 +7,12 @@ use underpass_endpoint::PeerTrust;
 use underpass_seal::{Fingerprint, PublicKey};
 
 /// Keys that were given, or seen first. Clones are the same list.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct KnownPublishers(Arc<Mutex<HashMap<String, Fingerprint>>>);
 
-impl KnownPublishers {
-    pub(crate) fn insert(&self, service: &str, key: Fingerprint) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(service.to_owned(), key);
+impl FromIterator<(String, Fingerprint)> for KnownPublishers {
+    fn from_iter<T: IntoIterator<Item = (String, Fingerprint)>>(keys: T) -> Self {
+        Self(Arc::new(Mutex::new(keys.into_iter().collect())))
     }
 }
 
@@ -38,8 +37,7 @@ mod tests {
     #[test]
     fn given_keys_and_the_first_ones_seen_must_be_shown() {
         let [one, two] = [PublicKey([1; 32]), PublicKey([2; 32])];
-        let known = KnownPublishers::default();
-        known.insert("db", one.fingerprint());
+        let known = KnownPublishers::from_iter([("db".to_owned(), one.fingerprint())]);
         assert!(known.check("db", &two).is_err());
         assert!(known.check("db", &one).is_ok());
         assert!(known.check("web", &two).is_ok());

@@ -7,11 +7,11 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use underpass_endpoint::dial::keep_bursts;
-use underpass_endpoint::splice::{end_by_reset, reset, splice};
+use underpass_endpoint::splice::{end_by_reset, reset};
 use underpass_proto::frame::ChannelKind;
 
 use super::datagrams::{self, FlowLimits};
-use super::{Connector, Local, Sources};
+use super::{Connector, Local, Sources, with_code};
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -137,20 +137,10 @@ async fn carry(connector: &Connector, service: &str, tcp: TcpStream, from: Socke
         tracing::debug!(%from, "{service}: {error}");
     }
     end_by_reset(&tcp);
-    match connector.open(service).await {
-        Ok(channel) => {
-            let report = splice(channel, tcp).await;
-            match report.error {
-                None => {
-                    tracing::debug!(%from, sent = report.sent, received = report.received, "{service}: done")
-                }
-                Some(error) => {
-                    tracing::info!(%from, sent = report.sent, received = report.received, "{service}: broken off: {error}")
-                }
-            }
-        }
+    match connector.open_helped(service).await {
+        Ok(opened) => opened.carry(tcp, from).await,
         Err(error) => {
-            tracing::warn!(%from, "{service}: {error} [{}]", error.code().up());
+            tracing::warn!(%from, "{service}: {}", with_code(&error, error.code()));
             reset(tcp);
         }
     }

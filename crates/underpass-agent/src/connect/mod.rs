@@ -5,6 +5,7 @@ pub(crate) mod datagrams;
 mod lead;
 mod listen;
 mod local;
+mod opened;
 mod sources;
 mod stdio;
 mod trust;
@@ -20,9 +21,12 @@ use underpass_proto::control::{FarEnd, Resolved, ServiceRow};
 use underpass_proto::frame::{ChannelKind, Class};
 use underpass_seal::PublicKey;
 
+use crate::ftp::{Asked, Expected};
 use crate::standing::RequestError;
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry, Shown};
+
+pub(crate) use opened::Opened;
 
 pub use datagrams::FlowLimits;
 pub use lead::LeadError;
@@ -50,6 +54,15 @@ pub enum OpenError {
     /// It, or its publisher, refused.
     #[error(transparent)]
     Refused(#[from] ChannelError),
+}
+
+/// An error with its code behind it, unless its words end with that: what the other side said does.
+pub(crate) fn with_code(error: &impl std::fmt::Display, code: Code) -> String {
+    let (mut text, code) = (error.to_string(), code.up());
+    if !text.contains(code) {
+        text += &format!(" [{code}]");
+    }
+    text
 }
 
 impl OpenError {
@@ -83,10 +96,12 @@ struct Inner {
     /// What a relay said about names, and which one; forgotten when it turns out to be wrong.
     resolved: Mutex<HashMap<String, (usize, Resolved)>>,
     slots: Mutex<HashMap<PublicKey, Arc<Slot>>>,
+    /// Where data connections of FTP are waited for.
+    expected: Expected,
 }
 
 /// Waits until nothing of what was written is under way, and only `staying` channels are left.
-async fn drained(session: &Session, staying: usize) {
+pub(crate) async fn drained(session: &Session, staying: usize) {
     loop {
         let status = session.status();
         if status.closed.is_some() || (status.channels <= staying && status.unacknowledged == 0) {
@@ -125,6 +140,7 @@ impl Connector {
                 board,
                 resolved: Mutex::default(),
                 slots: Mutex::default(),
+                expected: Expected::default(),
             }),
         }
     }
@@ -174,8 +190,16 @@ impl Connector {
     /// # Errors
     /// There is no session with the service's publisher.
     pub async fn open_datagrams(&self, service: &str) -> Result<Channel, OpenError> {
-        let opened = match self.begin(service, ChannelKind::Datagram).await {
-            Err(error) if error.session_ended() => self.begin(service, ChannelKind::Datagram).await,
+        let begin = || {
+            self.begin(
+                service,
+                ChannelKind::Datagram,
+                self.inner.class,
+                str::to_owned,
+            )
+        };
+        let opened = match begin().await {
+            Err(error) if error.session_ended() => begin().await,
             opened => opened,
         };
         if opened.is_err() {
@@ -189,14 +213,50 @@ impl Connector {
         self.known().remove(service);
     }
 
-    async fn try_open(&self, service: &str) -> Result<Channel, OpenError> {
-        let mut channel = self.begin(service, ChannelKind::Stream).await?;
+    /// Where data connections of FTP are waited for.
+    pub(crate) fn expected(&self) -> &Expected {
+        &self.inner.expected
+    }
+
+    /// Opens a channel of FTP, which `asked` names when it is given the service's full name, and waits for the answer. What
+    /// is no control connection gives way to others.
+    ///
+    /// # Errors
+    /// As [`Connector::open`].
+    pub(crate) async fn open_ftp(
+        &self,
+        service: &str,
+        asked: impl Fn(String) -> Asked,
+    ) -> Result<Channel, OpenError> {
+        let class = match asked(String::new()) {
+            Asked::Control { .. } => self.inner.class,
+            Asked::Passive { .. } | Asked::Active { .. } => Class::Bulk,
+        };
+        let name = |service: &str| asked(service.to_owned()).to_string();
+        let mut channel = self
+            .begin(service, ChannelKind::Stream, class, name)
+            .await?;
         channel.accepted().await?;
         Ok(channel)
     }
 
-    /// Opens a channel, and does not wait for the service.
-    async fn begin(&self, service: &str, kind: ChannelKind) -> Result<Channel, OpenError> {
+    async fn try_open(&self, service: &str) -> Result<Channel, OpenError> {
+        let class = self.inner.class;
+        let mut channel = self
+            .begin(service, ChannelKind::Stream, class, str::to_owned)
+            .await?;
+        channel.accepted().await?;
+        Ok(channel)
+    }
+
+    /// Opens the channel that `name` makes of the service's full name, and does not wait for the service.
+    async fn begin(
+        &self,
+        service: &str,
+        kind: ChannelKind,
+        class: Class,
+        name: impl Fn(&str) -> String,
+    ) -> Result<Channel, OpenError> {
         let (best, standing) = self.inner.standings.best();
         // What a relay reaches itself is asked for at the one that is used.
         let is_good = |(relay, resolved): &(usize, Resolved)| {
@@ -217,11 +277,11 @@ impl Connector {
         };
         let options = OpenOptions {
             kind,
-            class: self.inner.class,
+            class,
             // A datagram stands alone, and what is lost would be missing for the next.
             compress: resolved.compression && kind == ChannelKind::Stream,
         };
-        Ok(session.open(&resolved.full_name, options).await?)
+        Ok(session.open(&name(&resolved.full_name), options).await?)
     }
 
     /// The session with a service's publisher: the one there is, or a new one.

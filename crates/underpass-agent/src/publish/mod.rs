@@ -3,8 +3,10 @@
 mod access;
 mod approval;
 mod flows;
+mod ftp;
 mod serve;
 mod steered;
+mod target;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use crate::status::Board;
 use approval::Approval;
 use serve::Catalogue;
 
+pub use target::{Speech, Target};
+
 /// Between attempts to register again, while the relay is there and does not answer as wished.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -42,7 +46,7 @@ pub struct Limits {
 pub struct Offer {
     /// Its name.
     pub name: String,
-    /// `HOST:PORT` as reached from here; with `udp:` before it where the service takes datagrams.
+    /// `HOST:PORT` as reached from here, with what [`Target::read`] knows before it.
     pub target: String,
     /// What it is, for people.
     pub description: String,
@@ -66,8 +70,16 @@ pub struct Listing {
     pub name: String,
     /// Its name with owner and suffix.
     pub full_name: String,
-    /// `HOST:PORT` as reached from here, with `udp:` before it for datagrams.
+    /// `HOST:PORT` as reached from here, with what [`Target::read`] knows before it.
     pub target: String,
+}
+
+impl Listing {
+    /// Its target, taken apart.
+    #[must_use]
+    pub fn target(&self) -> Target<'_> {
+        Target::read(&self.target)
+    }
 }
 
 /// A service could not be registered.

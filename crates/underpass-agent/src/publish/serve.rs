@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use underpass_endpoint::dial::{DialError, dial, dial_udp, transport};
+use underpass_endpoint::dial::{DialError, dial, dial_udp};
 use underpass_endpoint::flow::FlowSettings;
 use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
@@ -16,7 +16,9 @@ use underpass_proto::steer::STEER_SERVICE;
 use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
-use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, steered};
+use super::target::{Speech, Target};
+use super::{Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
+use crate::ftp::{Announced, Asked};
 use crate::standings::Standings;
 use crate::status::{Board, SessionEntry};
 
@@ -117,6 +119,12 @@ impl Catalogue {
         find(&self.listings(), service).cloned()
     }
 
+    /// What is spoken at `service`.
+    fn speech(&self, service: &str) -> Speech {
+        self.find(service)
+            .map_or(Speech::Any, |listing| listing.target().speech)
+    }
+
     /// A connection begins to use `service`.
     fn used(&self, service: &str) -> Option<Used> {
         let name = self.find(service)?.name;
@@ -201,10 +209,10 @@ impl Catalogue {
             code,
             text,
         };
-        let (kind, at) = transport(target);
-        if kind != transport(&listing.target).0 {
+        let (Target { kind, speech, at }, now) = (Target::read(target), listing.target());
+        if (kind, speech) != (now.kind, now.speech) {
             let text = format!(
-                "{target} is not of the transport that {} is of",
+                "{target} is not of the transport and protocol that {} is of",
                 listing.target
             );
             return Err(failed(Code::OtherTransport, text));
@@ -217,7 +225,7 @@ impl Catalogue {
     }
 
     /// Where `service` leads, for a machine that may use it at this moment; it must be of this kind.
-    async fn permitted(
+    pub(super) async fn permitted(
         &self,
         service: &str,
         peer: &PeerInfo,
@@ -225,7 +233,7 @@ impl Catalogue {
     ) -> Result<Listing, Code> {
         let listing = self.find(service).ok_or(Code::NoService)?;
         self.check(&listing, peer).await?;
-        if transport(&listing.target).0 != kind {
+        if listing.target().kind != kind {
             tracing::warn!(
                 user = peer.user,
                 "{service}: it leads to {}",
@@ -237,23 +245,27 @@ impl Catalogue {
     }
 
     /// Connects to the host of `service`.
-    async fn reach(&self, service: &str, peer: &PeerInfo) -> Result<TcpStream, Code> {
+    pub(super) async fn reach(&self, service: &str, peer: &PeerInfo) -> Result<TcpStream, Code> {
         let listing = self.permitted(service, peer, ChannelKind::Stream).await?;
-        let dialled = dial(&listing.target, self.limits.dial).await;
+        let dialled = dial(listing.target().at, self.limits.dial).await;
         dialled.map_err(|error| not_reached(&listing, peer, &error))
     }
 
     /// A socket for the host of `service`.
     async fn reach_udp(&self, service: &str, peer: &PeerInfo) -> Result<UdpSocket, Code> {
         let listing = self.permitted(service, peer, ChannelKind::Datagram).await?;
-        let (_, at) = transport(&listing.target);
-        let dialled = dial_udp(at, self.limits.dial).await;
+        let dialled = dial_udp(listing.target().at, self.limits.dial).await;
         dialled.map_err(|error| not_reached(&listing, peer, &error))
     }
 
     /// A place for one more flow of datagrams, until it is dropped.
     pub(super) fn flow_place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.flows).try_acquire_owned().ok()
+    }
+
+    /// How long to try to connect to a host.
+    pub(super) fn dial_limit(&self) -> Duration {
+        self.limits.dial
     }
 
     pub(super) fn flow_settings(&self) -> FlowSettings {
@@ -323,8 +335,10 @@ pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: P
     let peer = Arc::new(peer);
     let watching = end_when_not_allowed(Arc::clone(&catalogue), session.clone(), Arc::clone(&peer));
     tokio::spawn(watching);
+    let announced = Arc::new(Announced::default());
     while let Some(incoming) = session.accept().await {
-        tokio::spawn(channel(Arc::clone(&catalogue), incoming, Arc::clone(&peer)));
+        let (catalogue, peer) = (Arc::clone(&catalogue), Arc::clone(&peer));
+        tokio::spawn(channel(catalogue, incoming, peer, Arc::clone(&announced)));
     }
     let closed = session.closed().await;
     tracing::info!(
@@ -360,11 +374,18 @@ async fn end_when_not_allowed(catalogue: Arc<Catalogue>, session: Session, peer:
     }
 }
 
-async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerInfo>) {
+async fn channel(
+    catalogue: Arc<Catalogue>,
+    incoming: Incoming,
+    peer: Arc<PeerInfo>,
+    announced: Arc<Announced>,
+) {
     if incoming.service() == STEER_SERVICE && incoming.kind() == ChannelKind::Stream {
         return steered::take(&catalogue, incoming, &peer).await;
     }
-    let service = incoming.service().to_owned();
+    let of_ftp = Asked::read(incoming.service());
+    let named = of_ftp.as_ref().map_or(incoming.service(), Asked::service);
+    let service = named.to_owned();
     let user = peer.user.clone();
     // Listened to from before the first dial, so that nothing falls between.
     let changes = catalogue.access.changes();
@@ -377,10 +398,24 @@ async fn channel(catalogue: Arc<Catalogue>, incoming: Incoming, peer: Arc<PeerIn
         catalogue,
         peer,
     };
+    if let Some(asked) = of_ftp {
+        return ftp::channel(incoming, asked, host, announced).await;
+    }
     if incoming.kind() == ChannelKind::Datagram {
         return flows::channel(incoming, &host).await;
     }
-    let tcp = match host.catalogue.reach(&service, &host.peer).await {
+    let reached = async {
+        if host.catalogue.speech(&service) == Speech::Ftp {
+            let (catalogue, peer) = (&host.catalogue, &host.peer);
+            catalogue
+                .permitted(&service, peer, ChannelKind::Stream)
+                .await?;
+            // The peer asks again, and helps.
+            return Err(Code::FtpNeedsHelp);
+        }
+        host.catalogue.reach(&service, &host.peer).await
+    };
+    let tcp = match reached.await {
         Ok(tcp) => tcp,
         Err(code) => return incoming.refuse(code),
     };
@@ -427,7 +462,7 @@ impl Host {
     }
 
     /// Returns once the peer may not use the service any more.
-    async fn forbidden(&self) {
+    pub(super) async fn forbidden(&self) {
         let mut changes = self.changes.clone();
         let mut knew = true;
         while Access::ask_again(&mut changes, knew).await {

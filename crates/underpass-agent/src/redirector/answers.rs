@@ -1,13 +1,13 @@
 //! What hooked programs are told.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use underpass_endpoint::Channel;
 use underpass_hook::address::{Address, Target};
 use underpass_hook::message::{self, Answer, Mark, Question};
 use underpass_hook::name::SUFFIX;
@@ -16,6 +16,7 @@ use underpass_proto::names::ServiceName;
 
 use super::Shared;
 use super::names::{Names, pseudo_names};
+use crate::connect::{Opened, with_code};
 
 /// A program asks as soon as it is connected.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -126,7 +127,7 @@ impl Shared {
                 Answer::Done
             }
             Ok(Err(error)) => {
-                tracing::info!("cannot list names: {error} [{}]", error.code().up());
+                tracing::info!("cannot list names: {}", with_code(&error, error.code()));
                 Answer::Errno(errno(error.code()))
             }
             Err(_) => Answer::Errno(Errno::TIMEDOUT.raw_os_error()),
@@ -150,7 +151,7 @@ impl Shared {
             // There is such a service; why it cannot be used is for connect(2) to say.
             Ok(Err(error)) if error.code() == Code::Denied => {}
             Ok(Err(error)) => {
-                tracing::info!("{name}: {error} [{}]", error.code().up());
+                tracing::info!("{name}: {}", with_code(&error, error.code()));
                 return Answer::Errno(errno(error.code()));
             }
             Err(_) => return Answer::Errno(Errno::TIMEDOUT.raw_os_error()),
@@ -168,6 +169,11 @@ impl Shared {
         let Some(service) = self.service_at(target.address) else {
             return refused;
         };
+        // A service is reached by any port, but for one on which its FTP awaits data.
+        let at = SocketAddr::from((target.address, target.port));
+        if self.connector.expected().contains(at) {
+            return Answer::Port(target.port);
+        }
         let port = match self.doors.open(self, target.address) {
             Ok(port) => port,
             Err(error) => {
@@ -175,14 +181,14 @@ impl Shared {
                 return refused;
             }
         };
-        let channel = match wait {
+        let opened = match wait {
             false => None,
             true => match self.dial(&service).await {
-                Ok(channel) => Some(channel),
+                Ok(opened) => Some(opened),
                 Err(code) => return Answer::Errno(errno(code)),
             },
         };
-        match self.doors.announce(mark, target, channel) {
+        match self.doors.announce(mark, target, opened) {
             true => Answer::Port(port),
             false => refused,
         }
@@ -195,9 +201,9 @@ impl Shared {
     }
 
     /// Opens a channel to a service.
-    pub(super) async fn dial(&self, service: &str) -> Result<Channel, Code> {
-        self.connector.open(service).await.map_err(|error| {
-            tracing::info!("{service}: {error} [{}]", error.code().up());
+    pub(super) async fn dial(&self, service: &str) -> Result<Opened, Code> {
+        self.connector.open_helped(service).await.map_err(|error| {
+            tracing::info!("{service}: {}", with_code(&error, error.code()));
             error.code()
         })
     }

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::net::{TcpListener, TcpStream};
-use underpass_endpoint::Channel;
-use underpass_endpoint::splice::{end_by_reset, reset, splice};
+use underpass_endpoint::splice::{end_by_reset, reset};
 use underpass_hook::address::{Address, Target};
 use underpass_hook::message::Mark;
 
 use super::announced::Announced;
 use super::origin::Kernel;
 use super::{ACCEPT_PAUSE, Shared};
+use crate::connect::Opened;
 
 /// All of them, who is awaited, and who is there.
 pub(super) struct Doors {
@@ -26,7 +26,7 @@ pub(super) struct Doors {
 struct State {
     ports: HashMap<Address, u16>,
     /// With a channel where the service has answered already.
-    awaited: Announced<Option<Channel>>,
+    awaited: Announced<Option<Opened>>,
     /// The ports that programs named for their connections.
     inside: HashMap<Mark, u16>,
 }
@@ -72,9 +72,9 @@ impl Doors {
     }
 
     /// Awaits a connection; whether there was room.
-    pub(super) fn announce(&self, mark: Mark, target: Target, channel: Option<Channel>) -> bool {
+    pub(super) fn announce(&self, mark: Mark, target: Target, opened: Option<Opened>) -> bool {
         let now = Instant::now();
-        self.state().awaited.announce(mark, target, channel, now)
+        self.state().awaited.announce(mark, target, opened, now)
     }
 
     /// Forgets whom it awaited in vain.
@@ -95,7 +95,7 @@ impl Doors {
         from: SocketAddrV4,
         to: SocketAddrV4,
         user: u32,
-    ) -> io::Result<Option<(Inside<'_>, Option<Channel>)>> {
+    ) -> io::Result<Option<(Inside<'_>, Option<Opened>)>> {
         let origin = {
             let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
             kernel.origin(from, to)?
@@ -106,9 +106,9 @@ impl Doors {
         let (address, now) = (to.ip().octets(), Instant::now());
         let mut state = self.state();
         for mark in [Mark::Cookie(origin.cookie), Mark::Source(from.port())] {
-            if let Some((target, channel)) = state.awaited.take(mark, address, now) {
+            if let Some((target, opened)) = state.awaited.take(mark, address, now) {
                 state.inside.insert(mark, target.port);
-                return Ok(Some((Inside { doors: self, mark }, channel)));
+                return Ok(Some((Inside { doors: self, mark }, opened)));
             }
         }
         Ok(None)
@@ -145,7 +145,7 @@ async fn carry(shared: &Arc<Shared>, tcp: TcpStream, from: SocketAddr, address: 
     let (SocketAddr::V4(from), Ok(SocketAddr::V4(to))) = (from, tcp.local_addr()) else {
         return;
     };
-    let (_inside, channel) = match shared.doors.admit(from, to, shared.user) {
+    let (_inside, opened) = match shared.doors.admit(from, to, shared.user) {
         Ok(Some(admitted)) => admitted,
         Ok(None) => {
             tracing::info!(%from, %to, "a connection that no program of this user announced is reset");
@@ -162,20 +162,12 @@ async fn carry(shared: &Arc<Shared>, tcp: TcpStream, from: SocketAddr, address: 
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%from, "{service}: {error}");
     }
-    let channel = match channel {
-        Some(channel) => channel,
+    let opened = match opened {
+        Some(opened) => opened,
         None => match shared.dial(&service).await {
-            Ok(channel) => channel,
+            Ok(opened) => opened,
             Err(_) => return reset(tcp),
         },
     };
-    let report = splice(channel, tcp).await;
-    match report.error {
-        None => {
-            tracing::debug!(%from, sent = report.sent, received = report.received, "{service}: done")
-        }
-        Some(error) => {
-            tracing::info!(%from, sent = report.sent, received = report.received, "{service}: broken off: {error}")
-        }
-    }
+    opened.carry(tcp, from.into()).await;
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use underpass_endpoint::{Fleet, MemberStatus, PeerInfo, Session};
 use underpass_seal::Fingerprint;
 
-use super::{AgentReport, EntryReport, RankReport, SessionReport};
+use super::{AgentReport, EntryReport, PairReport, RankReport, SessionReport};
 use crate::standings::Standings;
 
 /// Shared by the parts of one agent; clones are the same board.
@@ -27,6 +27,7 @@ struct Content {
     standings: Option<Standings>,
     entries: Vec<EntryReport>,
     sessions: BTreeMap<u64, SessionEntry>,
+    pairs: Vec<PairReport>,
     next: u64,
 }
 
@@ -150,14 +151,26 @@ impl Board {
         }
     }
 
+    /// Shows somebody who is to be met, for as long as the program runs.
+    #[must_use]
+    pub fn show_pair(&self, pair: PairReport) -> PairShown {
+        let mut content = self.content();
+        content.pairs.push(pair);
+        PairShown {
+            board: self.clone(),
+            at: content.pairs.len() - 1,
+        }
+    }
+
     /// Everything on it.
     #[must_use]
     pub fn report(&self) -> AgentReport {
         // Sessions have locks of their own: ask them without holding this one.
-        let (standings, entries, sessions) = {
+        let (standings, entries, pairs, sessions) = {
             let content = self.content();
             let sessions: Vec<_> = content.sessions.values().cloned().collect();
-            (content.standings.clone(), content.entries.clone(), sessions)
+            let (entries, pairs) = (content.entries.clone(), content.pairs.clone());
+            (content.standings.clone(), entries, pairs, sessions)
         };
         let rank = |member: &MemberStatus| {
             let standings = standings.as_ref();
@@ -176,6 +189,7 @@ impl Board {
                 .map(Into::into),
             relays: members.iter().map(rank).collect(),
             entries,
+            pairs,
             sessions: sessions.iter().map(|it| it.report(rank)).collect(),
         }
     }
@@ -185,6 +199,22 @@ impl Board {
             .shown
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pair on the board, whose state changes.
+#[derive(Debug)]
+pub struct PairShown {
+    board: Board,
+    at: usize,
+}
+
+impl PairShown {
+    /// From now on it is `waiting`, `connected`, or this is in the way.
+    pub fn set(&self, state: &str) {
+        if let Some(pair) = self.board.content().pairs.get_mut(self.at) {
+            state.clone_into(&mut pair.state);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use underpass_endpoint::story::Told;
 use underpass_endpoint::{AttachStatus, LegStatus, MemberStatus};
 
 pub use ask::{StatusServer, ask_all};
-pub use board::{Board, SessionEntry, Shown};
+pub use board::{Board, PairShown, SessionEntry, Shown};
 pub use steer::{Order, OrderServer, retarget};
 
 /// One running agent. Times are in seconds, rates in bytes per second.
@@ -31,6 +31,9 @@ pub struct AgentReport {
     pub relays: Vec<RankReport>,
     /// What it publishes: full name and target; or listens for: service and local address.
     pub entries: Vec<EntryReport>,
+    /// Whom it meets, or waits for.
+    #[serde(default)]
+    pub pairs: Vec<PairReport>,
     /// Its sessions from end to end.
     pub sessions: Vec<SessionReport>,
 }
@@ -42,6 +45,21 @@ pub struct EntryReport {
     pub service: String,
     /// The published host, or the local address.
     pub address: String,
+}
+
+/// Somebody whom an agent meets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairReport {
+    /// The user, or `*`.
+    pub user: String,
+    /// What for.
+    pub application: String,
+    /// `waiting`, `connected`, or what is in the way.
+    pub state: String,
+    /// The local address that leads there, or nothing.
+    pub listen: String,
+    /// The host that the other side is led to, or nothing.
+    pub target: String,
 }
 
 /// The place of one relay among those of an agent.

@@ -1,8 +1,10 @@
 //! `underpass authority`
 
-use std::net::SocketAddr;
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::str::FromStr;
 
 use clap::Args;
 use underpass_relay::authority::{
@@ -22,7 +24,8 @@ use crate::ready;
 /// starts with --authority. The file of --allow-file is read again at SIGHUP; who is not on the list any more is
 /// cut off.
 ///
-/// Variables are named UNDERPASS_AUTHORITY_ and the flag; several values are separated by commas.
+/// The settings file (--config) holds the same settings as the flags, with underscores. Variables are named
+/// UNDERPASS_AUTHORITY_ and the flag; several values are separated by commas.
 #[derive(Debug, Args)]
 pub struct Authority {
     /// Where relays reach it; may be given several times [default: 0.0.0.0:8484]
@@ -31,9 +34,7 @@ pub struct Authority {
         value_name = "ADDRESS:PORT",
         env = "UNDERPASS_AUTHORITY_LISTEN",
         hide_env = true,
-        value_delimiter = ',',
-        default_value = "0.0.0.0:8484",
-        hide_default_value = true
+        value_delimiter = ','
     )]
     listen: Vec<SocketAddr>,
     /// The folder with its certificate and its tickets; if not given, the folder authority below
@@ -65,11 +66,61 @@ pub struct Authority {
     /// Write a newline to this file descriptor when ready
     #[arg(long, value_name = "N")]
     ready_fd: Option<u32>,
+    /// Set from --config, which all commands have
+    #[arg(skip)]
+    config: Option<PathBuf>,
 }
 
+/// Where relays reach it unless something else is said.
+const LISTEN_AT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8484);
+
 impl Authority {
+    /// Takes up the settings file's name.
+    pub fn with_config(mut self, config: Option<PathBuf>) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Takes from the settings file what neither a flag nor a variable gave.
+    fn complete(&mut self) -> Result<(), Failure> {
+        if let Some(path) = self.config.clone() {
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                Failure::file(format!("cannot read {}: {error}", path.display()))
+            })?;
+            let wrong = |what: String| Failure::usage(format!("{}: {what}", path.display()));
+            self.take_toml(&text).map_err(wrong)?;
+        }
+        if self.listen.is_empty() {
+            self.listen.push(LISTEN_AT);
+        }
+        Ok(())
+    }
+
+    fn take_toml(&mut self, text: &str) -> Result<(), String> {
+        let file: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| error.message().to_owned())?;
+        for (key, value) in &file {
+            let texts =
+                texts(value).ok_or_else(|| format!("{key}: not a text or list of texts"))?;
+            match key.as_str() {
+                "listen" => fill(&mut self.listen, key, &texts)?,
+                "allow" => fill(&mut self.allow, key, &texts)?,
+                "data" => fill_one(&mut self.data, key, &texts)?,
+                "allow_file" => fill_one(&mut self.allow_file, key, &texts)?,
+                _ => {
+                    return Err(format!(
+                        "there is no setting {key:?}; those of an authority are: listen, data, allow, allow_file"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Runs it until it is told to stop.
-    pub async fn run(self, context: Context) -> Result<(), Failure> {
+    pub async fn run(mut self, context: Context) -> Result<(), Failure> {
+        self.complete()?;
         let settings = ProcessSettings {
             listen: self.listen,
             data: self.data.unwrap_or_else(|| context.home.authority_data()),
@@ -101,6 +152,40 @@ impl Authority {
         authority.shutdown().await;
         Ok(())
     }
+}
+
+/// What stands for a setting in a file: one text, or several.
+fn texts(value: &toml::Value) -> Option<Vec<&str>> {
+    match value {
+        toml::Value::Array(values) => values.iter().map(toml::Value::as_str).collect(),
+        value => Some(vec![value.as_str()?]),
+    }
+}
+
+/// Takes values up where none were given; they are checked in any case.
+fn fill<T: FromStr<Err: Display>>(
+    given: &mut Vec<T>,
+    key: &str,
+    texts: &[&str],
+) -> Result<(), String> {
+    let read = texts.iter().map(|text| {
+        let value = text.parse();
+        value.map_err(|error| format!("{key}: {text:?}: {error}"))
+    });
+    let read = read.collect::<Result<Vec<T>, String>>()?;
+    if given.is_empty() {
+        *given = read;
+    }
+    Ok(())
+}
+
+/// The same of a setting with one value.
+fn fill_one(given: &mut Option<PathBuf>, key: &str, texts: &[&str]) -> Result<(), String> {
+    let [text] = texts else {
+        return Err(format!("{key}: one path is expected"));
+    };
+    given.get_or_insert_with(|| PathBuf::from(text));
+    Ok(())
 }
 
 /// Those that were given, and those in the file.

@@ -2,8 +2,10 @@
 
 use underpass_agent::connect::{ListenError, NcError, OpenError};
 use underpass_agent::home::HomeError;
+use underpass_agent::meet::MeetError;
 use underpass_agent::publish::PublishError;
-use underpass_agent::{PasswordLoginError, RequestError, StandingError};
+use underpass_agent::{CertificateLoginError, PasswordLoginError, RequestError, StandingError};
+use underpass_carrier::IdentityError;
 use underpass_endpoint::{AttachError, ChannelError, ConnectError, ControlError};
 use underpass_proto::Code;
 use underpass_proto::group::GroupError;
@@ -110,6 +112,29 @@ pub fn of_password(error: &PasswordLoginError, trying: &str) -> Failure {
     }
 }
 
+/// A login by certificate failed.
+pub fn of_certificate(error: &CertificateLoginError, trying: &str) -> Failure {
+    match error {
+        CertificateLoginError::Request(error) => of_request(error, trying),
+        CertificateLoginError::Key(error) => of_certificate_file(error),
+        error => Failure::of_code(Code::Internal, "").with_what(format!("{trying}: {error}")),
+    }
+}
+
+/// A certificate or its key cannot be used.
+pub fn of_certificate_file(error: &IdentityError) -> Failure {
+    let failure = Failure::file(error.to_string());
+    match error {
+        IdentityError::Encrypted { path } => failure
+            .with_cause("it wants a passphrase, which nobody could give a machine that logs in by itself")
+            .with_next(format!(
+                "openssl pkey -in {} -out NEW, in a folder that only its user may read; then --key NEW",
+                path.display()
+            )),
+        _ => failure,
+    }
+}
+
 /// The same failure in the words of the other side, where they say more than the code does.
 pub fn in_its_words(failure: Failure, trying: &str, text: &str) -> Failure {
     let general = Code::ALL
@@ -147,6 +172,35 @@ pub fn of_open(error: &OpenError, service: &str) -> Failure {
             in_its_words(Failure::of_code(error.code(), &trying), &trying, text)
         }
         error => Failure::of_code(error.code(), &trying),
+    }
+}
+
+/// Nobody was met.
+pub fn of_meet(error: &MeetError, trying: &str, relay: &str) -> Failure {
+    match error {
+        // The other side is there or not: this one cannot know.
+        MeetError::Refused(RequestError::Control(
+            ControlError::TimedOut | ControlError::Lost(_),
+        )) => Failure::local(
+            &NO_PATH,
+            format!("{trying}: the relay {relay} does not respond"),
+        ),
+        MeetError::Refused(error) => of_request(error, trying),
+        MeetError::Attach(error) => of_attach(error, relay),
+        MeetError::NotTrusted(text) => Failure::of_code(Code::KeyMismatch, trying)
+            .with_what(format!("{trying}: {text}"))
+            .with_cause("the user has come by another machine, or installed it anew, or somebody stands in between")
+            .with_next(
+                "ask the user for the fingerprint that `underpass status` shows there; if it is the new one, add \
+                 --peer-key FINGERPRINT to this command",
+            ),
+        MeetError::Connect(ConnectError::Refused { text, .. }) => {
+            in_its_words(Failure::of_code(error.code(), trying), trying, text)
+        }
+        MeetError::Name(error) => {
+            Failure::of_code(Code::NameInvalid, trying).with_what(format!("{trying}: {error}"))
+        }
+        error => Failure::of_code(error.code(), trying),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use underpass_agent::home::{Announcement, KnownRelay, TlsCheck};
 use underpass_agent::{PasswordLoginError, Standing, StandingError};
+use underpass_carrier::x509::OwnCertificate;
 use underpass_carrier::{RelayUrl, Scheme, TlsTrust, show_fingerprint};
 use underpass_endpoint::AttachError;
 use underpass_proto::Code;
@@ -31,11 +32,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Log this machine in to a relay, once
 ///
 /// A fresh relay prints a setup code, with which its first administrator logs in (--setup). Everyone
-/// else is invited with `underpass users invite` (--invite), or has a name and a password (--user). Who
-/// is new registers (--register) and waits until a manager has approved; until then this exits with 6.
+/// else is invited with `underpass users invite` (--invite), or has a name and a password (--user), or an X.509
+/// certificate that the relay accepts (--certificate). Who is new registers (--register) and waits until a manager has
+/// approved; until then this exits with 6.
 /// A machine that is enrolled already needs neither, for example when the relay got another address.
 ///
-/// The password never leaves this machine: both sides prove that they know it.
+/// The password never leaves this machine: both sides prove that they know it. Of a certificate the key stays here
+/// too; a machine that came in by one logs in again with a new one of the same user before the old one ends.
 ///
 /// The relay's key is pinned: by the fingerprint in its address, or at the first use. So is the key of the group of
 /// relays that it announces, if it does: which other relays are used is what that key has signed, and nothing else.
@@ -65,6 +68,12 @@ pub struct Login {
     register: bool,
     #[command(flatten)]
     password: PasswordFrom,
+    /// An X.509 certificate in PEM that names the user, with those between it and the relay's authority behind it
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with_all = ["code", "user", "password_file"])]
+    certificate: Option<PathBuf>,
+    /// Its private key in PEM, not encrypted
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// How long to wait for a manager's approval, such as 10m; if not given, not at all
     #[arg(long, value_name = "TIME")]
     wait: Option<Span>,
@@ -93,6 +102,7 @@ enum Way {
     Code(CodeKind, String),
     Password(String, Zeroizing<Vec<u8>>),
     Register(String, Zeroizing<Vec<u8>>),
+    Certificate(OwnCertificate),
 }
 
 /// Who came in, and where.
@@ -138,6 +148,12 @@ impl Login {
     fn way(&self, context: &Context) -> Result<Way, Failure> {
         if let Some((kind, code)) = self.code()? {
             return Ok(Way::Code(kind, code));
+        }
+        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+            let own = OwnCertificate::from_pem_files(certificate, key);
+            return own
+                .map(Way::Certificate)
+                .map_err(|error| errors::of_certificate_file(&error));
         }
         let Some(user) = self.user.clone() else {
             return Ok(Way::Known);
@@ -234,6 +250,10 @@ impl Login {
         };
         match way {
             Way::Code(kind, code) => return self.enrol(standing, *kind, code).await,
+            Way::Certificate(certificate) => {
+                let certified = standing.certify(certificate, &self.machine()).await;
+                return certified.map_err(|error| errors::of_certificate(&error, &trying));
+            }
             Way::Password(user, _) | Way::Register(user, _)
                 if !known.user.is_empty() && known.user != *user =>
             {

@@ -11,6 +11,7 @@ pub mod group;
 mod limit;
 pub mod login;
 pub mod machines;
+pub mod meet;
 pub mod names;
 pub mod nc;
 pub mod password;
@@ -48,7 +49,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, NO_PATH, NO_RELAY};
 use crate::logging;
 use crate::output::{Output, printable};
-use crate::settings::{Layers, Settings};
+use crate::settings::{Layers, PairSetting, Settings};
 use path::PathSettings;
 
 /// What every command needs.
@@ -58,6 +59,8 @@ pub struct Context {
     pub home: Home,
     /// All settings.
     pub settings: Settings,
+    /// Who is to be kept connected, by the settings file.
+    pub pairs: Vec<PairSetting>,
     /// Where results go.
     pub output: Output,
     /// Whether somebody may be asked on the terminal.
@@ -95,15 +98,17 @@ impl Context {
     ) -> Result<Self, Failure> {
         let mut flags = cli.everywhere.given.clone();
         flags.extend(cli.command.flags());
-        // A relay's settings are of another kind, and its file is its own.
-        let is_relay = matches!(cli.command, crate::cli::Command::Relay(_));
-        let explicit = cli.config.as_deref().filter(|_| !is_relay);
+        // The settings of a relay and of an authority are of other kinds, and their files are their own.
+        use crate::cli::Command;
+        let is_own = matches!(cli.command, Command::Relay(_) | Command::Authority(_));
+        let explicit = cli.config.as_deref().filter(|_| !is_own);
         let layers = Layers::new(flags, explicit, &home.config_file())?;
         let settings = Settings::resolve(&layers, |name| {
             // What is no text is no valid value either, and is refused as such.
             variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
         })?;
         settings.proxy.mode()?;
+        let pairs = layers.pairs()?;
         logging::start(&settings.log, settings.quiet.0, cli.command.usual_log())?;
         let output = Output::new(settings.json.0, settings.quiet.0);
         // Its time is bounded, and who is asked takes longer.
@@ -112,6 +117,7 @@ impl Context {
             home,
             may_ask: !is_doctor && !settings.quiet.0 && std::io::stderr().is_terminal(),
             settings,
+            pairs,
             output,
             path: OnceLock::new(),
         })

@@ -2,9 +2,8 @@
 
 use clap::Args;
 use underpass_agent::Publisher;
-use underpass_agent::publish::{Limits, Listing, Offer, PublishEnd};
+use underpass_agent::publish::{Limits, Listing, Offer, PublishEnd, Target};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
-use underpass_endpoint::dial::transport;
 use underpass_proto::frame::ChannelKind;
 use underpass_proto::{Code, names};
 use underpass_seal::Fingerprint;
@@ -23,7 +22,7 @@ use crate::settings::{Flags, OnPublish, Span};
 #[derive(Debug, Args)]
 pub struct Publish {
     /// The service's name, and the host and port where this machine reaches it, for a service of UDP with udp: before
-    /// them; any number of pairs
+    /// them, for FTP with ftp:; any number of pairs
     #[arg(required = true, num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
     services: Vec<String>,
     /// What it is, for people who look for it
@@ -136,7 +135,7 @@ impl Publish {
             names::check(name)
                 .map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
             check_target(target)?;
-            if self.plain_http && transport(target).0 == ChannelKind::Datagram {
+            if self.plain_http && Target::read(target).kind == ChannelKind::Datagram {
                 return Err(Failure::usage(format!(
                     "--plain-http is for connections, and {name} takes datagrams"
                 )));
@@ -165,9 +164,9 @@ impl Publish {
     }
 }
 
-/// Whether a text can be dialled: a host, a colon, a port, and `udp:` before them for datagrams.
+/// Whether a text can be dialled: a host, a colon, a port, and before them what [`Target::read`] knows.
 pub(super) fn check_target(target: &str) -> Result<(), Failure> {
-    let (_, at) = transport(target);
+    let at = Target::read(target).at;
     let sound = at.rsplit_once(':').is_some_and(|(host, port)| {
         let bare = host
             .strip_prefix('[')
@@ -182,7 +181,7 @@ pub(super) fn check_target(target: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(format!(
-        "{target:?} is not HOST:PORT, or udp:HOST:PORT (an IPv6 address stands in brackets)"
+        "{target:?} is not HOST:PORT, udp:HOST:PORT or ftp:HOST:PORT (an IPv6 address stands in brackets)"
     )))
 }
 
@@ -222,6 +221,8 @@ mod tests {
             "udp:dns:53",
             "udp:[::1]:53",
             "udp:53",
+            "ftp:files.corp:21",
+            "ftp:[::1]:21",
         ] {
             assert!(check_target(good).is_ok(), "{good}");
         }
@@ -239,6 +240,8 @@ mod tests {
             "udp:",
             "udp:udp:h:1",
             "udp:h:0",
+            "ftp:",
+            "ftp:udp:h:1",
         ] {
             assert!(check_target(bad).is_err(), "{bad}");
         }

@@ -24,7 +24,8 @@ use crate::ready;
 /// tables for services that the relay reaches itself: name, target, allow, compression. Variables are
 /// named UNDERPASS_RELAY_ and the setting.
 ///
-/// On SIGHUP the list of --announce is read again.
+/// On SIGHUP the list of --announce is read again, and so are --certificate-authorities and
+/// --certificate-revocations, which are read again when they change as well.
 ///
 /// Sockets that a service manager hands over (LISTEN_FDS) take the place of the addresses to listen on;
 /// a relay that is told to stop then asks its agents to move to the process that uses them next.
@@ -72,7 +73,8 @@ impl Relay {
         let settings = self.settings(&context, |name| std::env::var(name).ok())?;
         let mut stop = pin!(stop_asked()?);
         // Without a file there is nothing to read again.
-        let again = settings.announce.as_ref().map(|_| hang_ups());
+        let read_again = settings.announce.is_some() || settings.certificate_authorities.is_some();
+        let again = read_again.then(hang_ups);
         let mut again = again.transpose()?;
         let handed = Handed::from_environment()
             .map_err(|error| Failure::usage(format!("the relay cannot start: {error}")))?;
@@ -85,7 +87,7 @@ impl Relay {
             tokio::select! {
                 () = &mut stop => break,
                 Some(()) = heard(&mut again) => if let Err(error) = relay.reload() {
-                    tracing::error!("what is announced stays as it was: {error}");
+                    tracing::error!("{error}");
                 }
             }
         }

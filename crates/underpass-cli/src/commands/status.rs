@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use underpass_agent::home::KnownRelay;
 use underpass_agent::status::{
-    AgentReport, CarrierReport, LegReport, RankReport, RelayReport, SessionReport, ask_all,
+    AgentReport, CarrierReport, LegReport, PairReport, RankReport, RelayReport, SessionReport,
+    ask_all,
 };
 use underpass_proto::control::Identity;
 
@@ -23,7 +24,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 /// Columns in a pipe: `machine` and its fingerprint; `relay`, address, reachable or why not, user,
 /// machine, role, key, where it is known from (config: a login or --relay; or announced by another); `agent`, process, command, relay, carrier, seconds in use or missing, drops
 /// survived, seconds of the last resume, round trip in ms; `rank`, process, place, address, carrier and the reason,
-/// and where it is known from, for each relay where an agent uses several; `entry`, process, service, address;
+/// and where it is known from, for each relay where an agent uses several; `entry`, process, service, address; `pair`,
+/// process, user, application, `waiting` or `connected` or what is in the way, local address, target;
 /// `session`, process, service, user, round trip in ms, bytes per second, resumes, channels, peer; `leg`, process,
 /// what carries it, what it does, round trip in ms, bytes per second, bytes sent, received, for each leg of the
 /// session before it where several carry it at once; and
@@ -206,6 +208,24 @@ fn agent_cells(agent: &AgentReport) -> Vec<Vec<String>> {
             entry.address.clone(),
         ]
     }));
+    rows.extend(agent.pairs.iter().map(|pair| {
+        let PairReport {
+            user,
+            application,
+            state,
+            listen,
+            target,
+        } = pair.clone();
+        vec![
+            "pair".to_owned(),
+            pid.clone(),
+            user,
+            application,
+            state,
+            listen,
+            target,
+        ]
+    }));
     for session in &agent.sessions {
         rows.push(session_cells(session, &pid));
         let several = session.legs.iter().filter(|_| session.legs.len() > 1);
@@ -270,6 +290,7 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
                 .iter()
                 .map(|entry| format!("  {} at {}", entry.service, entry.address)),
         );
+        lines.extend(agent.pairs.iter().map(pair_story));
         for session in &agent.sessions {
             lines.push(session_story(session));
             lines.extend(legs(&session.legs));
@@ -382,6 +403,22 @@ fn why_not(carrier: &CarrierReport) -> Option<String> {
         return Some(format!("not {name}: {reason}; {retry}"));
     }
     (carrier.state == "trying").then(|| format!("trying {name}"))
+}
+
+fn pair_story(pair: &PairReport) -> String {
+    let PairReport {
+        user,
+        application,
+        state,
+        listen,
+        target,
+    } = pair;
+    let place = |what: &str, place: &String| match place.as_str() {
+        "" => String::new(),
+        place => format!(", {what} {place}"),
+    };
+    let (listen, target) = (place("at", listen), place("leads to", target));
+    format!("  {application} with {user}: {state}{listen}{target}")
 }
 
 fn session_story(session: &SessionReport) -> String {

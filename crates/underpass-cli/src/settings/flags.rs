@@ -41,6 +41,8 @@ groups! {
     OnSession: ToRelay, Path, OnSession, AtEnds; false
     /// Flags of `connect` and `proxy`.
     OnListen: ToRelay, Path, OnSession, AtEnds, Datagrams, Listening; false
+    /// Flags of `meet`.
+    OnMeet: ToRelay, Path, OnPublish, OnSession, AtEnds, Listening; false
     /// Flags of `publish`.
     OnPublish: ToRelay, Path, OnPublish, AtEnds, Datagrams; false
 }

@@ -6,13 +6,17 @@
 
 mod flags;
 mod kinds;
+mod pairs;
 mod table;
 
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-pub use flags::{Everywhere, Flags, OnListen, OnLogin, OnPath, OnPublish, OnSession, ToRelay};
+pub use flags::{
+    Everywhere, Flags, OnListen, OnLogin, OnMeet, OnPath, OnPublish, OnSession, ToRelay,
+};
 pub use kinds::{ProxyMode, Span, TlsCheckMode};
+pub use pairs::PairSetting;
 pub use table::{Group, Settings, TABLE};
 
 /// A row of the table: everything about a setting but its type.
@@ -79,6 +83,18 @@ impl Layers {
         Ok(Self { flags, file, path })
     }
 
+    /// The pairs of the settings file.
+    pub fn pairs(&self) -> Result<Vec<PairSetting>, Failure> {
+        let Some(pairs) = self.file.get(pairs::KEY) else {
+            return Ok(Vec::new());
+        };
+        let pairs = pairs.clone().try_into::<Vec<PairSetting>>();
+        pairs.map_err(|error| {
+            let file = self.path.display();
+            Failure::usage(format!("{file}, [[pair]]: {}", error.message()))
+        })
+    }
+
     /// The text of a setting, and where it was found.
     fn text(
         &self,
@@ -125,6 +141,7 @@ fn read(text: &str, path: &Path) -> Result<toml::Table, Failure> {
     })?;
     match file
         .keys()
+        .filter(|key| *key != pairs::KEY)
         .find(|key| TABLE.iter().all(|row| row.name != *key))
     {
         None => Ok(file),
@@ -224,6 +241,37 @@ mod tests {
             (&[], &[], "carrier = 'pigeon'", "pigeon"),
         ] {
             let failure = resolve(flags, variables, file).err().unwrap();
+            assert_eq!(failure.exit, 2);
+            assert!(failure.what.contains(part), "{}", failure.what);
+        }
+    }
+
+    #[test]
+    fn pairs_stand_beside_settings() {
+        let file = "keep = '5s'\n[[pair]]\nuser = 'bob'\napplication = 'chat'\nlisten = '5000'\n\
+                    [[pair]]\nuser = '*'\napplication = 'ssh'\ntarget = 'localhost:22'\n";
+        let read = layers(&[], file).unwrap();
+        let pairs = read.pairs().unwrap();
+        let local = pairs[0].listen.unwrap().to_string();
+        assert_eq!(
+            (pairs[0].user.as_str(), local.as_str()),
+            ("bob", "127.0.0.1:5000")
+        );
+        assert_eq!(pairs[1].target.as_deref(), Some("localhost:22"));
+        assert!(layers(&[], "").unwrap().pairs().unwrap().is_empty());
+        for (file, part) in [
+            ("pair = 1", "[[pair]]"),
+            ("[[pair]]\nuser = 'bob'", "application"),
+            (
+                "[[pair]]\nuser = 'bob'\napplication = 'x'\nport = 1",
+                "port",
+            ),
+            (
+                "[[pair]]\nuser = 'bob'\napplication = 'x'\nlisten = 'here'",
+                "here",
+            ),
+        ] {
+            let failure = layers(&[], file).unwrap().pairs().unwrap_err();
             assert_eq!(failure.exit, 2);
             assert!(failure.what.contains(part), "{}", failure.what);
         }

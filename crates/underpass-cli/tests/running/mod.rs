@@ -82,7 +82,8 @@ impl Home {
     }
 }
 
-fn finish(mut command: Command, arguments: &[&str]) -> Output {
+/// Runs a command to its end, which must come in time.
+pub fn finish(mut command: Command, arguments: &[&str]) -> Output {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -131,7 +132,8 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command, arguments: &[&str]) -> Self {
+    /// Starts a command, and waits for its first line.
+    pub fn start(mut command: Command, arguments: &[&str]) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,19 +1,14 @@
 //! Every program by every way, and the table of it that stands in `docs/hooking.md`.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use underpass_lab::server::{Nginx, Postgres, Redis, SshServer};
-use underpass_lab::{Finished, Scene, exec};
+use underpass_lab::{Finished, Scene, exec, page};
 
 use crate::rows::{self, FAR, NEAR, Row, Seen};
 use crate::{LIMIT, scene};
-
-/// What stands before and after the table in the page.
-const BEGIN: &str = "<!-- written by the test unmodified -->\n";
-const END: &str = "<!-- until here -->\n";
 
 /// The flags of `underpass run` and what stands before the program, in the order of a row's columns.
 const COLUMNS: [(&str, &[&str]); 4] = [
@@ -145,19 +140,5 @@ fn compare(rows: &[Row]) -> Result<()> {
             .for_each(|seen| table += &format!(" {seen} |"));
         table.push('\n');
     }
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/hooking.md");
-    let text = std::fs::read_to_string(&page)?;
-    let (before, rest) = text
-        .split_once(BEGIN)
-        .context("the page has a place for it")?;
-    let (known, after) = rest.split_once(END).context("the table ends")?;
-    if std::env::var_os("UNDERPASS_BLESS").is_some() {
-        std::fs::write(&page, format!("{before}{BEGIN}{table}{END}{after}"))?;
-    } else {
-        ensure!(
-            known == table,
-            "docs/hooking.md has another table; UNDERPASS_BLESS=1 writes it anew"
-        );
-    }
-    Ok(())
+    page::compare("hooking.md", "unmodified", &table)
 }

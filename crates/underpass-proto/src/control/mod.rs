@@ -8,11 +8,13 @@
 
 mod answers;
 mod attach;
+mod certificates;
 mod connections;
 mod decoder;
 mod events;
 mod group;
 mod limits;
+mod meetings;
 mod passwords;
 mod services;
 mod usage;
@@ -20,6 +22,7 @@ mod users;
 
 pub use answers::{Done, Ended, Failed, Going, Notice};
 pub use attach::{Attach, CodeKind, Enrol, Identity, WhoAmI};
+pub use certificates::Certify;
 pub use connections::{
     ConnectionClient, ConnectionKind, ConnectionRow, ConnectionRows, ConnectionWay, Connections,
     Kick,
@@ -28,6 +31,7 @@ pub use decoder::{ControlDecoder, ControlTooLong, MAX_CONTROL};
 pub use events::{EventRow, EventRows, Events, MAX_EVENTS};
 pub use group::{Group, GroupChanged, GroupList, GroupRelay, MAX_GROUP, MAX_RELAY_URL};
 pub use limits::{LimitRow, LimitRows, LimitRule, Limits, SetLimit};
+pub use meetings::{Meet, MeetingsChanged, Met, Part};
 pub use passwords::{Challenge, Evaluated, Prove, Register, SetPassword, SignIn};
 pub use services::{
     Allow, DecideService, Deny, FarEnd, MAX_ALLOWED, MayUse, Publish, Published, Resolve, Resolved,
@@ -102,6 +106,10 @@ messages! {
     0x18 DecideService in [Agent];
     /// Whether what a user publishes waits for approval.
     0x19 SetPublishing in [Agent];
+    /// Wishes to meet somebody.
+    0x1a Meet in [Agent];
+    /// Takes such a wish back.
+    0x1b Part in [Agent];
     /// Which sessions live?
     0x1d Connections in [Agent];
     /// Ends a session for good.
@@ -135,6 +143,8 @@ messages! {
     0x2b GroupList in [Relay];
     /// Events.
     0x2c EventRows in [Relay];
+    /// Who is there to be met.
+    0x2d Met in [Relay];
     /// Sessions that live.
     0x2f ConnectionRows in [Relay];
 
@@ -148,6 +158,8 @@ messages! {
     0x33 GroupChanged in [Relay];
     /// Who may use what may have changed.
     0x34 RightsChanged in [Relay];
+    /// Who is there to be met may have changed.
+    0x35 MeetingsChanged in [Relay];
 
     /// What was used.
     0x38 UsageRows in [Relay];
@@ -157,6 +169,8 @@ messages! {
     0x3a LimitRows in [Relay];
     /// Asks for a user's limits.
     0x3b Limits in [Agent];
+    /// Enrols this machine by a certificate.
+    0x3c Certify in [Agent];
 }
 
 impl Control {
@@ -170,15 +184,18 @@ impl Control {
                     | Control::Notice(_)
                     | Control::Ended(_)
                     | Control::GroupChanged(_)
-                    | Control::RightsChanged(_) => None,
+                    | Control::RightsChanged(_)
+                    | Control::MeetingsChanged(_) => None,
                 }
             };
         }
         of! {
             Attach Enrol WhoAmI Invite Publish Withdraw Allow Deny Services Resolve Users Machines Revoke
             MakeToken SignIn Prove Register SetPassword ChangeUser SetRole Group Events MayUse DecideService SetPublishing
+            Meet Part
             Done Failed Identity Invited Published ServiceRows Resolved UserRows MachineRows Challenge Evaluated
-            GroupList EventRows
+            GroupList EventRows Met
+            Certify
             Connections ConnectionRows Kick Usage UsageRows SetLimit Limits LimitRows
         }
     }
@@ -325,7 +342,7 @@ mod tests {
     #[test]
     fn every_request_has_a_number_and_nothing_unasked_has() {
         for kind in ControlType::ALL {
-            // Those that came later found no other numbers.
+            // Requests and answers that came later found no other numbers than those behind.
             let unasked = (0x30..0x38).contains(&kind.code());
             // The number is the first field of whatever has one; zeros serve for all others.
             let mut bytes = vec![0; 400];

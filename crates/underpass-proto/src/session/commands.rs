@@ -188,6 +188,7 @@ impl Session {
     /// Wants no more from the peer on this channel, and tells it why.
     pub fn stop(&mut self, id: ChannelId, code: u64) {
         let Some(channel) = self.channels.get_mut(&id) else {
+            self.left.remove(&id);
             return;
         };
         if channel.recv.is_discarding() {
@@ -209,7 +210,7 @@ impl Session {
     /// The next bytes of a channel, at most `most`; or the next datagram, whole.
     pub fn read(&mut self, id: ChannelId, most: usize) -> ReadOutcome {
         let Some(channel) = self.channels.get_mut(&id) else {
-            return ReadOutcome::Closed;
+            return self.read_left(id, most);
         };
         if channel.kind == ChannelKind::Datagram
             && let Some((data, ())) = channel.datagrams_in.pop()
@@ -232,6 +233,19 @@ impl Session {
         channel.recv.set_ended();
         self.retire(id);
         outcome
+    }
+
+    fn read_left(&mut self, id: ChannelId, most: usize) -> ReadOutcome {
+        let Some(half) = self.left.get_mut(&id) else {
+            return ReadOutcome::Closed;
+        };
+        half.read(most).map_or_else(
+            || {
+                self.left.remove(&id);
+                ReadOutcome::Finished
+            },
+            ReadOutcome::Data,
+        )
     }
 
     /// The largest datagram that can be sent, in bytes.

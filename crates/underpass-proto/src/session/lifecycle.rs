@@ -118,9 +118,13 @@ impl Session {
         self.end();
     }
 
-    /// Tells the driver of the end, once, and lets go of all channels.
+    /// Tells the driver of the end, once, and lets go of all channels, except for what can still be read of them.
     pub(super) fn closed(&mut self, by: ClosedBy, code: u64, reason: &str) {
-        self.channels.clear();
+        let channels = std::mem::take(&mut self.channels);
+        if by == ClosedBy::Peer {
+            let halves = channels.into_iter().map(|(id, channel)| (id, channel.recv));
+            self.left = halves.filter(|(_, half)| half.is_whole()).collect();
+        }
         self.schedule = Schedule::default();
         self.renewable.clear();
         self.datagrams.clear();

@@ -72,6 +72,7 @@ use channel::Channel;
 use epochs::{ReceiveEpochs, SendEpochs};
 use leg::Leg;
 use received::{OnceWindow, Received};
+use recv_half::RecvHalf;
 use replay::Replay;
 use resume::{Far, Near, Standing};
 use schedule::Schedule;
@@ -166,6 +167,8 @@ pub struct Session {
     unreliable_next: u64,
     unreliable_seen: OnceWindow,
     channels: BTreeMap<ChannelId, Channel>,
+    /// What the peer had ended, and had all arrived, before it ended the session: it may still be read.
+    left: BTreeMap<ChannelId, RecvHalf>,
     schedule: Schedule,
     credit: Credit,
     /// Frames that go into the next reliable record.
@@ -234,6 +237,7 @@ impl Session {
             unreliable_next: 0,
             unreliable_seen: OnceWindow::new(max_legs > 1),
             channels: BTreeMap::new(),
+            left: BTreeMap::new(),
             schedule: Schedule::default(),
             credit: Credit {
                 sent: 0,
@@ -359,6 +363,13 @@ impl Session {
     #[must_use]
     pub fn unacknowledged(&self) -> u64 {
         self.replay.unacknowledged()
+    }
+
+    /// Whether all that was written has reached the peer, as far as channels go that this side has ended.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        let mut halves = self.channels.values().map(|channel| &channel.send);
+        self.unacknowledged() == 0 && halves.all(|half| half.is_open() || half.is_done())
     }
 
     /// Bytes that arrived and were not read by the application.

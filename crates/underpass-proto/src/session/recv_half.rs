@@ -299,6 +299,11 @@ impl RecvHalf {
             .is_some_and(|last| self.reset.is_some() || self.discarding || self.in_order == last)
     }
 
+    /// Whether all that the peer had to say is here, and the application has not seen its end yet.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.reset.is_none() && self.is_complete() && !self.is_settled()
+    }
+
     /// Whether this half is over for both the peer and the application.
     pub(crate) fn is_settled(&self) -> bool {
         self.is_complete() && (self.ended || self.discarding)

@@ -1,14 +1,16 @@
 //! Replays the fuzzer's corpus, whose seeds are the samples and parts of them.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use bytes::BytesMut;
 
-use super::{blessed, root, samples};
+use super::samples;
 use crate::compress::Compressor;
 use crate::fuzzing::TARGETS;
 use crate::wire::samples::{Sample, bytes_of};
+
+#[path = "../../../../fuzz/checks.rs"]
+mod checks;
 
 /// The target of a family of samples, and the first bytes that steer it there.
 fn targets(sample: &Sample) -> Vec<(&'static str, &'static [u8])> {
@@ -166,19 +168,8 @@ fn session_seeds(seeds: &mut Seeds) {
 
 #[test]
 fn every_sample_is_a_seed_of_the_corpus() {
-    for ((target, name), seed) in seeds() {
-        let folder = root().join("fuzz/corpus").join(target);
-        let file = folder.join(&name);
-        if blessed() {
-            fs::create_dir_all(&folder).expect("the folder can be made");
-            fs::write(&file, seed).expect("the seed can be written");
-        } else {
-            assert!(
-                fs::read(&file).ok() == Some(seed),
-                "fuzz/corpus/{target}/{name} is not as it should be"
-            );
-        }
-    }
+    let parts = |((target, name), seed)| (target, name, seed);
+    checks::compare(seeds().into_iter().map(parts));
 }
 
 #[test]
@@ -198,45 +189,10 @@ fn seeds_reach_what_they_are_for() {
 
 #[test]
 fn the_corpus_is_replayed() {
-    for (target, run) in TARGETS {
-        let folder = root().join("fuzz/corpus").join(target);
-        let mut count = 0;
-        for entry in fs::read_dir(&folder).expect("each target has a corpus") {
-            let file = entry.expect("an entry").path();
-            let input = fs::read(&file).expect("a file that can be read");
-            let result = std::panic::catch_unwind(|| run(&input));
-            assert!(result.is_ok(), "{} fails", file.display());
-            count += 1;
-        }
-        assert!(count > 0, "no corpus for {target}");
-    }
+    checks::replay(TARGETS);
 }
 
 #[test]
 fn each_target_can_be_fuzzed() {
-    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("the manifest");
-    let files = fs::read_dir(root().join("fuzz/fuzz_targets")).expect("the targets");
-    let of_this_crate = files.filter(|file| {
-        let path = file.as_ref().expect("an entry").path();
-        fs::read_to_string(path)
-            .expect("a target")
-            .contains("underpass_proto::")
-    });
-    assert_eq!(of_this_crate.count(), TARGETS.len());
-    assert_eq!(
-        manifest.matches("[[bin]]").count(),
-        manifest.matches("path = \"fuzz_targets/").count()
-    );
-    for (target, _) in TARGETS {
-        assert!(
-            manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")),
-            "{target}"
-        );
-        let body = fs::read_to_string(root().join(format!("fuzz/fuzz_targets/{target}.rs")))
-            .expect("the target");
-        assert!(
-            body.contains(&format!("underpass_proto::fuzzing::{target}(data)")),
-            "{target}"
-        );
-    }
+    checks::can_be_fuzzed(TARGETS, "underpass_proto::fuzzing", "");
 }

@@ -114,6 +114,43 @@ fn a_session_that_ends_is_an_error_to_its_readers() {
 }
 
 #[test]
+fn what_was_ended_before_the_session_can_still_be_read() {
+    let mut pair = world(slow()).pair;
+    let now = pair.now;
+    let mut begin = |bytes: usize| {
+        let session = &mut pair.sessions[A];
+        let class = Class::Normal;
+        let id = session.open(now, ChannelKind::Stream, class, Encoding::Raw, "x");
+        let id = id.unwrap();
+        session.write(id, &mut Bytes::from(vec![7; bytes])).unwrap();
+        id
+    };
+    let [ended, unwanted, open] = [10_000, 20, 30].map(&mut begin);
+    pair.sessions[A].finish(ended);
+    pair.sessions[A].finish(unwanted);
+    assert!(!pair.sessions[A].is_delivered());
+    pair.settle(A);
+    pair.run(Duration::from_secs(1));
+    assert!(pair.sessions[A].is_delivered());
+    let now = pair.now;
+    pair.sessions[A].close(now, code::GOING_AWAY, "done");
+    pair.settle(A);
+    pair.run(Duration::from_secs(1));
+    let reader = &mut pair.sessions[B];
+    assert!(reader.is_closed());
+    let mut read = 0;
+    while let ReadOutcome::Data(data) = reader.read(ended, 3000) {
+        read += data.len();
+    }
+    assert_eq!(read, 10_000);
+    // The end was told once, by the read that was not data; and of what had no end there is nothing.
+    reader.stop(unwanted, 0);
+    for id in [ended, unwanted, open] {
+        assert_eq!(reader.read(id, 10), ReadOutcome::Closed);
+    }
+}
+
+#[test]
 fn close_reaches_the_peer_though_the_leg_dies_with_it() {
     for how in [
         Cut::Reset,

@@ -33,6 +33,9 @@ impl Desk {
         let caller = self.store.machine_by_key(&key).await?;
         let admitted = caller.filter(|caller| caller.is_admitted_at(asked.at));
         let caller = admitted.ok_or_else(|| Refusal::of(Code::NotEnrolled))?;
+        if let Some(why) = self.certificate_fault(&caller.machine, asked.at).await? {
+            return Err(why);
+        }
         check_plain_http(&caller.machine, &service)?;
         if !self.store.may_use(caller.caller(), service.id).await? {
             return Err(Refusal::of(Code::Denied));

@@ -36,7 +36,7 @@ impl Desk {
             Reach::All => living.collect(),
             _ => living
                 .filter(|living| living.concerns(me))
-                .map(|living| living.as_seen_by(me))
+                .map(|living| living.told_to(me))
                 .collect(),
         }
     }
@@ -88,8 +88,8 @@ impl Desk {
     ) -> Result<(), underpass_store::Fault> {
         let ended = self.store.ended_sessions(at).await?;
         let exceptions = self.store.limit_exceptions().await?;
-        let exceptions = self.limits.set_exceptions(&exceptions);
-        let (usual, rates) = self.limits.rates();
+        let exceptions = self.limits().set_exceptions(&exceptions);
+        let (usual, rates) = self.limits().rates();
         self.switch.meters().set_rates(usual, rates);
         let ended = ended.into_iter();
         let ended = ended.map(|it| (it.session, Refusal::new(Code::Ended, it.reason)));

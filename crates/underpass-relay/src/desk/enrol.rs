@@ -16,7 +16,7 @@ use crate::log::{Kind, Note};
 use crate::policy::{Standing, extends_to};
 use crate::refusal::Refusal;
 
-/// One-time codes and passwords that are not good, after which an attachment is ended.
+/// One-time codes, passwords and certificates that are not good, after which an attachment is ended.
 const MOST_FAILED_CODES: u32 = 5;
 
 impl Desk {
@@ -31,7 +31,7 @@ impl Desk {
         }
         let member = match standing {
             Standing::Stranger => None,
-            Standing::Waiting(waiting) => Some(waiting),
+            Standing::Waiting(known) | Standing::Barred(known, _) => Some(known),
             Standing::Member(member) => {
                 self.seen.note(member.machine.id, asked.at);
                 Some(member)
@@ -128,7 +128,7 @@ impl Desk {
         if self.switch.count_failed_code(attachment) < MOST_FAILED_CODES {
             return Ok(());
         }
-        let text = "too many one-time codes or passwords were not good";
+        let text = "too many one-time codes, passwords or certificates were not good";
         let why = Refusal::new(code, text);
         self.switch
             .with_hub(|hub, _| hub.end(attachment, why.clone()));

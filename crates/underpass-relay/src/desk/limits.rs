@@ -62,7 +62,7 @@ impl Desk {
         };
         let mut rows = Vec::new();
         for kind in LimitKind::ALL {
-            let (most, exception) = self.limits.allowed(user.id, kind);
+            let (most, exception) = self.limits().allowed(user.id, kind);
             rows.push(LimitRow {
                 limit: kind,
                 exception,
@@ -86,7 +86,7 @@ impl Desk {
         Ok(match kind {
             LimitKind::Attachments => attachments as u64,
             LimitKind::Sessions => sessions as u64,
-            LimitKind::Channels => self.limits.channels(user.id) as u64,
+            LimitKind::Channels => self.limits().channels(user.id) as u64,
             LimitKind::BytesPerSecond => 0,
             LimitKind::BytesPerMonth => {
                 let month = Day::of(asked.at).first_of_month();

@@ -5,11 +5,13 @@
 //! is refused.
 
 mod approve;
+mod certificates;
 mod connections;
 mod decide;
 mod enrol;
 mod events;
 mod limits;
+mod meet;
 mod passwords;
 mod people;
 mod refusals;
@@ -18,7 +20,7 @@ mod services;
 mod tests;
 mod usage;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ use underpass_store::{
 pub(crate) use passwords::Passwords;
 
 use crate::announced::Announced;
+use crate::certificates::Certificates;
 use crate::hub::{AttachmentId, Member};
 use crate::limits::UserLimits;
 use crate::log::Log;
@@ -84,6 +87,10 @@ pub(crate) struct Rules {
     pub(crate) approval: bool,
     /// Services that the relay dials.
     pub(crate) services: Vec<RelayService>,
+    /// The certificates that let machines in.
+    pub(crate) certificates: Arc<Certificates>,
+    /// What each user may take up.
+    pub(crate) limits: UserLimits,
 }
 
 /// Answers requests. Draws no randomness and reads no clock: both are arguments.
@@ -96,7 +103,6 @@ pub(crate) struct Desk {
     rules: Rules,
     passwords: Passwords,
     announced: Arc<Announced>,
-    limits: UserLimits,
 }
 
 /// One request and what is known about it.
@@ -116,7 +122,6 @@ impl Desk {
         rules: Rules,
         passwords: Passwords,
         announced: Arc<Announced>,
-        limits: UserLimits,
     ) -> Self {
         Self {
             store,
@@ -126,13 +131,12 @@ impl Desk {
             rules,
             passwords,
             announced,
-            limits,
         }
     }
 
     /// What each user may take up.
     pub(crate) fn limits(&self) -> &UserLimits {
-        &self.limits
+        &self.rules.limits
     }
 
     /// The services that the relay dials.
@@ -156,10 +160,21 @@ impl Desk {
             Origin::PlainHttp => MachineKind::Token,
         };
         let known = self.store.machine_by_key(&MachineKey(key)).await?;
-        Ok(match known.filter(|it| it.machine.kind == kind) {
-            Some(member) if member.is_admitted_at(at) => Standing::Member(member),
-            Some(waiting) if waiting.user.state == UserState::Waiting => Standing::Waiting(waiting),
-            _ => Standing::Stranger,
+        let Some(known) = known.filter(|it| it.machine.kind == kind) else {
+            return Ok(Standing::Stranger);
+        };
+        if known.user.state == UserState::Waiting {
+            return Ok(Standing::Waiting(known));
+        }
+        if !known.is_admitted() {
+            return Ok(Standing::Stranger);
+        }
+        if let Some(why) = self.certificate_fault(&known.machine, at).await? {
+            return Ok(Standing::Barred(known, why));
+        }
+        Ok(match known.is_admitted_at(at) {
+            true => Standing::Member(known),
+            false => Standing::Stranger,
         })
     }
 
@@ -214,6 +229,8 @@ impl Desk {
             (standing, Control::SetPassword(it)) => {
                 return self.set_password(&asked, &standing, it).await;
             }
+            (_, Control::Certify(it)) => return self.certify(&asked, it).await,
+            (Standing::Barred(_, why), _) => return Err(why),
             (Standing::Stranger, _) => return Err(Refusal::of(Code::NotEnrolled)),
             (Standing::Waiting(_), _) => return Err(Refusal::of(Code::Waiting)),
             (Standing::Member(member), request) => (member, request),
@@ -264,6 +281,8 @@ impl Desk {
             },
             Control::Events(it) => self.list_events(asked, &me, it).await,
             Control::MayUse(it) => self.may_use(asked, &me, it).await,
+            Control::Meet(it) => self.meet(asked, &me, it).await,
+            Control::Part(it) => self.part(&me, &it),
             Control::DecideService(it) => self.decide_service(asked, &me, it).await,
             Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,
             Control::Connections(it) => Ok(self.list_connections(asked, &me, it.request)),
@@ -285,7 +304,10 @@ impl Desk {
             .switch
             .with_hub(|hub, _| hub.member(caller.attachment).is_some());
         if was_member && !matches!(standing, Standing::Member(_)) {
-            let why = shut_out();
+            let why = match &standing {
+                Standing::Barred(_, why) => why.clone(),
+                _ => shut_out(),
+            };
             self.switch
                 .with_hub(|hub, _| hub.end(caller.attachment, why.clone()));
             return Err(why);
@@ -300,34 +322,41 @@ impl Desk {
     }
 
     /// Takes up the limits and the ended sessions that the store has by now; ends all attachments of machines that were
-    /// shut out, whoever did it, and all routes to services that may not be used any more.
+    /// shut out, whoever did it, and all routes to services that may not be used any more. When the next machine is shut out by its end, if one is.
     ///
     /// # Errors
     /// The store cannot be asked; nothing is ended then.
-    pub(crate) async fn check_all(&self, at: UnixMillis) -> Result<(), Fault> {
+    pub(crate) async fn check_all(&self, at: UnixMillis) -> Result<Option<UnixMillis>, Fault> {
         self.take_up_limits(at).await?;
         let users = self.store.users().await?;
         let users: HashMap<UserId, User> = users.into_iter().map(|user| (user.id, user)).collect();
         let machines = self.store.machines(None).await?;
         // Who has come since the lists were made stands on none of them, and stays.
-        let shut: HashSet<MachineId> = machines
-            .into_iter()
-            .filter_map(|machine| {
-                let user = users.get(&machine.user)?.clone();
-                let enrolled = Enrolled { user, machine };
-                (!enrolled.is_admitted_at(at)).then_some(enrolled.machine.id)
-            })
-            .collect();
+        let mut shut: HashMap<MachineId, Refusal> = HashMap::new();
+        let mut next_end: Option<UnixMillis> = None;
+        for machine in machines {
+            let Some(user) = users.get(&machine.user).cloned() else {
+                continue;
+            };
+            let enrolled = Enrolled { user, machine };
+            if enrolled.is_admitted_at(at) {
+                let end = enrolled.machine.expires;
+                next_end = next_end.into_iter().chain(end).min();
+            } else {
+                shut.insert(enrolled.machine.id, why_out(&enrolled));
+            }
+        }
         for attached in self.switch.all_attached() {
             self.switch.with_hub(|hub, _| {
                 let member = hub.member(attached.id);
-                if member.is_some_and(|member| shut.contains(&member.machine)) {
-                    hub.end(attached.id, shut_out());
+                let why = member.and_then(|member| shut.get(&member.machine));
+                if let Some(why) = why {
+                    hub.end(attached.id, why.clone());
                 }
             });
         }
         self.switch.with_hub(|hub, _| hub.recheck_all());
-        Ok(())
+        Ok(next_end)
     }
 
     fn full_name(&self, service: &Name, owner: &str) -> String {
@@ -368,6 +397,15 @@ fn new_user_name(text: &str) -> Result<Name, Refusal> {
         return Err(Refusal::new(Code::NameInvalid, text));
     }
     Ok(name)
+}
+
+/// What is said to a machine that is not admitted.
+fn why_out(enrolled: &Enrolled) -> Refusal {
+    // Of agents only those end that came by a certificate.
+    match enrolled.is_admitted() && enrolled.machine.kind == MachineKind::Agent {
+        true => Refusal::of(Code::CertificateExpired),
+        false => shut_out(),
+    }
 }
 
 fn shut_out() -> Refusal {

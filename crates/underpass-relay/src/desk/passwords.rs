@@ -29,9 +29,6 @@ use crate::refusal::Refusal;
 
 /// Logins under way that are remembered, one for each attachment: more than there can be strangers.
 const MOST_LOGINS: usize = 4096;
-/// Users that may wait for approval at once, so that strangers cannot fill the store.
-const MOST_WAITING: u64 = 1000;
-
 /// What a login by password is called in the log.
 const BY_PASSWORD: &str = "password";
 
@@ -39,8 +36,9 @@ const BY_PASSWORD: &str = "password";
 #[derive(Debug)]
 pub(crate) struct Passwords {
     server: Server,
-    /// Whether strangers may register.
-    open: bool,
+    /// How many users may wait for approval at once, so that strangers cannot fill the store; none where strangers may not
+    /// register.
+    places: Option<usize>,
     logins: Mutex<BTreeMap<AttachmentId, Login>>,
     attempts: Mutex<Attempts>,
 }
@@ -54,11 +52,12 @@ struct Login {
 }
 
 impl Passwords {
-    /// Takes up the secret that the store keeps, or has it keep a new one. Strangers may register where `open`.
+    /// Takes up the secret that the store keeps, or has it keep a new one. Strangers may register where there are `places` for
+    /// users who wait, and so many of them.
     ///
     /// # Errors
     /// The store cannot be asked, or keeps something else.
-    pub(crate) async fn begin(store: &dyn Store, open: bool) -> Result<Self, Fault> {
+    pub(crate) async fn begin(store: &dyn Store, places: Option<usize>) -> Result<Self, Fault> {
         let fresh = PasswordSecret(*Server::generate().to_bytes());
         let kept = store.password_secret(&fresh).await?;
         let server = Server::from_bytes(&kept.0).map_err(|error| Fault {
@@ -68,7 +67,7 @@ impl Passwords {
         })?;
         Ok(Self {
             server,
-            open,
+            places,
             logins: Mutex::default(),
             attempts: Mutex::default(),
         })
@@ -248,9 +247,10 @@ impl Desk {
             key: MachineKey(asked.caller.key),
         };
         self.count_attempt(asked, None)?;
+        let most_waiting = self.passwords.places.unwrap_or_default() as u64;
         let registered = self
             .store
-            .register(&user, &file, &machine, MOST_WAITING, asked.at)
+            .register(&user, &file, &machine, most_waiting, asked.at)
             .await;
         let registered = registered.map_err(Refusal::from).inspect_err(|why| {
             self.note_refused(asked, why, "registration", Some(user.as_str()));
@@ -266,16 +266,19 @@ impl Desk {
     /// Whose password a registration is about: a new user's, or the caller's own.
     fn user_to_register(&self, standing: &Standing, user: &str) -> Result<Name, Refusal> {
         match standing {
+            Standing::Barred(_, why) => Err(why.clone()),
             Standing::Member(me) if me.user.name.as_str() == user => Ok(me.user.name.clone()),
             Standing::Member(_) => Err(Refusal::new(
                 Code::Denied,
                 "this machine is enrolled; it may change its own user's password only",
             )),
-            Standing::Stranger | Standing::Waiting(_) if !self.passwords.open => Err(Refusal::new(
-                Code::Denied,
-                "this relay does not let strangers register; ask its manager for an invitation, \
+            Standing::Stranger | Standing::Waiting(_) if self.passwords.places.is_none() => {
+                Err(Refusal::new(
+                    Code::Denied,
+                    "this relay does not let strangers register; ask its manager for an invitation, \
                  then: underpass login RELAY --invite CODE",
-            )),
+                ))
+            }
             Standing::Stranger | Standing::Waiting(_) => new_user_name(user),
         }
     }

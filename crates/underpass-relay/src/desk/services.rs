@@ -12,8 +12,9 @@ use underpass_store::{
     ServiceRef, ServiceState, UnixMillis, Who,
 };
 
+use super::meet::{check_agent, place_of};
 use super::{Asked, Desk, done, new_name};
-use crate::hub::{Asked as AskedFor, Check, Grant, Publication};
+use crate::hub::{Asked as AskedFor, Check, Grant, Hub, Publication};
 use crate::log::{Kind, Note};
 use crate::policy::Reach;
 use crate::refusal::Refusal;
@@ -364,10 +365,18 @@ impl Desk {
                 && it.expires.is_none_or(|expires| at < expires)
         });
         let machine = admitted.ok_or_else(|| Refusal::of(Code::NotEnrolled))?;
+        if let Some(why) = self.certificate_fault(&machine, at).await? {
+            return Err(why);
+        }
         let caller = Caller {
             user: check.user,
             machine: check.machine,
         };
+        if let Some(place) = place_of(&check.service)? {
+            check_agent(&machine)?;
+            let admits = |hub: &mut Hub, _| hub.admits(place, check.user, machine.key.0);
+            return self.switch.with_hub(admits);
+        }
         let service = match &check.service {
             AskedFor::Name(text) => {
                 let reference = self.without_suffix(text).parse()?;

@@ -43,13 +43,15 @@ impl Office {
         let (log, _) = Log::new(16);
         let switch = Switch::new(Limits::default(), Marks::default(), 1 << 20, log.clone());
         let rules = Rules {
+            limits: UserLimits::new(Usual::of(&Settings::default())),
             relay_key: StaticKey::from_bytes([9; 32]).public(),
             suffix: names::DEFAULT_SUFFIX.to_owned(),
             invitation: Duration::from_secs(3600),
             approval: false,
             services: vec![],
+            certificates: Arc::new(Certificates::read(&Settings::default()).unwrap()),
         };
-        let passwords = Passwords::begin(store.as_ref(), true).await.unwrap();
+        let passwords = Passwords::begin(store.as_ref(), Some(1000)).await.unwrap();
         let announced = Announced::read(None, rules.relay_key.fingerprint()).unwrap();
         let announced = Arc::new(announced);
         let desk = Desk::new(
@@ -60,7 +62,6 @@ impl Office {
             rules,
             passwords,
             announced,
-            UserLimits::new(Usual::of(&Settings::default())),
         );
         let office = Self {
             desk,

@@ -222,6 +222,7 @@ impl Hub {
             self.alarms.remove(&(at, Wake::Enrol(attachment)));
         }
         self.count_out(known.source, known.member.as_ref());
+        self.forget_wishes(attachment);
     }
 
     /// A link of an attachment is ready to carry routed packets.
@@ -229,8 +230,9 @@ impl Hub {
         let Some(known) = self.attachments.get_mut(&attachment) else {
             return;
         };
-        let without = known.links.is_empty() && std::mem::replace(&mut known.was_up, true);
-        if let (true, Some(member)) = (without, known.member.clone()) {
+        let without = known.links.is_empty();
+        let returns = without && std::mem::replace(&mut known.was_up, true);
+        if let (true, Some(member)) = (returns, known.member.clone()) {
             self.commands.push_back(Command::Returned {
                 attachment,
                 link,
@@ -247,6 +249,12 @@ impl Hub {
         self.links.insert(link, entry);
         for service in services {
             self.serve_waiting(service, now);
+            if without {
+                self.tell_wishers(service);
+            }
+        }
+        if without {
+            self.meet_again(attachment);
         }
     }
 

@@ -87,6 +87,11 @@ pub enum Command {
         /// Whose agent.
         attachment: AttachmentId,
     },
+    /// Tell the agent to ask again whom it can meet.
+    TellMeetings {
+        /// Whose agent.
+        attachment: AttachmentId,
+    },
     /// Write down what became of a route. Comes before what lets go of it.
     Record(RouteEvent),
     /// Write down that an attachment that had no link any more has one again.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use underpass_proto::Time;
 use underpass_proto::packet::SessionId;
 
+use super::routes::shown;
 use super::{AttachmentId, Hub, Member, RouteEnd};
 
 /// A session with a route that leads to its publisher.
@@ -47,7 +48,7 @@ impl Hub {
                     session,
                     opener: route.opener(),
                     by: route.by().clone(),
-                    service: grant.map_or_else(String::new, |grant| grant.name.clone()),
+                    service: grant.map_or_else(String::new, |grant| shown(grant.name.clone())),
                     owner: grant.map_or_else(String::new, |grant| grant.owner.clone()),
                     publisher: publisher
                         .map_or_else(String::new, |member| member.machine_name.clone()),

@@ -28,6 +28,7 @@ mod command;
 mod ids;
 mod limits;
 mod living;
+mod meetings;
 mod presence;
 mod routes;
 mod sessions;
@@ -52,6 +53,7 @@ pub use presence::Publication;
 pub use routes::{Opening, Path};
 pub use users::Exceptions;
 
+use crate::rendezvous::Rendezvous;
 use attachments::Attachment;
 use ids::RouteId;
 use routes::Route;
@@ -112,6 +114,8 @@ pub struct Hub {
     waiting: HashMap<ServiceId, VecDeque<RouteId>>,
     waiting_count: usize,
     checks: HashMap<CheckId, RouteId>,
+    /// Who wishes to meet whom.
+    rendezvous: Rendezvous,
     /// Sessions that had a route here.
     sessions: Sessions,
     /// Sessions that were ended for good, and why.
@@ -144,6 +148,7 @@ impl Hub {
             waiting: HashMap::new(),
             waiting_count: 0,
             checks: HashMap::new(),
+            rendezvous: Rendezvous::default(),
             sessions: Sessions::default(),
             ended: HashMap::new(),
             by_source: HashMap::new(),

@@ -29,14 +29,44 @@ impl Hub {
         publication: Publication,
         now: Time,
     ) -> Result<(), Refusal> {
+        self.check_room_to_publish(attachment, service)?;
+        let name = publication.name.clone();
+        if let Some(attachment) = self.offer(attachment, service, publication) {
+            let text = format!(
+                "{name} is now published by another agent of this machine; new connections go there"
+            );
+            self.commands
+                .push_back(Command::Notify { attachment, text });
+        }
+        self.serve_waiting(service, now);
+        self.tell_wishers(service);
+        Ok(())
+    }
+
+    /// Whether an attachment may publish, or wait at, one more.
+    pub(super) fn check_room_to_publish(
+        &self,
+        attachment: AttachmentId,
+        service: ServiceId,
+    ) -> Result<(), Refusal> {
         let limit = self.limits.services_per_attachment;
-        let Some(known) = self.attachments.get_mut(&attachment) else {
+        let Some(known) = self.attachments.get(&attachment) else {
             return Err(Refusal::of(Code::UnknownSession));
         };
         if known.published.len() >= limit && !known.published.contains_key(&service) {
             return Err(Refusal::busy("services that one agent publishes"));
         }
-        let name = publication.name.clone();
+        Ok(())
+    }
+
+    /// Puts an attachment last on the list of those that publish a service. Another one that was last before.
+    pub(super) fn offer(
+        &mut self,
+        attachment: AttachmentId,
+        service: ServiceId,
+        publication: Publication,
+    ) -> Option<AttachmentId> {
+        let known = self.attachments.get_mut(&attachment)?;
         known.published.insert(service, publication);
         let publishers = self.publishers.entry(service).or_default();
         let before = publishers
@@ -45,15 +75,7 @@ impl Hub {
             .filter(|last| *last != attachment);
         publishers.retain(|other| *other != attachment);
         publishers.push(attachment);
-        if let Some(attachment) = before {
-            let text = format!(
-                "{name} is now published by another agent of this machine; new connections go there"
-            );
-            self.commands
-                .push_back(Command::Notify { attachment, text });
-        }
-        self.serve_waiting(service, now);
-        Ok(())
+        before
     }
 
     /// A service is withdrawn, whoever publishes it. Its routes are ended.

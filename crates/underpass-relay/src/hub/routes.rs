@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use underpass_proto::limit::LimitKind;
+use underpass_proto::meeting::Place;
 use underpass_proto::packet::SessionId;
 use underpass_proto::route::{Gone, Incoming, picked_by};
 use underpass_proto::ticket::{Claim, Handle, Ticket};
@@ -15,6 +16,7 @@ use super::{
     LinkId, Member, Opened, Question, RouteEnd, RouteEvent, RouteNews, Wake, Wanted,
 };
 use crate::refusal::Refusal;
+use crate::rendezvous::is_place;
 
 /// An agent's wish for a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -303,6 +305,7 @@ impl Hub {
     /// What users may do has changed: every route to the service is checked again, and its publishers are told.
     pub fn recheck(&mut self, service: ServiceId) {
         self.tell_rights(service);
+        self.tell_wishers(service);
         for id in self.routes_to(service) {
             self.ask(id, Asked::Id(service));
         }
@@ -331,6 +334,11 @@ impl Hub {
     }
 
     fn wait(&mut self, id: RouteId, service: ServiceId, now: Time) {
+        if is_place(service) && !self.publishers.contains_key(&service) {
+            // Who takes a wish back comes back to it with another.
+            let why = Refusal::new(Code::ServiceAway, "the other side waits no more");
+            return self.refuse(id, why);
+        }
         if self.waiting_count >= self.limits.waiting {
             return self.refuse(id, Refusal::busy("routes that wait for their publisher"));
         }
@@ -383,7 +391,7 @@ impl Hub {
         };
         let (near, opener) = (route.near, route.opener);
         let service = route.grant.as_ref();
-        let service = service.map(|grant| format!("{}.{}", grant.name, grant.owner));
+        let service = service.map(|it| format!("{}.{}", shown(it.name.clone()), it.owner));
         let user = route.by.user;
         let opened = match route.session {
             Some(session) => self.sessions.opened(session, route.resumes, now),
@@ -524,11 +532,12 @@ impl Hub {
             return;
         };
         let service = route.grant.as_ref().map(|grant| grant.name.clone());
+        let service = shown(service.unwrap_or_else(|| route.asked.clone()));
         self.commands.push_back(Command::Record(RouteEvent {
             opener: route.opener,
             user: route.by.user_name.clone(),
             machine: route.by.machine_name.clone(),
-            service: service.unwrap_or_else(|| route.asked.clone()),
+            service,
             owner: route.grant.as_ref().map(|grant| grant.owner.clone()),
             session: route.session,
             news,
@@ -625,6 +634,14 @@ impl Hub {
         if queue.is_empty() {
             self.waiting.remove(&service);
         }
+    }
+}
+
+/// A service as it is shown: of a place where two meet the application is what says something.
+pub(super) fn shown(service: String) -> String {
+    match service.parse::<Place>() {
+        Ok(place) => place.application,
+        Err(_) => service,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The hub against stories, and against a plain model of its driver.
 
 mod limits;
+mod meetings;
 mod news;
 mod storm;
 mod tickets;
@@ -38,6 +39,7 @@ struct Driver {
     cut: Vec<LinkId>,
     notified: Vec<AttachmentId>,
     told_rights: Vec<AttachmentId>,
+    told_meetings: Vec<AttachmentId>,
     questions: Vec<Question>,
     given: Vec<(RouteEnd, Given)>,
     absent: Vec<RouteEnd>,
@@ -105,6 +107,7 @@ impl Driver {
             cut: Vec::new(),
             notified: Vec::new(),
             told_rights: Vec::new(),
+            told_meetings: Vec::new(),
             questions: Vec::new(),
             given: Vec::new(),
             absent: Vec::new(),
@@ -293,6 +296,7 @@ impl Driver {
             }
             Command::Returned { attachment, .. } => self.returned.push(attachment),
             Command::TellRights { attachment } => self.told_rights.push(attachment),
+            Command::TellMeetings { attachment } => self.told_meetings.push(attachment),
         }
     }
 }

@@ -47,7 +47,10 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
-        | Code::NoRedial => StatusCode::FORBIDDEN,
+        | Code::NoRedial
+        | Code::FtpAddress
+        | Code::FtpNotAnnounced
+        | Code::WrongCookie => StatusCode::FORBIDDEN,
         Code::NoService
         | Code::UnknownSession
         | Code::NoUser
@@ -57,17 +60,26 @@ pub(super) fn status(code: Code) -> StatusCode {
         Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
             StatusCode::BAD_REQUEST
         }
-        Code::WrongOffset | Code::Exists | Code::Decided | Code::OtherTransport => {
-            StatusCode::CONFLICT
-        }
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::WrongOffset
+        | Code::Exists
+        | Code::Decided
+        | Code::OtherTransport
+        | Code::Connected
+        | Code::Oneself
+        | Code::FtpNeedsHelp
+        | Code::FtpTls => StatusCode::CONFLICT,
+        Code::TooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts
         | Code::AttachmentLimit
         | Code::SessionLimit
         | Code::ChannelLimit
         | Code::MonthLimit => StatusCode::TOO_MANY_REQUESTS,
-        Code::Refused | Code::Unreachable | Code::ServiceAway => StatusCode::BAD_GATEWAY,
-        Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        Code::Refused
+        | Code::Unreachable
+        | Code::ServiceAway
+        | Code::PeerWaiting
+        | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
+        Code::TimedOut | Code::NoMessage => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -91,7 +103,17 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupUnreadable
         | Code::GroupSignature
         | Code::GroupKey
-        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::GroupSerial
+        | Code::Disconnected
+        | Code::BadSetting
+        | Code::CertificateUntrusted
+        | Code::CertificateExpired
+        | Code::CertificateEarly
+        | Code::CertificateRevoked
+        | Code::CertificatePurpose
+        | Code::CertificateUser
+        | Code::CertificateUnchecked
+        | Code::CertificateProof => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -104,6 +104,10 @@ impl Settings {
             let reason = "tls_cert and tls_key are given together or not at all";
             return Err(SettingError::value("tls_cert", reason));
         }
+        if self.certificate_revocations.is_some() && self.certificate_authorities.is_none() {
+            let reason = "it says nothing without certificate_authorities";
+            return Err(SettingError::value("certificate_revocations", reason));
+        }
         let (low, high, hard) = (self.route_low.0, self.route_high.0, self.route_hard.0);
         if !(low < high && high < hard) {
             let reason = "route_low must be below route_high, and that below route_hard";
@@ -147,7 +151,9 @@ mod tests {
                 _ => format!("`{}`", setting.default),
             };
             let several = if setting.several { ", several" } else { "" };
-            let (name, kind, doc) = (setting.name, setting.kind, setting.doc);
+            // A bar would begin the next cell.
+            let kind = setting.kind.replace('|', "\\|");
+            let (name, doc) = (setting.name, setting.doc);
             text += &format!("| `{name}` | {kind}{several} | {default} | {doc} |\n");
         }
         text
@@ -228,6 +234,8 @@ mod tests {
             ("keep = \"soon\"", "setting keep"),
             ("route_memory = \"much\"", "setting route_memory"),
             ("authority = \"here:1\"", "setting authority"),
+            ("certificate_name = \"dns\"", "setting certificate_name"),
+            ("certificate_users = \"all\"", "setting certificate_users"),
             ("service = 7", "setting service"),
             ("[[service]]\nname = \"web\"", "target"),
             (
@@ -256,6 +264,7 @@ mod tests {
         for (name, text) in [
             ("route_low", "2 MiB"),
             ("tls_cert", "/cert"),
+            ("certificate_revocations", "/lists"),
             ("suffix", "Under_pass"),
         ] {
             let mut settings = Settings::default();

@@ -4,9 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use underpass_carrier::x509::NamedBy;
+
 use super::value::{ByteSize, Count, Span, Value};
 use super::{Setting, SettingError};
 use crate::authority::AuthorityAddress;
+use crate::certificates::CertificateUsers;
 use crate::hub::Limits;
 use crate::queue::Marks;
 use crate::target::RelayService;
@@ -111,6 +114,21 @@ settings! {
     invitation: Span = Span(Duration::from_secs(24 * 3600));
     /// Whether strangers may register by name and password; they then wait for a manager's approval.
     registration: bool = true;
+    /// The most users that wait for approval at once; further ones cannot register until somebody has decided.
+    users_waiting: Count = 1000;
+    /// The certificates, in PEM, of the authorities whose X.509 certificates let machines in (underpass login
+    /// --certificate). They are read again when the file changes, and on SIGHUP. Without them no certificate does.
+    certificate_authorities: Option<PathBuf> = None;
+    /// What these authorities have revoked: a list (CRL), in PEM, of each one that has issued a certificate in use. A
+    /// certificate that no list speaks of, or only one that is out of date, is refused. They are read again when the file
+    /// changes, and on SIGHUP. Without the file nothing counts as revoked.
+    certificate_revocations: Option<PathBuf> = None;
+    /// How a certificate names its user: cn, the common name; uri:PREFIX, what follows PREFIX in a URI; or email:DOMAIN,
+    /// what precedes @DOMAIN in an e-mail address, both among the subject alternative names.
+    certificate_name: NamedBy = NamedBy::CommonName;
+    /// Whose certificates let machines in: known, users that there are; or make, whomever they name, who is made as a user
+    /// where there is none.
+    certificate_users: CertificateUsers = CertificateUsers::Known;
     /// Whether a service of a user waits for a manager's approval before anybody may use it. `underpass users publishing`
     /// makes exceptions; managers need no approval.
     approve_services: bool = false;

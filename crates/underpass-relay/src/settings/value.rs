@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use underpass_carrier::x509::{NamedBy, NamedByError};
+
 use crate::authority::{AuthorityAddress, AuthorityAddressError};
+use crate::certificates::CertificateUsers;
 
 /// A value of a setting.
 pub(super) trait Value: Sized {
@@ -106,6 +109,27 @@ impl Value for AuthorityAddress {
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
             .map_err(|error: AuthorityAddressError| error.to_string())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for NamedBy {
+    const KIND: &'static str = "cn|uri:PREFIX|email:DOMAIN";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|error: NamedByError| error.to_string())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for CertificateUsers {
+    const KIND: &'static str = "known|make";
+    fn parse(text: &str) -> Result<Self, String> {
+        parsed(text, Self::KIND)
     }
     fn show(&self) -> String {
         self.to_string()

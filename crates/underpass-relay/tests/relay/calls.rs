@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use underpass_endpoint::Session;
 use underpass_proto::control::{
-    Allow, Attach, ChangeUser, CodeKind, Connections, Control, ControlType, DecideService, Deny,
-    Enrol, Events, Group, GroupRelay, Invite, Kick, LimitRule, Limits, Machines, MakeToken, MayUse,
-    Prove, Publish, Publishing, Register, Resolve, Revoke, ServiceDecision, Services, SetLimit,
-    SetPassword, SetPublishing, SetRole, SignIn, Usage, UsageBy, UserChange, UserRole, Users,
-    WhoAmI, Withdraw,
+    Allow, Attach, Certify, ChangeUser, CodeKind, Connections, Control, ControlType, DecideService,
+    Deny, Enrol, Events, Group, GroupRelay, Invite, Kick, LimitRule, Limits, Machines, MakeToken,
+    MayUse, Meet, Part, Prove, Publish, Publishing, Register, Resolve, Revoke, ServiceDecision,
+    Services, SetLimit, SetPassword, SetPublishing, SetRole, SignIn, Usage, UsageBy, UserChange,
+    UserRole, Users, WhoAmI, Withdraw,
 };
 use underpass_proto::group::RelayList;
 use underpass_proto::limit::LimitKind;
@@ -48,6 +48,7 @@ const WAITS: Outcome = No(Code::Waiting);
 const DENIED: Outcome = No(Code::Denied);
 const BAD_CODE: Outcome = No(Code::InvalidCode);
 const NONE: Outcome = No(Code::NoService);
+const NO_USER: Outcome = No(Code::NoUser);
 const PROTOCOL: Outcome = No(Code::ProtocolViolation);
 const LOST: Outcome = No(Code::NoConnection);
 
@@ -148,6 +149,21 @@ fn invite(request: u64, user: String) -> Control {
     .into()
 }
 
+/// Of a program, and for an application, of this cell.
+fn wish(request: u64, peer: &str, n: usize) -> Meet {
+    Meet {
+        request,
+        application: format!("chat-{n}"),
+        peer: peer.to_owned(),
+        holder: [1; 16],
+        only: [0; 32],
+    }
+}
+
+fn meet(request: u64, peer: &str, n: usize) -> Control {
+    wish(request, peer, n).into()
+}
+
 fn register(request: u64, user: String) -> Control {
     let (_, message) = Registration::start(b"correct horse").unwrap();
     Register {
@@ -185,6 +201,9 @@ fn calls() -> Vec<Call> {
         "a password file that is none", |request, _| SetPassword {
             request, user: "bob".into(), machine: "x".into(), file: [0xff; 192],
         }.into(), [PROTOCOL, PROTOCOL, PROTOCOL, DENIED, DENIED, DENIED];
+        "a certificate that is none", |request, _| Certify {
+            request, machine: "x".into(), chain: vec![7; 9].into(), scheme: 0x0403, signature: vec![7; 9].into(),
+        }.into(), [PROTOCOL; 6];
         "oneself", |request, _| WhoAmI { request }.into(), [OUT, WAITS, Done, Done, Done, Done];
         "somebody new", |request, n| invite(request, format!("guest-{n}")),
             [OUT, WAITS, DENIED, DENIED, Done, Done];
@@ -249,6 +268,18 @@ fn calls() -> Vec<Call> {
         "bob's service for the administrator's machine", |request, n| MayUse {
             request, service: format!("s-{n}"), machine: digest(&format!("m {n} admin")),
         }.into(), [OUT, WAITS, DENIED, NONE, NONE, NONE];
+        "bob", |request, n| meet(request, "bob", n), [OUT, WAITS, Done, Done, Done, Done];
+        "bob's service", |request, n| Meet {
+            application: format!("s-{n}"), ..wish(request, "bob", n)
+        }.into(), [OUT, WAITS, No(Code::Oneself), DENIED, DENIED, DENIED];
+        "the administrator", |request, n| meet(request, "admin", n), [OUT, WAITS, Done, Done, Done, Done];
+        "anybody", |request, n| meet(request, "*", n), [OUT, WAITS, Done, Done, Done, Done];
+        "nobody there", |request, n| meet(request, "none", n), [OUT, WAITS, NO_USER, NO_USER, NO_USER, NO_USER];
+        "one who waits", |request, n| meet(request, &format!("w-{n}"), n),
+            [OUT, WAITS, NO_USER, NO_USER, NO_USER, NO_USER];
+        "bob", |request, n| Part {
+            request, application: "chat".into(), peer: "bob".into(), holder: [n as u8; 16],
+        }.into(), [OUT, WAITS, Done, Done, Done, Done];
         "a user's service that waits",
             |request, n| decide(request, format!("x-{n}.u-{n}"), ServiceDecision::Approve),
             [OUT, WAITS, DENIED, DENIED, Done, Done];
@@ -299,6 +330,14 @@ fn announced(data: &Path) -> PathBuf {
     path
 }
 
+/// A file with an authority, beside the data folder.
+fn authorities(data: &Path) -> PathBuf {
+    let path = data.with_file_name("authorities.pem");
+    let made = rcgen::generate_simple_self_signed(vec!["authority".to_owned()]).unwrap();
+    std::fs::write(&path, made.cert.pem()).unwrap();
+    path
+}
+
 const AT: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// The stage, the callers, and the store beneath.
@@ -315,6 +354,7 @@ impl Ground {
         let stage = Stage::with(|settings| {
             settings.services_per_attachment = 1000;
             settings.announce = Some(announced(&settings.data));
+            settings.certificate_authorities = Some(authorities(&settings.data));
         })
         .await;
         let store = stage.store().await;

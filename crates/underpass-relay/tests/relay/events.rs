@@ -8,9 +8,8 @@ use underpass_proto::Code;
 use underpass_proto::control::{Control, EventRow, Events, MAX_EVENTS};
 use underpass_seal::StaticKey;
 
-use crate::raw::RawHop;
 use crate::stage::{Agent, Stage, exchange, in_time, pattern, until};
-use crate::tickets::{enrolled, given, hello, open, passes, publisher, reopen, resume};
+use crate::tickets::{FirstRoute, hello, once_more};
 
 /// A question for all that one may see.
 pub(crate) fn everything(request: u64) -> Events {
@@ -199,19 +198,9 @@ async fn a_resume_is_told_and_so_is_one_that_comes_from_elsewhere() {
     let stage = Stage::new().await;
     let admin = stage.administrator().await;
     let admin_key = StaticKey::from_bytes(*admin.key.to_bytes());
-    let (alice, bob) = (
-        enrolled(&stage, &admin, "alice").await,
-        enrolled(&stage, &admin, "bob").await,
-    );
-    let mut far = publisher(stage.address(), &bob).await;
-    admin.allow("*", "db.bob").await.unwrap();
-    let mut near = RawHop::attach(stage.address(), &alice).await;
-    near.send_routed(open(2), &hello(1)).await;
-    let first = given(&mut near).await;
-    passes(&mut far, &mut near, 2, &hello(1)).await;
-    near.send_routed(reopen(4, first.ticket), &resume(1)).await;
-    let second = given(&mut near).await;
-    passes(&mut far, &mut near, 4, &resume(1)).await;
+    let mut route = FirstRoute::new(&stage, &admin).await;
+    let first = route.given.ticket;
+    let second = once_more(&mut route.near, &mut route.far, 4, first).await;
     let ended = of_kind(&admin, "disconnect", 2).await;
     let told = details(&ended[0]);
     let sent = hello(1).len();
@@ -225,11 +214,8 @@ async fn a_resume_is_told_and_so_is_one_that_comes_from_elsewhere() {
     );
 
     let stage = stage.restart().await;
-    let mut far = publisher(stage.address(), &bob).await;
-    let mut near = RawHop::attach(stage.address(), &alice).await;
-    near.send_routed(reopen(2, second.ticket), &resume(1)).await;
-    given(&mut near).await;
-    passes(&mut far, &mut near, 2, &resume(1)).await;
+    let (mut near, mut far) = route.at(stage.address()).await;
+    once_more(&mut near, &mut far, 2, second.ticket).await;
     let admin = Agent::attach(stage.address(), admin_key).await;
     admin.hello().await.unwrap();
     let failover = &of_kind(&admin, "failover", 1).await[0];

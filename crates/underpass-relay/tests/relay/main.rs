@@ -4,6 +4,7 @@
 
 mod authority;
 mod calls;
+mod certificates;
 mod connections;
 mod enrolment;
 mod events;
@@ -11,7 +12,11 @@ mod far_end;
 mod group;
 mod hostile;
 mod limits;
+mod meetings;
 mod passwords;
+#[path = "../../../underpass-store/tests/process/mod.rs"]
+#[allow(dead_code, reason = "nothing is told to the processes here")]
+mod process;
 mod raw;
 mod routes;
 mod rules;

@@ -7,6 +7,7 @@ use underpass_seal::StaticKey;
 
 use crate::raw::RawHop;
 use crate::stage::{Agent, Stage, until};
+use crate::tickets::enrolled;
 
 /// A relay, an administrator, and the key of an enrolled user `alice`, who is not attached.
 async fn stage() -> (Stage, Agent, StaticKey) {
@@ -14,12 +15,6 @@ async fn stage() -> (Stage, Agent, StaticKey) {
     let admin = stage.administrator().await;
     let key = enrolled(&stage, &admin, "alice").await;
     (stage, admin, key)
-}
-
-async fn enrolled(stage: &Stage, admin: &Agent, user: &str) -> StaticKey {
-    let agent = stage.invited(admin, user).await;
-    agent.attachment.detach().await;
-    StaticKey::from_bytes(*agent.key.to_bytes())
 }
 
 fn open(route: u32, service: &str) -> Open {

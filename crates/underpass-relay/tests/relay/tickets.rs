@@ -265,44 +265,76 @@ pub(crate) async fn passes(publisher: &mut RawHop, client: &mut RawHop, route: u
     assert!(matches!(header, RouteHeader::Gone(_)), "{header:?}");
 }
 
+/// Alice's first route to what bob publishes at the stage's relay, opened by its name and ended again.
+pub(crate) struct FirstRoute {
+    pub alice: StaticKey,
+    pub bob: StaticKey,
+    pub near: RawHop,
+    pub far: RawHop,
+    pub given: Ticket,
+}
+
+impl FirstRoute {
+    pub(crate) async fn new(stage: &Stage, admin: &Agent) -> Self {
+        let alice = enrolled(stage, admin, "alice").await;
+        let bob = enrolled(stage, admin, "bob").await;
+        let mut far = publisher(stage.address(), &bob).await;
+        admin.allow("*", "db.bob").await.unwrap();
+        let mut near = RawHop::attach(stage.address(), &alice).await;
+        near.send_routed(open(2), &hello(1)).await;
+        let given = given(&mut near).await;
+        passes(&mut far, &mut near, 2, &hello(1)).await;
+        Self {
+            alice,
+            bob,
+            near,
+            far,
+            given,
+        }
+    }
+
+    /// Both machines at another relay, which may be the same one after a restart.
+    pub(crate) async fn at(&self, relay: SocketAddr) -> (RawHop, RawHop) {
+        let far = publisher(relay, &self.bob).await;
+        (RawHop::attach(relay, &self.alice).await, far)
+    }
+}
+
+/// The route is opened once more by a ticket, used, and ended. The ticket that came for it.
+pub(crate) async fn once_more(
+    near: &mut RawHop,
+    far: &mut RawHop,
+    route: u32,
+    ticket: [u8; 32],
+) -> Ticket {
+    near.send_routed(reopen(route, ticket), &resume(1)).await;
+    let next = given(near).await;
+    passes(far, near, route, &resume(1)).await;
+    next
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_is_good_at_any_relay_of_its_authority_and_spent_at_all() {
     let stage = Stage::new().await;
     let admin = stage.administrator().await;
-    let (alice, bob) = (
-        enrolled(&stage, &admin, "alice").await,
-        enrolled(&stage, &admin, "bob").await,
-    );
-    let mut far_here = publisher(stage.address(), &bob).await;
-    admin.allow("*", "db.bob").await.unwrap();
-    let mut here = RawHop::attach(stage.address(), &alice).await;
-    here.send_routed(open(2), &hello(1)).await;
-    let first = given(&mut here).await;
+    let mut route = FirstRoute::new(&stage, &admin).await;
+    let first = route.given.clone();
     assert_eq!(first.lifetime_s, 600 + MARGIN.as_secs());
-    passes(&mut far_here, &mut here, 2, &hello(1)).await;
 
     let other = stage.another_relay().await;
-    let address = other.addresses()[0].1;
-    let mut far_there = publisher(address, &bob).await;
-    let mut there = RawHop::attach(address, &alice).await;
-    there.send_routed(reopen(2, first.ticket), &resume(1)).await;
-    let second = given(&mut there).await;
+    let (mut there, mut far_there) = route.at(other.addresses()[0].1).await;
+    let second = once_more(&mut there, &mut far_there, 2, first.ticket).await;
     assert_eq!(second.handle, first.handle);
     assert_ne!(second.ticket, first.ticket);
-    passes(&mut far_there, &mut there, 2, &resume(1)).await;
 
     // As if that answer had been lost: the same ticket gets the same one, wherever it asks.
-    here.send_routed(reopen(4, first.ticket), &resume(1)).await;
-    assert_eq!(given(&mut here).await.ticket, second.ticket);
-    passes(&mut far_here, &mut here, 4, &resume(1)).await;
+    let lost = once_more(&mut route.near, &mut route.far, 4, first.ticket).await;
+    assert_eq!(lost.ticket, second.ticket);
 
     // The second is used, so the first is spent everywhere.
-    there
-        .send_routed(reopen(4, second.ticket), &resume(1))
-        .await;
-    let third = given(&mut there).await;
-    passes(&mut far_there, &mut there, 4, &resume(1)).await;
-    for hop in [&mut here, &mut there] {
+    let third = once_more(&mut there, &mut far_there, 4, second.ticket).await;
+    let here = &mut route.near;
+    for hop in [&mut *here, &mut there] {
         hop.send_routed(reopen(6, first.ticket), &resume(1)).await;
         assert_eq!(refusal(hop).await, Code::TicketUnknown);
     }
@@ -329,22 +361,10 @@ async fn a_ticket_is_good_at_any_relay_of_its_authority_and_spent_at_all() {
 async fn tickets_outlive_their_relay() {
     let stage = Stage::new().await;
     let admin = stage.administrator().await;
-    let (alice, bob) = (
-        enrolled(&stage, &admin, "alice").await,
-        enrolled(&stage, &admin, "bob").await,
-    );
-    let mut far = publisher(stage.address(), &bob).await;
-    admin.allow("*", "db.bob").await.unwrap();
-    let mut near = RawHop::attach(stage.address(), &alice).await;
-    near.send_routed(open(2), &hello(1)).await;
-    let first = given(&mut near).await;
-    passes(&mut far, &mut near, 2, &hello(1)).await;
+    let route = FirstRoute::new(&stage, &admin).await;
     let stage = stage.restart().await;
-    let mut far = publisher(stage.address(), &bob).await;
-    let mut near = RawHop::attach(stage.address(), &alice).await;
-    near.send_routed(reopen(2, first.ticket), &resume(1)).await;
-    given(&mut near).await;
-    passes(&mut far, &mut near, 2, &resume(1)).await;
+    let (mut near, mut far) = route.at(stage.address()).await;
+    once_more(&mut near, &mut far, 2, route.given.ticket).await;
 }
 
 /// A ticket, the packet that goes with it, and whether it is eve who says it.
@@ -387,34 +407,24 @@ async fn refused(relays: [SocketAddr; 2], keys: [&StaticKey; 2], attempts: &[Att
 async fn five_hundred_wrong_tickets_open_nothing() {
     let stage = Stage::new().await;
     let admin = stage.administrator().await;
-    let (alice, eve, bob) = (
-        enrolled(&stage, &admin, "alice").await,
-        enrolled(&stage, &admin, "eve").await,
-        enrolled(&stage, &admin, "bob").await,
-    );
+    let mut route = FirstRoute::new(&stage, &admin).await;
+    let eve = enrolled(&stage, &admin, "eve").await;
     let other = stage.another_relay().await;
     let relays = [stage.address(), other.addresses()[0].1];
-    let mut far = publisher(relays[0], &bob).await;
-    let mut far_there = publisher(relays[1], &bob).await;
-    admin.allow("*", "db.bob").await.unwrap();
-    let mut near = RawHop::attach(relays[0], &alice).await;
-    let mut own = Vec::new();
-    for session in [1, 2] {
-        near.send_routed(open(2), &hello(session)).await;
-        own.push(given(&mut near).await.ticket);
-        passes(&mut far, &mut near, 2, &hello(session)).await;
-    }
+    let (mut there, mut far_there) = route.at(relays[1]).await;
+    let (near, far) = (&mut route.near, &mut route.far);
+    // A second session of hers, and one of eve's.
+    near.send_routed(open(2), &hello(2)).await;
+    let second = given(near).await.ticket;
+    passes(far, near, 2, &hello(2)).await;
     let mut eves = RawHop::attach(relays[0], &eve).await;
     eves.send_routed(open(2), &hello(3)).await;
     let eves_own = given(&mut eves).await.ticket;
-    passes(&mut far, &mut eves, 2, &hello(3)).await;
+    passes(far, &mut eves, 2, &hello(3)).await;
     // Twice, so that the first is spent.
-    let (spent, mut good) = (own[0], own[0]);
-    for _ in 0..2 {
-        near.send_routed(reopen(2, good), &resume(1)).await;
-        good = given(&mut near).await.ticket;
-        passes(&mut far, &mut near, 2, &resume(1)).await;
-    }
+    let spent = route.given.ticket;
+    let good = once_more(near, far, 2, spent).await.ticket;
+    let good = once_more(near, far, 2, good).await.ticket;
 
     let mut attempts: Vec<Attempt> = Vec::new();
     for bit in 0..256 {
@@ -432,21 +442,20 @@ async fn five_hundred_wrong_tickets_open_nothing() {
         attempts.push((eves_own, resume(1), true));
         // Of two sessions of one machine, each for the other; and what is no request at all.
         attempts.push((good, resume(2), false));
-        attempts.push((own[1], resume(1), false));
+        attempts.push((second, resume(1), false));
         attempts.push((good, b"no packet".to_vec(), false));
     }
     let count = attempts.len();
     assert!(count >= 500);
-    assert_eq!(refused(relays, [&alice, &eve], &attempts).await, count);
+    assert_eq!(
+        refused(relays, [&route.alice, &eve], &attempts).await,
+        count
+    );
 
     // The publisher sees the good one next, and nothing before it.
-    near.send_routed(reopen(2, good), &resume(1)).await;
-    let last = given(&mut near).await.ticket;
-    passes(&mut far, &mut near, 2, &resume(1)).await;
-    let mut there = RawHop::attach(relays[1], &alice).await;
-    there.send_routed(reopen(2, last), &resume(1)).await;
-    given(&mut there).await;
-    passes(&mut far_there, &mut there, 2, &resume(1)).await;
+    let last = once_more(&mut route.near, &mut route.far, 2, good).await;
+    let last = last.ticket;
+    once_more(&mut there, &mut far_there, 2, last).await;
 
     // After a year on the authority's clock all have expired.
     let year = Time::ZERO + Duration::from_secs(365 * 24 * 3600);
@@ -459,10 +468,10 @@ async fn five_hundred_wrong_tickets_open_nothing() {
     let expired = [
         (good, resume(1), false),
         (last, resume(1), false),
-        (own[1], resume(2), false),
+        (second, resume(2), false),
         (eves_own, resume(3), true),
     ];
-    assert_eq!(refused(relays, [&alice, &eve], &expired).await, 4);
+    assert_eq!(refused(relays, [&route.alice, &eve], &expired).await, 4);
     other.shutdown().await;
 }
 

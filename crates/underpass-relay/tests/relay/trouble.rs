@@ -3,10 +3,9 @@
 //! Those are this test program again, started with a task in its environment. A disk of its own needs a
 //! mount namespace, which takes root; where that cannot be made, the test says so and is skipped.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::{Connection as _, SqliteConnection};
@@ -18,12 +17,11 @@ use underpass_relay::{Relay, RelayHandle};
 use underpass_seal::StaticKey;
 
 use crate::events::{details, of_kind};
+use crate::process::{self, Process, say};
 use crate::stage::{Agent, exchange, in_time, pattern};
 
-const TASK: &str = "UNDERPASS_RELAY_TEST_TASK";
-const FOLDER: &str = "UNDERPASS_RELAY_TEST_FOLDER";
-/// Stands before every line that a process means for the one that started it.
-const MARK: &str = "@ ";
+/// The test that is the entry of the other processes.
+const ENTRY: &str = "trouble::another_process";
 /// How often the relay is killed.
 const KILLS: u32 = 30;
 
@@ -31,11 +29,9 @@ const KILLS: u32 = 30;
 #[test]
 #[ignore = "started by the other tests as a process of its own"]
 fn another_process() {
-    let Ok(task) = std::env::var(TASK) else {
+    let Some((task, folder, runtime)) = process::task() else {
         return;
     };
-    let folder = PathBuf::from(std::env::var(FOLDER).unwrap());
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         match task.split_once(' ').unwrap_or((&task, "")) {
             ("write", from) => write_without_end(&folder, from.parse().unwrap()).await,
@@ -43,58 +39,6 @@ fn another_process() {
             other => panic!("no such task: {other:?}"),
         }
     });
-}
-
-fn say(line: impl std::fmt::Display) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{MARK}{line}").unwrap();
-    out.flush().unwrap();
-}
-
-/// Another process at work on a task; killed when dropped.
-struct Process {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(mut command: Command, task: &str, folder: &Path) -> Self {
-        let mut child = command
-            .args([
-                "--exact",
-                "trouble::another_process",
-                "--ignored",
-                "--nocapture",
-            ])
-            .env(TASK, task)
-            .env(FOLDER, folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
-    }
-
-    /// The next line meant for us, or none when the process has ended.
-    fn line(&mut self) -> Option<String> {
-        let mut line = String::new();
-        while self.lines.read_line(&mut line).unwrap() > 0 {
-            // The test harness may have begun the line already.
-            if let Some((_, said)) = line.split_once(MARK) {
-                return Some(said.trim_end().to_owned());
-            }
-            line.clear();
-        }
-        None
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A relay on the folder, and its administrator, whose key is always the same.
@@ -158,9 +102,8 @@ async fn a_relay_that_is_killed_while_it_writes_loses_nothing_that_it_has_answer
     let folder = tempfile::tempdir().unwrap();
     let mut told = Told::default();
     for round in 0..KILLS {
-        let program = Command::new(std::env::current_exe().unwrap());
         let task = format!("write {}", round * 1000);
-        let mut process = Process::start(program, &task, folder.path());
+        let mut process = Process::start(ENTRY, &task, folder.path());
         let first = process.line();
         assert_eq!(first.as_deref(), Some("up"), "round {round}");
         for _ in 0..round % 7 {
@@ -169,7 +112,7 @@ async fn a_relay_that_is_killed_while_it_writes_loses_nothing_that_it_has_answer
         }
         // Somewhere in what it does next; where exactly does not matter, so long as it varies.
         tokio::time::sleep(Duration::from_micros(u64::from(round * 773 % 9000))).await;
-        process.child.kill().unwrap();
+        process.kill();
         while let Some(line) = process.line() {
             take(&mut told, &line);
         }
@@ -205,16 +148,7 @@ fn take(told: &mut Told, line: &str) {
 
 async fn assert_consistent(folder: &Path, told: &Told) {
     let file = folder.join("data/underpass.db");
-    let mut raw = SqliteConnection::connect(&format!("sqlite://{}", file.display()))
-        .await
-        .unwrap();
-    let intact: String = sqlx::query_scalar("PRAGMA integrity_check")
-        .fetch_one(&mut raw)
-        .await
-        .unwrap();
-    assert_eq!(intact, "ok");
-    let dangling = sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut raw);
-    assert!(dangling.await.unwrap().is_empty());
+    let mut raw = process::intact(&file).await;
     let count = async |raw: &mut SqliteConnection, from: &'static str| -> i64 {
         sqlx::query_scalar(from).fetch_one(raw).await.unwrap()
     };
@@ -303,21 +237,7 @@ async fn fill_the_disk(folder: &Path) {
 #[test]
 fn a_full_disk_costs_events_and_no_session() {
     let folder = tempfile::tempdir().unwrap();
-    let mount = r#"mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@""#;
-    let own_disk = || {
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "sh", "-c", mount])
-            .arg(folder.path());
-        command
-    };
-    let possible = own_disk().arg("true").output();
-    if !possible.is_ok_and(|output| output.status.success()) {
-        println!("skipped: a mount namespace cannot be made here (that takes root)");
-        return;
+    if let Some(mut process) = Process::start_on_disk(4, ENTRY, "full", folder.path()) {
+        assert_eq!(process.line().as_deref(), Some("ok"));
     }
-    let mut command = own_disk();
-    command.arg(std::env::current_exe().unwrap());
-    let mut process = Process::start(command, "full", folder.path());
-    assert_eq!(process.line().as_deref(), Some("ok"));
 }

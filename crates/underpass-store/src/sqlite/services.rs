@@ -1,6 +1,6 @@
 //! Services and access lists in SQLite.
 
-use sqlx::{SqliteConnection, query, query_as};
+use sqlx::{FromRow, SqliteConnection, query, query_as};
 
 use super::Database;
 use super::faults::OrFault;
@@ -11,37 +11,55 @@ use crate::{
     ServiceId, ServiceKey, ServiceRef, ServiceState, UnixMillis, UserChangeError, UserId, Who,
 };
 
-/// A service: id, name, owner_id, owner's name, machine_id, service_key, compression, created_at,
-/// plain_http, state.
-type ServiceRow = (
-    i64,
-    String,
-    i64,
-    String,
-    i64,
-    Vec<u8>,
-    bool,
-    i64,
-    bool,
-    String,
-);
+/// A service as it stands in its table, and its owner's name.
+#[derive(FromRow)]
+struct ServiceRow {
+    id: i64,
+    name: String,
+    owner_id: i64,
+    owner_name: String,
+    machine_id: i64,
+    service_key: Vec<u8>,
+    compression: bool,
+    created_at: i64,
+    plain_http: bool,
+    state: String,
+}
 
-/// Selects services as [`ServiceRow`]; what follows may speak of `s`, the service, `o`, its
-/// owner, and `m`, its machine. The second form adds whether the user $1 may use the service from the machine $2.
+/// A service, and whether a certain user may use it.
+#[derive(FromRow)]
+struct JudgedRow {
+    #[sqlx(flatten)]
+    service: ServiceRow,
+    allowed: bool,
+}
+
+/// The columns of a [`ServiceRow`].
+macro_rules! columns {
+    () => {
+        "s.id, s.name, s.owner_id, o.name AS owner_name, s.machine_id, s.service_key, \
+         s.compression, s.created_at, s.plain_http, s.state"
+    };
+}
+
+/// Selects services as [`ServiceRow`]; what follows may speak of `s`, the service, and `o`, its owner. The second form
+/// selects [`JudgedRow`], for the user $1 and the machine $2, and may speak of `m`, the service's machine, too.
 macro_rules! select_services {
     ($rest:literal) => {
         concat!(
-            "SELECT s.id, s.name, s.owner_id, o.name, s.machine_id, s.service_key, s.compression, ",
-            "s.created_at, s.plain_http, s.state FROM services s JOIN users o ON o.id = s.owner_id ",
+            "SELECT ",
+            columns!(),
+            " FROM services s JOIN users o ON o.id = s.owner_id ",
             $rest
         )
     };
-    (with $allowed:expr, $rest:literal) => {
+    (judged, $rest:literal) => {
         concat!(
-            "SELECT s.id, s.name, s.owner_id, o.name, s.machine_id, s.service_key, s.compression, ",
-            "s.created_at, s.plain_http, s.state, ",
-            $allowed,
-            " FROM services s JOIN users o ON o.id = s.owner_id ",
+            "SELECT ",
+            columns!(),
+            ", ",
+            allowed!(),
+            " AS allowed FROM services s JOIN users o ON o.id = s.owner_id ",
             "JOIN machines m ON m.id = s.machine_id ",
             $rest
         )
@@ -64,45 +82,27 @@ macro_rules! allowed {
     };
 }
 
-/// A [`ServiceRow`] and whether a certain user may use it.
-type JudgedRow = (
-    i64,
-    String,
-    i64,
-    String,
-    i64,
-    Vec<u8>,
-    bool,
-    i64,
-    bool,
-    String,
-    bool,
-);
-
 /// An entry of an access list: user's name, machine's key, role, allowed, since.
 type AccessRow = (Option<String>, Option<Vec<u8>>, Option<String>, bool, i64);
 
 impl Database {
     fn read_service(&self, row: ServiceRow) -> Result<Service, Fault> {
-        let (id, name, owner, owner_name, machine, key, compression, created, plain_http, state) =
-            row;
         Ok(Service {
-            id: ServiceId(id),
-            name: self.read_name(&name)?,
-            owner: UserId(owner),
-            owner_name: self.read_name(&owner_name)?,
-            machine: MachineId(machine),
-            key: ServiceKey::new(&key).map_err(|error| self.unreadable(error))?,
-            compression,
-            plain_http,
-            state: state.parse().map_err(|error| self.unreadable(error))?,
-            created: UnixMillis(created),
+            id: ServiceId(row.id),
+            name: self.read_name(&row.name)?,
+            owner: UserId(row.owner_id),
+            owner_name: self.read_name(&row.owner_name)?,
+            machine: MachineId(row.machine_id),
+            key: ServiceKey::new(&row.service_key).map_err(|error| self.unreadable(error))?,
+            compression: row.compression,
+            plain_http: row.plain_http,
+            state: row.state.parse().map_err(|error| self.unreadable(error))?,
+            created: UnixMillis(row.created_at),
         })
     }
 
     fn read_judged(&self, row: JudgedRow) -> Result<(Service, bool), Fault> {
-        let (a, b, c, d, e, f, g, h, i, j, allowed) = row;
-        Ok((self.read_service((a, b, c, d, e, f, g, h, i, j))?, allowed))
+        Ok((self.read_service(row.service)?, row.allowed))
     }
 
     pub(super) async fn publish_service(
@@ -350,13 +350,12 @@ impl Database {
     }
 
     pub(super) async fn services_for(&self, caller: Caller) -> Result<Vec<Service>, Fault> {
-        let rows: Vec<JudgedRow> =
-            query_as(select_services!(with allowed!(), "ORDER BY s.name, o.name"))
-                .bind(caller.user.0)
-                .bind(caller.machine.0)
-                .fetch_all(&self.read)
-                .await
-                .or_fault(self)?;
+        let rows: Vec<JudgedRow> = query_as(select_services!(judged, "ORDER BY s.name, o.name"))
+            .bind(caller.user.0)
+            .bind(caller.machine.0)
+            .fetch_all(&self.read)
+            .await
+            .or_fault(self)?;
         let judged = rows.into_iter().map(|row| self.read_judged(row));
         let judged: Vec<(Service, bool)> = judged.collect::<Result<_, _>>()?;
         Ok(judged
@@ -370,8 +369,10 @@ impl Database {
         caller: Caller,
         reference: &ServiceRef,
     ) -> Result<Service, ResolveError> {
-        let rows: Vec<JudgedRow> = query_as(select_services!(with allowed!(),
-            "WHERE s.name = $3 AND ($4 IS NULL OR o.name = $4) ORDER BY o.name"))
+        let rows: Vec<JudgedRow> = query_as(select_services!(
+            judged,
+            "WHERE s.name = $3 AND ($4 IS NULL OR o.name = $4) ORDER BY o.name"
+        ))
         .bind(caller.user.0)
         .bind(caller.machine.0)
         .bind(reference.service.as_str())
@@ -388,14 +389,14 @@ impl Database {
     }
 
     pub(super) async fn may_use(&self, caller: Caller, service: ServiceId) -> Result<bool, Fault> {
-        let row: Option<JudgedRow> = query_as(select_services!(with allowed!(), "WHERE s.id = $3"))
+        let row: Option<JudgedRow> = query_as(select_services!(judged, "WHERE s.id = $3"))
             .bind(caller.user.0)
             .bind(caller.machine.0)
             .bind(service.0)
             .fetch_optional(&self.read)
             .await
             .or_fault(self)?;
-        Ok(row.is_some_and(|row| row.10))
+        Ok(row.is_some_and(|row| row.allowed))
     }
 
     pub(super) async fn set_access(

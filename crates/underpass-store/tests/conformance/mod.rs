@@ -5,6 +5,7 @@
 //! [`Place::store`] may give a store opened anew.
 
 pub(crate) mod approval;
+pub(crate) mod certificates;
 pub(crate) mod enrolment;
 pub(crate) mod events;
 pub(crate) mod machines;
@@ -144,6 +145,8 @@ macro_rules! conformance_suite {
                 who_waits_is_changed_by_a_decision_alone, only_who_waits_is_decided_about,
                 of_approve_and_deny_at_once_one_happens, machines_come_in_under_an_active_user,
                 fifty_changes_of_roles_at_once_leave_what_one_of_them_said }
+            certificates { a_certificate_lets_a_machine_in_until_it_is_over,
+                certificates_are_refused_for_their_own_reasons, machines_of_one_new_user_make_it_once }
             enrolment { the_setup_code_makes_the_first_administrator, only_the_newest_setup_code_counts,
                 a_used_setup_code_answers_its_machine_alone, a_setup_code_is_won_once,
                 an_invitation_makes_a_user, an_invitation_adds_a_machine,

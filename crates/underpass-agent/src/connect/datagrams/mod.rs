@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use underpass_endpoint::flow::{Arrived, Flow, FlowEnd, FlowSettings, Outside};
 
-use super::{Connector, Sources};
+use super::{Connector, Sources, with_code};
 pub(crate) use flows::Flows;
 
 /// Datagrams of one client that wait while its channel is opened; more are dropped.
@@ -158,7 +158,7 @@ pub(crate) async fn carry(
     let channel = match connector.open_datagrams(service).await {
         Ok(channel) => channel,
         Err(error) => {
-            tracing::warn!(%who, "{service}: {error} [{}]", error.code().up());
+            tracing::warn!(%who, "{service}: {}", with_code(&error, error.code()));
             return tokio::time::sleep(REFUSED_PAUSE).await;
         }
     };
@@ -172,7 +172,7 @@ pub(crate) async fn carry(
         }
         FlowEnd::Channel(error) => {
             connector.forget(service);
-            tracing::info!(%who, %report, "{service}: {error} [{}]", error.code().up());
+            tracing::info!(%who, %report, "{service}: {}", with_code(&error, error.code()));
             tokio::time::sleep(REFUSED_PAUSE).await;
         }
     }

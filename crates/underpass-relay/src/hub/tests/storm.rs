@@ -1,6 +1,8 @@
 //! Anything in any order.
 
+use super::meetings::wish;
 use super::*;
+use crate::rendezvous::number_of;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -40,6 +42,14 @@ enum Step {
     ShutOut {
         machine: i64,
     },
+    Meet {
+        attachment: u64,
+        user: i64,
+    },
+    Part {
+        attachment: u64,
+        user: i64,
+    },
     Wait {
         seconds: u64,
     },
@@ -60,6 +70,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => which().prop_map(|which| Step::Answered { which }),
         1 => (1i64..3).prop_map(|service| Step::Recheck { service }),
         1 => (1i64..4).prop_map(|machine| Step::ShutOut { machine }),
+        2 => ((1u64..4), (0i64..4)).prop_map(|(attachment, user)| Step::Meet { attachment, user }),
+        1 => ((1u64..4), (0i64..4)).prop_map(|(attachment, user)| Step::Part { attachment, user }),
         2 => (0u64..25).prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
@@ -118,7 +130,12 @@ impl Storm {
                 if !driver.checks.is_empty() {
                     let at = which.index(driver.checks.len());
                     let check = driver.checks.swap_remove(at);
-                    let verdict = service.map(|id| grant(ServiceId(id)));
+                    // A service, or the place of somebody who waits for the first user.
+                    let place = number_of(&wish(2, Some(1)).place());
+                    let verdict = service.map(|id| match id {
+                        2 => grant(place),
+                        id => grant(ServiceId(id)),
+                    });
                     let verdict = verdict.ok_or_else(|| Refusal::of(Code::Denied));
                     driver.hub.verdict(check.check, verdict, driver.now);
                     driver.drain();
@@ -148,6 +165,18 @@ impl Storm {
                 driver
                     .hub
                     .shut_out(MachineId(machine), &Refusal::of(Code::Ended));
+                driver.drain();
+            }
+            Step::Meet { attachment, user } => {
+                let wish = wish(attachment, (user != 0).then_some(user));
+                let attached = driver.hub.member(AttachmentId(attachment)).is_some();
+                let met = driver.hub.meet(wish, driver.now);
+                driver.drain();
+                assert_eq!(met.is_ok(), attached);
+            }
+            Step::Part { attachment, user } => {
+                let wish = wish(attachment, (user != 0).then_some(user));
+                driver.hub.part(&wish.place(), [0; 16]);
                 driver.drain();
             }
             Step::Wait { seconds } => driver.wait(Duration::from_secs(seconds)),
