@@ -329,6 +329,26 @@ codes! { $
         "so little secrecy is not allowed there",
         "the service was published, or the relay is set up, for a higher grade than the one that was asked for",
         "connect with --grade blind; or allow it: --lowest-grade of underpass publish and of underpass relay";
+    0x50 NoConnection NO_CONNECTION "UP-NO-CONNECTION", NotFound, retry false, exit 4:
+        "there is no such connection",
+        "it has ended, its name is misspelt, or it is not yours",
+        "list those that there are with: underpass connections list";
+    0x51 AttachmentLimit ATTACHMENT_LIMIT "UP-LIMIT-ATTACHMENTS", QuotaExceeded, retry true, exit 3:
+        "the user has as many attachments as are allowed",
+        "agents of this user run on many machines, or several on one",
+        "end one of them; or ask a manager for: underpass users limit USER --attachments NUMBER";
+    0x52 SessionLimit SESSION_LIMIT "UP-LIMIT-SESSIONS", QuotaExceeded, retry true, exit 3:
+        "the user has as many sessions as are allowed",
+        "many are open at once, or were left open",
+        "end one of them (underpass connections list); or ask a manager for: underpass users limit USER --sessions NUMBER";
+    0x53 ChannelLimit CHANNEL_LIMIT "UP-LIMIT-CHANNELS", QuotaExceeded, retry true, exit 3:
+        "the user has as many channels to the relay's own services, or by plain HTTP, as are allowed",
+        "many are open at once, or were left open",
+        "end one of them (underpass connections list); or ask a manager for: underpass users limit USER --channels NUMBER";
+    0x54 MonthLimit MONTH_LIMIT "UP-LIMIT-MONTH", QuotaExceeded, retry false, exit 3:
+        "the user has used all bytes that are allowed in a month",
+        "so much has passed in the user's sessions since the first of the month (underpass usage)",
+        "wait for the next month (UTC); or ask a manager for: underpass users limit USER --bytes-per-month SIZE";
     0x58 CertificateUntrusted CERTIFICATE_UNTRUSTED "UP-CERT-UNTRUSTED", PermissionDenied, retry false, exit 3:
         "the relay does not trust this machine's certificate",
         "none of its authorities has signed it, or what lies between is missing from the file",

@@ -38,6 +38,7 @@ pub mod fuzzing;
 pub mod grade;
 pub mod group;
 pub mod handshake;
+pub mod limit;
 pub mod meeting;
 pub mod names;
 pub mod packet;

@@ -4,10 +4,12 @@ pub mod authority;
 pub mod chat;
 pub mod completions;
 pub mod connect;
+pub mod connections;
 pub mod doctor;
 mod errors;
 pub mod events;
 pub mod group;
+mod limit;
 pub mod login;
 pub mod machines;
 pub mod meet;
@@ -27,6 +29,7 @@ pub mod send;
 pub mod services;
 mod signals;
 pub mod status;
+pub mod usage;
 pub mod users;
 mod using;
 pub mod via;
@@ -284,6 +287,39 @@ impl Context {
             first.get_or_insert(failed);
         }
         Err(first.expect("none was returned, so one has failed"))
+    }
+
+    /// Attaches to each of the relays that were asked for, of which one at least must be there and know us; what they are
+    /// called, and the ways to them. Of those that are not there a message tells.
+    pub async fn enrolled_at_each(&self) -> Result<Vec<(String, Standing)>, Failure> {
+        let all = self.known_relays()?;
+        let patience = match all.len() {
+            1 => self.settings.patience.0,
+            _ => self.settings.patience.0.min(NEXT_RELAY),
+        };
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
+        for known in all {
+            let failed = match self.attach_within(&known, patience).await {
+                Ok((standing, identity)) if !identity.user.is_empty() => {
+                    there.push((known.url, standing));
+                    continue;
+                }
+                Ok((standing, _)) => {
+                    standing.attachment().detach().await;
+                    let trying = format!("cannot use {}", known.url);
+                    Failure::of_code(Code::NotEnrolled, &trying)
+                }
+                Err(failed) => failed,
+            };
+            missing.push(failed);
+        }
+        if there.is_empty() {
+            return Err(missing.swap_remove(0));
+        }
+        for failed in missing {
+            self.output.message(&format!("left out: {}", failed.what));
+        }
+        Ok(there)
     }
 
     /// Attaches to the relays that were asked for, of which one at least must be there and know us: to all of them
