@@ -134,7 +134,7 @@ impl Door {
                     drop((listener, place));
                     if let Some(tcp) = taken {
                         // Its own task: it lasts beyond what is announced next.
-                        tokio::spawn(data.from_client(tcp, passive.port));
+                        tokio::spawn(data.take_client(tcp, passive.port));
                     }
                 }));
                 passive.leading_to(at)
@@ -152,7 +152,7 @@ impl Door {
         self.awaited = Some(pending(async move {
             let opened = data.open(|service| Asked::Active { service, at });
             if let Ok(Some(channel)) = tokio::time::timeout(DATA_LIMIT, opened).await {
-                tokio::spawn(data.to_client(channel, at));
+                tokio::spawn(data.reach_client(channel, at));
             }
         }));
     }
@@ -166,16 +166,16 @@ impl Door {
 }
 
 impl End for Door {
-    fn from_tcp(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
+    fn tcp_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
         let mut steps = Vec::new();
-        self.near.from_client(bytes, &mut steps)?;
+        self.near.client_says(bytes, &mut steps)?;
         self.take_all(steps, out);
         Ok(())
     }
 
-    fn from_channel(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
+    fn channel_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
         let mut steps = Vec::new();
-        self.near.from_server(bytes, &mut steps)?;
+        self.near.server_says(bytes, &mut steps)?;
         self.take_all(steps, out);
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Data {
     }
 
     /// The client has connected, where the server's port was announced to it.
-    async fn from_client(self, tcp: TcpStream, port: u16) {
+    async fn take_client(self, tcp: TcpStream, port: u16) {
         end_by_reset(&tcp);
         match self.open(|service| Asked::Passive { service, port }).await {
             Some(channel) => self.join(channel, tcp).await,
@@ -215,7 +215,7 @@ impl Data {
     }
 
     /// The server has connected, and the client listens.
-    async fn to_client(self, channel: Channel, at: SocketAddr) {
+    async fn reach_client(self, channel: Channel, at: SocketAddr) {
         match tokio::time::timeout(DATA_LIMIT, TcpStream::connect(at)).await {
             Ok(Ok(tcp)) => self.join(channel, tcp).await,
             // The channel is dropped, which resets it.

@@ -27,10 +27,10 @@ pub(super) struct Out {
 /// What one end does with what is said.
 pub(super) trait End {
     /// The program at this end says something.
-    fn from_tcp(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled>;
+    fn tcp_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled>;
 
     /// The other end says something.
-    fn from_channel(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled>;
+    fn channel_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled>;
 
     /// The program says no more: what is left of it.
     fn tcp_ends(&mut self) -> Bytes;
@@ -109,7 +109,7 @@ async fn converse(
                 }
                 read => {
                     report.sent += read as u64;
-                    end.from_tcp(&buffer[..read], &mut out)?;
+                    end.tcp_says(&buffer[..read], &mut out)?;
                 }
             },
             chunk = reader.read_chunk(), if !channel_ended => match chunk? {
@@ -120,7 +120,7 @@ async fn converse(
                 }
                 Some(bytes) => {
                     report.received += bytes.len() as u64;
-                    end.from_channel(&bytes, &mut out)?;
+                    end.channel_says(&bytes, &mut out)?;
                 }
             },
         }

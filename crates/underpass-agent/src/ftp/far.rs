@@ -41,7 +41,7 @@ impl Far {
     }
 
     /// What the client says; what is to be done comes in `steps`.
-    pub(super) fn from_client(
+    pub(super) fn client_says(
         &mut self,
         bytes: &[u8],
         steps: &mut Vec<Step>,
@@ -59,7 +59,7 @@ impl Far {
     }
 
     /// What the server says.
-    pub(super) fn from_server(
+    pub(super) fn server_says(
         &mut self,
         bytes: &[u8],
         steps: &mut Vec<Step>,
@@ -123,13 +123,13 @@ mod tests {
 
     fn client_says(far: &mut Far, text: &str) -> Vec<Step> {
         let mut steps = Vec::new();
-        far.from_client(text.as_bytes(), &mut steps).unwrap();
+        far.client_says(text.as_bytes(), &mut steps).unwrap();
         steps
     }
 
     fn server_says(far: &mut Far, text: &str) -> Vec<Step> {
         let mut steps = Vec::new();
-        far.from_server(text.as_bytes(), &mut steps).unwrap();
+        far.server_says(text.as_bytes(), &mut steps).unwrap();
         steps
     }
 

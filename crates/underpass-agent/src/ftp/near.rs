@@ -48,7 +48,7 @@ impl Near {
     }
 
     /// What the client says; what is to be done comes in `steps`.
-    pub(super) fn from_client(
+    pub(super) fn client_says(
         &mut self,
         bytes: &[u8],
         steps: &mut Vec<Step>,
@@ -70,7 +70,7 @@ impl Near {
     }
 
     /// What the server says.
-    pub(super) fn from_server(
+    pub(super) fn server_says(
         &mut self,
         bytes: &[u8],
         steps: &mut Vec<Step>,
@@ -124,7 +124,7 @@ mod tests {
         let mut near = Near::new(CLIENT);
         let mut steps = Vec::new();
         for piece in pieces {
-            near.from_client(piece, &mut steps)?;
+            near.client_says(piece, &mut steps)?;
         }
         Ok(steps)
     }
@@ -165,7 +165,7 @@ mod tests {
         let mut near = Near::new(CLIENT);
         let mut steps = Vec::new();
         let said = "220-hi\r\n227 text (1,2,3,4,200,1)\r\n220 end\r\n227 Passive (1,2,3,4,200,1)\r\n229 E (|||5000|)\r\n150 ok";
-        near.from_server(said.as_bytes(), &mut steps).unwrap();
+        near.server_says(said.as_bytes(), &mut steps).unwrap();
         let passive = |port, extended| Step::Listen(Passive { port, extended });
         assert_eq!(steps[3..], [passive(51201, false), passive(5000, true)]);
         assert!(

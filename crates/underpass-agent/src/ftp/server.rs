@@ -198,16 +198,16 @@ impl Server {
 }
 
 impl End for Server {
-    fn from_tcp(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
+    fn tcp_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
         let mut steps = Vec::new();
-        self.far.from_server(bytes, &mut steps)?;
+        self.far.server_says(bytes, &mut steps)?;
         self.take_all(steps, out);
         Ok(())
     }
 
-    fn from_channel(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
+    fn channel_says(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Garbled> {
         let mut steps = Vec::new();
-        self.far.from_client(bytes, &mut steps)?;
+        self.far.client_says(bytes, &mut steps)?;
         self.take_all(steps, out);
         Ok(())
     }

@@ -102,7 +102,7 @@ async fn upward(
     let mut out = Vec::new();
     while let Some(bytes) = reader.read_chunk().await? {
         *count += bytes.len() as u64;
-        let rewritten = of(rewriter).from_client(&bytes, &mut out);
+        let rewritten = of(rewriter).client_says(&bytes, &mut out);
         // What came before the fault is the server's to answer.
         to.write_all(&out).await?;
         rewritten.map_err(Broken::Client)?;
@@ -125,7 +125,7 @@ async fn downward(
         }
         *count += read as u64;
         let mut out = Vec::with_capacity(read);
-        let rewritten = of(rewriter).from_server(&buffer[..read], &mut out);
+        let rewritten = of(rewriter).server_says(&buffer[..read], &mut out);
         writer.write_chunk(out.into()).await?;
         rewritten.map_err(Broken::Server)?;
     }

@@ -103,7 +103,7 @@ impl Rewriter {
     }
 
     /// What the client says, as the server is to hear it.
-    pub(super) fn from_client(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Garbled> {
+    pub(super) fn client_says(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Garbled> {
         let mut head = self.up.take(bytes, out)?;
         while let Some(request) = head {
             let state = self.request(request, out)?;
@@ -113,7 +113,7 @@ impl Rewriter {
     }
 
     /// What the server says, as the client is to hear it.
-    pub(super) fn from_server(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Garbled> {
+    pub(super) fn server_says(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Garbled> {
         let mut head = self.down.take(bytes, out)?;
         while let Some(answer) = head {
             let state = self.answer(answer, out)?;
@@ -274,13 +274,13 @@ mod tests {
 
     fn up(rewriter: &mut Rewriter, text: &str) -> String {
         let mut out = Vec::new();
-        rewriter.from_client(text.as_bytes(), &mut out).unwrap();
+        rewriter.client_says(text.as_bytes(), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn down(rewriter: &mut Rewriter, text: &str) -> String {
         let mut out = Vec::new();
-        rewriter.from_server(text.as_bytes(), &mut out).unwrap();
+        rewriter.server_says(text.as_bytes(), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -403,19 +403,19 @@ mod tests {
         ] {
             assert!(
                 rewriter()
-                    .from_client(text.as_bytes(), &mut Vec::new())
+                    .client_says(text.as_bytes(), &mut Vec::new())
                     .is_err()
             );
         }
         let twice = "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
         assert!(
             rewriter()
-                .from_client(twice.as_bytes(), &mut Vec::new())
+                .client_says(twice.as_bytes(), &mut Vec::new())
                 .is_err()
         );
         assert!(
             rewriter()
-                .from_server(b"SSH-2.0-x\r\n\r\n", &mut Vec::new())
+                .server_says(b"SSH-2.0-x\r\n\r\n", &mut Vec::new())
                 .is_err()
         );
     }
@@ -438,16 +438,16 @@ mod tests {
                 cuts.sort_unstable();
                 let bytes = said.as_bytes();
                 if is_client {
-                    whole.from_client(bytes, &mut wanted).unwrap();
+                    whole.client_says(bytes, &mut wanted).unwrap();
                 } else {
-                    whole.from_server(bytes, &mut wanted).unwrap();
+                    whole.server_says(bytes, &mut wanted).unwrap();
                 }
                 for pair in cuts.windows(2) {
                     let piece = &bytes[pair[0]..pair[1]];
                     if is_client {
-                        pieces.from_client(piece, &mut found).unwrap();
+                        pieces.client_says(piece, &mut found).unwrap();
                     } else {
-                        pieces.from_server(piece, &mut found).unwrap();
+                        pieces.server_says(piece, &mut found).unwrap();
                     }
                 }
                 prop_assert_eq!(found, wanted);
@@ -458,9 +458,9 @@ mod tests {
         fn garbage_is_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             for before in ["", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"] {
                 let said = [before.as_bytes(), &bytes].concat();
-                let _ = rewriter().from_client(&said, &mut Vec::new());
+                let _ = rewriter().client_says(&said, &mut Vec::new());
             }
-            let _ = rewriter().from_server(&bytes, &mut Vec::new());
+            let _ = rewriter().server_says(&bytes, &mut Vec::new());
         }
     }
 }

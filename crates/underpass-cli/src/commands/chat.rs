@@ -1,15 +1,15 @@
 //! `underpass chat`
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::{Mutex, oneshot};
 use underpass_agent::connect::arrived;
 use underpass_agent::publish::{Guest, Inside};
-use underpass_endpoint::Channel;
+use underpass_endpoint::{Channel, ChannelError, ChannelReader, ChannelWriter};
 use underpass_proto::{Code, names};
 use underpass_seal::{Fingerprint, PublicKey};
 
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Talk with another user, who runs the same command
 ///
 /// Waits until both are there; which of them came first makes no difference. Each line that is typed is sent, sealed from
-/// end to end. Ends when either of them ends their input.
+/// end to end. Ends when both have ended their input, at a terminal as soon as the other one has.
 #[derive(Debug, Args)]
 pub struct Chat {
     /// The other user
@@ -162,36 +162,56 @@ fn may_come(code: Code) -> bool {
 async fn talk(channel: Channel, user: &str, machine: &Fingerprint) -> Result<(), Failure> {
     say(&format!("talking with {user} (machine {machine})"), true);
     let (mut reader, mut writer) = channel.into_split();
-    let typing = async {
-        let mut typed = BufReader::new(tokio::io::stdin());
-        let mut line = String::new();
-        loop {
-            line.clear();
-            match typed.read_line(&mut line).await {
-                Ok(0) | Err(_) => return writer.finish().await,
-                Ok(_) => {
-                    let text = line.trim_end_matches(['\r', '\n']);
-                    writer.write_chunk(format!("{text}\n").into()).await?;
-                }
-            }
+    // Somebody who sits there need not end what nobody hears any more; what comes from a pipe is sent to its end.
+    let at_terminal = std::io::stdin().is_terminal();
+    let ended = {
+        let typing = type_lines(&mut writer);
+        let showing = show_lines(&mut reader, user);
+        tokio::pin!(typing, showing);
+        tokio::select! {
+            typed = &mut typing => match typed {
+                Ok(()) => showing.await,
+                broke => broke,
+            },
+            shown = &mut showing => match shown {
+                Ok(()) if !at_terminal => typing.await,
+                ended => ended,
+            },
         }
     };
-    let showing = async {
-        let mut heard = Vec::new();
-        while let Some(bytes) = reader.read_chunk().await? {
-            heard.extend_from_slice(&bytes);
-            while let Some(line) = cut_line(&mut heard) {
-                say(&format!("{user}: {line}"), false);
+    let ended = match ended {
+        Ok(()) => writer.shutdown().await.map_err(|_| Code::Aborted),
+        Err(error) => Err(error.code()),
+    };
+    ended.map_err(|code| Failure::of_code(code, &format!("the talk with {user} broke off")))
+}
+
+/// Sends each line of standard input, and its end.
+async fn type_lines(writer: &mut ChannelWriter) -> Result<(), ChannelError> {
+    let mut typed = BufReader::new(tokio::io::stdin());
+    let mut line = String::new();
+    loop {
+        line.clear();
+        match typed.read_line(&mut line).await {
+            Ok(0) | Err(_) => return writer.finish().await,
+            Ok(_) => {
+                let text = line.trim_end_matches(['\r', '\n']);
+                writer.write_chunk(format!("{text}\n").into()).await?;
             }
         }
-        Ok(())
-    };
-    // What the other one said before it ended is still shown, and what was typed is still sent.
-    let ended = async { tokio::try_join!(typing, showing).map(drop) };
-    let ended = ended.await;
-    ended.map_err(|error: underpass_endpoint::ChannelError| {
-        Failure::of_code(error.code(), &format!("the talk with {user} broke off"))
-    })
+    }
+}
+
+/// Shows what the other one says, to its end.
+async fn show_lines(reader: &mut ChannelReader, user: &str) -> Result<(), ChannelError> {
+    let mut heard = Vec::new();
+    while let Some(bytes) = reader.read_chunk().await? {
+        heard.extend_from_slice(&bytes);
+        while let Some(line) = cut_line(&mut heard) {
+            say(&format!("{user}: {line}"), false);
+        }
+    }
+    Ok(())
 }
 
 /// The next line, or so much of one that nobody waits for its end.

@@ -6,6 +6,7 @@ use super::kinds::{
 };
 use underpass_agent::connect::{FlowLimits, Sources};
 use underpass_endpoint::flow::FlowSettings;
+use underpass_proto::names::Suffix;
 
 use super::{Layers, Row};
 use crate::failure::Failure;
@@ -25,8 +26,14 @@ pub enum Group {
     OnSession,
     /// `connect`, `nc` and `publish`: whoever is one end of sessions.
     AtEnds,
+    /// Those that use services, by sessions of whatever grade they like.
+    Choosing,
     /// `publish`.
     OnPublish,
+    /// `publish`, which says what grades it takes.
+    Allowing,
+    /// Those that take or show pseudo names.
+    Named,
     /// Those that carry datagrams.
     Datagrams,
     /// Those that listen for programs.
@@ -133,9 +140,11 @@ settings! {
     #[doc = "The priority of connections: interactive, normal or bulk"]
     class: Priority = "normal", OnSession "CLASS";
     #[doc = "How much of a session others can read: blind (only its two ends can), relay (the relay is given the key), or none (everybody on the way can, and nobody can change it unnoticed; for programs that encrypt themselves); service and relay must allow the lower ones"]
-    grade: Secrecy = "blind", OnSession "GRADE";
+    grade: Secrecy = "blind", Choosing "GRADE";
     #[doc = "The least secrecy that a session with the services may have: blind, relay (the relay may read it), or none (everybody on the way may)"]
-    lowest_grade: Secrecy = "blind", OnPublish "GRADE";
+    lowest_grade: Secrecy = "blind", Allowing "GRADE";
+    #[doc = "What pseudo names end with on this machine, as in SERVICE.underpass.internal"]
+    suffix: Suffix = "underpass.internal", Named "SUFFIX";
     #[doc = "How long to try to connect to a published service's host"]
     dial_timeout: Span = "10s", OnPublish "TIME";
     #[doc = "A client's flow of datagrams to a service of UDP ends when nothing has passed for so long"]
