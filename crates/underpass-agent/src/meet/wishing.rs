@@ -210,8 +210,15 @@ impl Shared {
             Ok(Some(met)) => (Ok(Met { request: 0, ..met }), false),
             Err(error) => {
                 let code = error.code();
-                // What another program has held may be free soon: it was let in elsewhere.
-                let passes = code.retry_helps() || code == Code::Connected;
+                // A wish that stands goes on: what another program holds may be free soon, and what is published
+                // may be allowed yet.
+                let may_change = [
+                    Code::Connected,
+                    Code::Denied,
+                    Code::ServiceWaiting,
+                    Code::ServiceRefused,
+                ];
+                let passes = code.retry_helps() || may_change.contains(&code);
                 tracing::debug!("the wish to meet {} was not taken: {error}", self.wish.peer);
                 if passes || self.standings.all().len() > 1 {
                     return true;
