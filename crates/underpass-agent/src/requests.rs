@@ -1,12 +1,14 @@
 //! What can be asked of a relay, with answers of the right type.
 
 use underpass_proto::control::{
-    Allow, ChangeUser, CodeKind, Control as Message, DecideService, Deny, Enrol, EventRow, Events,
-    Group, GroupList, Identity, Invite, Invited, MachineRow, Machines, MakeToken, MayUse, Meet,
-    Met, Part, Publish, Published, Publishing, Resolve, Resolved, Revoke, ServiceDecision,
-    ServiceRow, Services, SetPublishing, SetRole, UserChange, UserRole, UserRow, Users, WhoAmI,
-    Withdraw,
+    Allow, ChangeUser, CodeKind, ConnectionRow, Connections, Control as Message, DecideService,
+    Deny, Enrol, EventRow, Events, Group, GroupList, Identity, Invite, Invited, Kick, LimitRow,
+    LimitRule, Limits, MachineRow, Machines, MakeToken, MayUse, Meet, Met, Part, Publish,
+    Published, Publishing, Resolve, Resolved, Revoke, ServiceDecision, ServiceRow, Services,
+    SetLimit, SetPublishing, SetRole, Usage, UsageRow, UserChange, UserRole, UserRow, Users,
+    WhoAmI, Withdraw,
 };
+use underpass_proto::limit::LimitKind;
 
 use underpass_proto::Code;
 use underpass_seal::PublicKey;
@@ -328,6 +330,67 @@ impl Standing {
                 request,
                 user,
                 role,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// The sessions that live at this relay: of this user, or all where the user may see them.
+    pub async fn connections(&self) -> Result<Vec<ConnectionRow>, RequestError> {
+        let make = |request| Connections { request }.into();
+        rows!(self.request(make).await?, ConnectionRows)
+    }
+
+    /// Ends a session for good, named as [`Standing::connections`] has it; those at its ends read the reason.
+    pub async fn kick(&self, id: &str, reason: &str) -> Result<(), RequestError> {
+        let (id, reason) = (id.to_owned(), reason.to_owned());
+        let make = |request| {
+            Kick {
+                request,
+                id,
+                reason,
+            }
+            .into()
+        };
+        one!(self.request(make).await?, Done).map(drop)
+    }
+
+    /// How much was used. The number of the request in `which` does not matter.
+    pub async fn usage(&self, which: &Usage) -> Result<Vec<UsageRow>, RequestError> {
+        let make = |request| {
+            Usage {
+                request,
+                ..which.clone()
+            }
+            .into()
+        };
+        rows!(self.request(make).await?, UsageRows)
+    }
+
+    /// The limits of a user, or of this one where that is empty.
+    pub async fn limits(&self, user: &str) -> Result<Vec<LimitRow>, RequestError> {
+        let user = user.to_owned();
+        let make = |request| Limits { request, user }.into();
+        one!(self.request(make).await?, LimitRows).map(|it| it.rows)
+    }
+
+    /// Makes an exception from a limit for a user, or takes it back.
+    pub async fn set_limit(
+        &self,
+        user: &str,
+        limit: LimitKind,
+        rule: LimitRule,
+        value: u64,
+    ) -> Result<(), RequestError> {
+        let user = user.to_owned();
+        let make = |request| {
+            SetLimit {
+                request,
+                user,
+                limit,
+                rule,
+                value,
             }
             .into()
         };

@@ -358,3 +358,50 @@ async fn a_client_that_never_reads_its_answers_is_cut() {
     let _ = streams[0].shutdown().await;
     until(|| rig.server.load() == (0, 0)).await;
 }
+
+/// A client that says something a byte at a time, each well in time, until the server has had enough of it.
+async fn drip(port: u16, begin: &[u8], byte: u8) {
+    let mut tcp = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .expect("a connection");
+    tcp.write_all(begin).await.expect("it goes out");
+    let (mut read, mut write) = tcp.into_split();
+    let saying = async {
+        while write.write_all(&[byte]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mut rest = Vec::new();
+    // It ends, in order or by a reset, while bytes still come.
+    tokio::select! {
+        () = saying => {}
+        _ = read.read_to_end(&mut rest) => {}
+    }
+}
+
+#[tokio::test]
+async fn requests_that_trickle_in_are_cut_whatever_still_comes() {
+    let mut rig = rig(|settings| {
+        settings.header_timeout = 10 * SHORT;
+        settings.body_timeout = 10 * SHORT;
+    })
+    .await;
+    let mut bystanders = Bystanders::new(&mut rig).await;
+    let port = rig.port(SCHEMES[0]);
+    let head = b"GET /ws HTTP/1.1\r\nHost: x\r\nX: ";
+    let body = b"POST /poll/00112233445566778899aabbccddeeff/up/0 HTTP/1.1\r\n\
+        Host: x\r\nContent-Length: 50000\r\n\r\n";
+    // Each would go on for minutes; all end, and meanwhile others come in as ever.
+    let slow = (0..40).map(|n| async move {
+        match n % 2 {
+            0 => drip(port, head, b'x').await,
+            _ => drip(port, body, b'y').await,
+        }
+    });
+    let slow = futures_util::future::join_all(slow);
+    let others = async {
+        bystanders.check().await;
+        Bystanders::new(&mut rig).await.check().await;
+    };
+    within(async { tokio::join!(slow, others) }).await;
+}

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, authority, chat, completions, connect, doctor, events, login, machines, meet, names,
-    nc, peers, proxy, publish, receive, redirector, relay, run, send, services, status, users,
+    Context, authority, chat, completions, connect, connections, doctor, events, login, machines,
+    meet, names, nc, peers, proxy, publish, receive, redirector, relay, run, send, services,
+    status, usage, users,
 };
 use crate::failure::Failure;
 use crate::logging;
@@ -66,6 +67,8 @@ pub enum Command {
     Users(users::Users),
     Machines(machines::Machines),
     Events(events::Events),
+    Connections(connections::Connections),
+    Usage(usage::Usage),
     Completions(completions::Completions),
 }
 
@@ -102,6 +105,8 @@ impl Command {
             Self::Users(it) => it.flags.given.clone(),
             Self::Machines(it) => it.flags.given.clone(),
             Self::Events(it) => it.flags.given.clone(),
+            Self::Connections(it) => it.flags.given.clone(),
+            Self::Usage(it) => it.flags.given.clone(),
             Self::Relay(_) | Self::Authority(_) | Self::Completions(_) => Vec::new(),
         }
     }
@@ -160,6 +165,8 @@ impl Command {
             Self::Users(it) => it.run(context).await,
             Self::Machines(it) => it.run(context).await,
             Self::Events(it) => it.run(context).await,
+            Self::Connections(it) => it.run(context).await,
+            Self::Usage(it) => it.run(context).await,
             Self::Completions(it) => it.run(),
         }
     }

@@ -78,6 +78,12 @@ impl Output {
         print(&in_one_line(&cells))
     }
 
+    /// The same on a terminal, in the place of what stands there.
+    pub fn rows_anew(self, rows: &Rows) -> Result<(), Failure> {
+        // To the upper left corner, and everything behind it away (ECMA-48, CUP and ED).
+        print(&format!("\u{1b}[H\u{1b}[2J{}", table(rows)))
+    }
+
     /// Whether a person reads standard output.
     pub fn for_people(self) -> bool {
         self.terminal && !self.json

@@ -337,6 +337,9 @@ fn has_more(message: &Message) -> bool {
         Message::ServiceRows(rows) => rows.more,
         Message::UserRows(rows) => rows.more,
         Message::MachineRows(rows) => rows.more,
+        Message::EventRows(rows) => rows.more,
+        Message::ConnectionRows(rows) => rows.more,
+        Message::UsageRows(rows) => rows.more,
         _ => false,
     }
 }

@@ -374,7 +374,12 @@ pub(crate) fn is_final(code: u64) -> bool {
     matches!(
         Code::from_number(code),
         Some(
-            Code::Denied | Code::Ended | Code::KeyMismatch | Code::NotEnrolled | Code::GradeRefused
+            Code::Denied
+                | Code::Ended
+                | Code::KeyMismatch
+                | Code::MonthLimit
+                | Code::NotEnrolled
+                | Code::GradeRefused,
         )
     )
 }

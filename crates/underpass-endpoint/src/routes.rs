@@ -452,6 +452,12 @@ impl Routes {
     }
 }
 
+/// Whether a route that ends so is the end of its session: somebody has ended that for good, or its user may use no
+/// more. At every other relay of the group it would be the same.
+fn ends_session(code: Code) -> bool {
+    matches!(code, Code::Ended | Code::MonthLimit)
+}
+
 /// The router that an agent gives its links.
 pub(crate) struct AgentRouter(pub(crate) Arc<Routes>);
 
@@ -643,10 +649,19 @@ impl RouteLeg {
     }
 
     fn gone(&self, code: u64, text: String) {
-        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, text));
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, text.clone()));
         self.detach();
         if let Some(bound) = self.bound.get() {
+            let carried = |session: &Session| session.legs().is_some_and(|legs| !legs.is_empty());
+            let before = carried(&bound.session);
             bound.session.leg_lost(self.leg);
+            // Where other legs carry the session, or this one never did, it is not for this one to end it.
+            if before
+                && !carried(&bound.session)
+                && let Some(code) = Code::from_number(code).filter(|code| ends_session(*code))
+            {
+                bound.session.close(code, &text);
+            }
             bound.session.note_change();
         }
     }

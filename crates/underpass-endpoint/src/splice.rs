@@ -42,6 +42,8 @@ enum Broken {
     Channel(ChannelError),
     /// The new host service of a redial did not answer.
     Redial(Code),
+    /// The host side has ended the channel.
+    Ended(Code),
 }
 
 impl Broken {
@@ -49,7 +51,7 @@ impl Broken {
         match self {
             Broken::Tcp(_) => Code::Aborted,
             Broken::Channel(error) => error.code(),
-            Broken::Redial(code) => *code,
+            Broken::Redial(code) | Broken::Ended(code) => *code,
         }
     }
 }
@@ -60,6 +62,7 @@ impl std::fmt::Display for Broken {
             Broken::Tcp(error) => error.fmt(f),
             Broken::Channel(error) => error.fmt(f),
             Broken::Redial(code) => write!(f, "the new host service: {code}"),
+            Broken::Ended(code) => code.fmt(f),
         }
     }
 }
@@ -97,6 +100,26 @@ pub trait HostSide: Sync {
     /// Waits until the connection to the host is to be cut and made anew. What the host has not read yet,
     /// or has not answered, is lost with it: for services whose programs can bear that. Cancel safe.
     fn cut(&self) -> impl Future<Output = ()> + Send;
+
+    /// Is told of bytes that are about to be passed on, and may have them wait. Not of those that are dropped with a
+    /// connection that breaks.
+    fn passes(&self, _way: Way, _bytes: usize) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// Waits until the channel is to be ended, and why. Cancel safe.
+    fn end(&self) -> impl Future<Output = Code> + Send {
+        std::future::pending()
+    }
+}
+
+/// Where bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the host.
+    ToHost,
+    /// From the host.
+    FromHost,
 }
 
 /// A host side at which nothing changes.
@@ -158,7 +181,10 @@ pub async fn splice_host(
     let (mut reader, mut writer) = channel.into_split();
     end_by_reset(&tcp);
     loop {
-        let joined = join(&mut reader, &mut writer, &mut tcp, &mut report, host.cut()).await;
+        let joined = tokio::select! {
+            joined = join(&mut reader, &mut writer, &mut tcp, &mut report, &host) => joined,
+            code = host.end() => Err(Broken::Ended(code)),
+        };
         let asked_by_peer = matches!(joined, Ok(Joined::Redial(_)));
         let moved = match joined {
             Ok(Joined::Ended) => {
@@ -197,14 +223,20 @@ async fn join(
     writer: &mut ChannelWriter,
     tcp: &mut TcpStream,
     report: &mut SpliceReport,
-    cut_asked: impl Future<Output = ()>,
+    host: &impl HostSide,
 ) -> Result<Joined, Broken> {
     // Borrowed halves: an owned one says a clean end (FIN) when it is dropped, as it is when the whole process ends in
     // the middle of a conversation.
     let (mut from_tcp, mut to_tcp) = tcp.split();
     let cut = CancellationToken::new();
-    let mut up = pin!(upload(&mut from_tcp, writer, &mut report.sent, &cut));
-    let mut down = pin!(download(reader, &mut to_tcp, &mut report.received, &cut));
+    let mut up = pin!(upload(&mut from_tcp, writer, &mut report.sent, &cut, host));
+    let mut down = pin!(download(
+        reader,
+        &mut to_tcp,
+        &mut report.received,
+        &cut,
+        host
+    ));
     // The first failure ends both directions; the first orderly end only its own.
     tokio::select! {
         outcome = &mut up => { outcome?; down.await }
@@ -212,7 +244,7 @@ async fn join(
             Joined::Ended => up.await.map(|_| Joined::Ended),
             redial => Ok(redial),
         },
-        () = cut_asked => {
+        () = host.cut() => {
             cut.cancel();
             // What is half passed on comes to its end: the near side must not see half of a piece. A host that
             // reads no more is not waited for long.
@@ -251,6 +283,7 @@ async fn upload(
     channel: &mut ChannelWriter,
     count: &mut u64,
     cut: &CancellationToken,
+    host: &impl HostSide,
 ) -> Result<Passed, Broken> {
     let mut buffer = BytesMut::new();
     loop {
@@ -269,6 +302,7 @@ async fn upload(
             return finished.map(|()| Passed::Ended).map_err(Broken::Channel);
         }
         *count += read as u64;
+        host.passes(Way::FromHost, read).await;
         if let Err(error) = channel.write_chunk(buffer.split().freeze()).await {
             return stopped_by_peer(error);
         }
@@ -288,6 +322,7 @@ async fn download(
     tcp: &mut WriteHalf<'_>,
     count: &mut u64,
     cut: &CancellationToken,
+    host: &impl HostSide,
 ) -> Result<Joined, Broken> {
     loop {
         let next = tokio::select! {
@@ -298,6 +333,7 @@ async fn download(
         match next.map_err(Broken::Channel)? {
             Next::Chunk(chunk) => {
                 *count += chunk.len() as u64;
+                host.passes(Way::ToHost, chunk.len()).await;
                 write(tcp, chunk).await.map_err(Broken::Tcp)?;
             }
             Next::Redial(redial) => return Ok(Joined::Redial(redial)),

@@ -5,6 +5,7 @@ use core::ptr;
 use crate::address::Address;
 use crate::c::{self, CStr, c_int, c_void};
 use crate::message::{self, Answer, Mark, Question};
+use crate::name::MAX_SUFFIX;
 use crate::next::pass;
 use crate::variables::{self, Search};
 
@@ -76,6 +77,8 @@ struct SocketPath {
 /// The way to the redirector, where this process is hooked.
 pub(crate) struct Redirector {
     place: SocketPath,
+    /// What pseudo names end with, and its length.
+    suffix: ([u8; MAX_SUFFIX], usize),
 }
 
 /// What came of a question.
@@ -129,15 +132,26 @@ impl Redirector {
         if !variables::leads(value) {
             return None;
         }
+        let (place, text) = variables::parts(value.strip_suffix(b"\0").unwrap_or(value));
         let mut path = [0; LONGEST_PATH];
-        // The zero at the end is part of it. What is too long was never a redirector's.
-        path.get_mut(..value.len())?.copy_from_slice(value);
+        // A zero is left at the end. What is too long was never a redirector's.
+        let room = path.get_mut(..LONGEST_PATH - 1)?;
+        room.get_mut(..place.len())?.copy_from_slice(place);
+        let mut suffix = [0; MAX_SUFFIX];
+        suffix.get_mut(..text.len())?.copy_from_slice(text);
         Some(Self {
             place: SocketPath {
                 family: c::AF_UNIX,
                 path,
             },
+            suffix: (suffix, text.len()),
         })
+    }
+
+    /// What pseudo names end with.
+    pub(crate) fn suffix(&self) -> &[u8] {
+        let (bytes, length) = &self.suffix;
+        bytes.get(..*length).unwrap_or_default()
     }
 
     /// Asks a question to which the answer comes soon.

@@ -20,6 +20,19 @@ pub fn leads(value: &[u8]) -> bool {
     value.starts_with(b"/")
 }
 
+/// What a value that leads to a redirector says: its socket, and after a colon what pseudo names end with, where that is not
+/// the usual. A suffix has no slash in it, and a path has one after whatever colon is in it.
+#[must_use]
+pub fn parts(value: &[u8]) -> (&[u8], &[u8]) {
+    let colon = value.iter().rposition(|byte| *byte == b':');
+    let split = colon.and_then(|at| value.split_at_checked(at));
+    let split = split.and_then(|(place, rest)| Some((place, rest.strip_prefix(b":")?)));
+    match split {
+        Some((place, suffix)) if !suffix.contains(&b'/') => (place, suffix),
+        _ => (value, crate::name::SUFFIX.as_bytes()),
+    }
+}
+
 /// Finds an entry in an environment that comes in pieces, entries with a zero after each, as `/proc/PID/environ` has them.
 /// What is found is `NAME=VALUE` and a zero, at most `N` bytes.
 #[derive(Debug)]
@@ -87,6 +100,22 @@ mod tests {
             }
         }
         None
+    }
+
+    #[test]
+    fn a_suffix_of_its_own_stands_after_the_socket() {
+        let usual = crate::name::SUFFIX;
+        for (value, place, suffix) in [
+            ("/run/r.sock", "/run/r.sock", usual),
+            ("/run/a:b/r.sock", "/run/a:b/r.sock", usual),
+            ("/run/r.sock:corp", "/run/r.sock", "corp"),
+            ("/run/a:b/r.sock:my.corp", "/run/a:b/r.sock", "my.corp"),
+            ("/run/r.sock:", "/run/r.sock", ""),
+            ("", "", usual),
+        ] {
+            let expected = (place.as_bytes(), suffix.as_bytes());
+            assert_eq!(parts(value.as_bytes()), expected, "{value}");
+        }
     }
 
     #[test]

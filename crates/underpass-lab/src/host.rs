@@ -78,6 +78,15 @@ impl Host {
         self.namespace.put_hosts(&hosts)
     }
 
+    /// Has this host's programs ask the name server at this address, and no other.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn asks(&self, server: Ipv4Addr) -> Result<()> {
+        let text = format!("nameserver {server}\noptions timeout:2 attempts:5\n");
+        self.namespace.put("resolv.conf", &text)
+    }
+
     /// A command that will run on this host.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.namespace.command(program)

@@ -114,9 +114,14 @@ impl Namespace {
 
     /// Makes `text` the `/etc/hosts` of the programs that are started inside from now on.
     pub(crate) fn put_hosts(&self, text: &str) -> Result<()> {
+        self.put("hosts", text)
+    }
+
+    /// Makes `text` a file of this name in `/etc` for the programs that are started inside from now on.
+    pub(crate) fn put(&self, name: &str, text: &str) -> Result<()> {
         let folder = Path::new(FILES).join(&self.name);
         fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-        Ok(fs::write(folder.join("hosts"), text)?)
+        Ok(fs::write(folder.join(name), text)?)
     }
 
     fn path(&self) -> PathBuf {

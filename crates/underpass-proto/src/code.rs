@@ -329,6 +329,26 @@ codes! { $
         "so little secrecy is not allowed there",
         "the service was published, or the relay is set up, for a higher grade than the one that was asked for",
         "connect with --grade blind; or allow it: --lowest-grade of underpass publish and of underpass relay";
+    0x50 NoConnection NO_CONNECTION "UP-NO-CONNECTION", NotFound, retry false, exit 4:
+        "there is no such connection",
+        "it has ended, its name is misspelt, or it is not yours",
+        "list those that there are with: underpass connections list";
+    0x51 AttachmentLimit ATTACHMENT_LIMIT "UP-LIMIT-ATTACHMENTS", QuotaExceeded, retry true, exit 3:
+        "the user has as many attachments as are allowed",
+        "agents of this user run on many machines, or several on one",
+        "end one of them; or ask a manager for: underpass users limit USER --attachments NUMBER";
+    0x52 SessionLimit SESSION_LIMIT "UP-LIMIT-SESSIONS", QuotaExceeded, retry true, exit 3:
+        "the user has as many sessions as are allowed",
+        "many are open at once, or were left open",
+        "end one of them (underpass connections list); or ask a manager for: underpass users limit USER --sessions NUMBER";
+    0x53 ChannelLimit CHANNEL_LIMIT "UP-LIMIT-CHANNELS", QuotaExceeded, retry true, exit 3:
+        "the user has as many channels to the relay's own services, or by plain HTTP, as are allowed",
+        "many are open at once, or were left open",
+        "end one of them (underpass connections list); or ask a manager for: underpass users limit USER --channels NUMBER";
+    0x54 MonthLimit MONTH_LIMIT "UP-LIMIT-MONTH", QuotaExceeded, retry false, exit 3:
+        "the user has used all bytes that are allowed in a month",
+        "so much has passed in the user's sessions since the first of the month (underpass usage)",
+        "wait for the next month (UTC); or ask a manager for: underpass users limit USER --bytes-per-month SIZE";
     0x58 CertificateUntrusted CERTIFICATE_UNTRUSTED "UP-CERT-UNTRUSTED", PermissionDenied, retry false, exit 3:
         "the relay does not trust this machine's certificate",
         "none of its authorities has signed it, or what lies between is missing from the file",
@@ -409,6 +429,30 @@ codes! { $
         "a setting has a value that cannot be used",
         "it is missing, misspelt or out of its range",
         "correct it: the message names it";
+    0x70 HostNeeded HOST_NEEDED "UP-HOST-NEEDED", InvalidInput, retry false, exit 2:
+        "the service is a whole network, of which a host and a port must be named",
+        "the service was named alone, or the host without a port",
+        "underpass connect HOST.SERVICE:PORT, or a program under underpass run that goes to a port of HOST.SERVICE.underpass.internal";
+    0x71 HostNotListed HOST_NOT_LISTED "UP-HOST-NOT-LISTED", PermissionDenied, retry false, exit 3:
+        "this host is not among those that are published",
+        "its address is in none of the networks that were named, or its name is not among the hosts that were",
+        "ask the publisher's owner for a network or --hosts that has it; what is there: underpass services";
+    0x72 PortNotListed PORT_NOT_LISTED "UP-PORT-NOT-LISTED", PermissionDenied, retry false, exit 3:
+        "this port is not among those that are published",
+        "the network was published without it",
+        "ask the publisher's owner for --ports that has it";
+    0x73 HostForbidden HOST_FORBIDDEN "UP-HOST-FORBIDDEN", PermissionDenied, retry false, exit 3:
+        "no network that is published leads to this address",
+        "it is the publisher's own, or one of loopback, link-local, multicast or metadata services, or has another one inside",
+        "publish what is there as a service of its own: underpass publish NAME HOST:PORT";
+    0x74 HostUnknown HOST_UNKNOWN "UP-HOST-UNKNOWN", HostUnreachable, retry true, exit 4:
+        "the publisher finds no address for this host's name",
+        "the name is misspelt, or the publisher's name server does not know it",
+        "look the name up on the publishing machine, or name the host by its address";
+    0x75 NoNetwork NO_NETWORK "UP-NO-NETWORK", NotFound, retry false, exit 4:
+        "the service is one host, and no network of which another one can be named",
+        "something stands before its name that does not belong there",
+        "leave the host out: SERVICE or SERVICE.OWNER";
     0x78 FtpNeedsHelp FTP_NEEDS_HELP "UP-FTP", ConnectionRefused, retry false, exit 1:
         "the service speaks FTP, and what asks for it carries one connection only",
         "it is used by standard input and output, by SOCKS or HTTP, or by an agent that knows nothing of FTP",

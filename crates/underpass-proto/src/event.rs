@@ -118,6 +118,12 @@ kinds! {
         "a manager has refused a service", "service";
     0x1f Publishing "publishing", repeats false:
         "it was said whether what a user publishes waits for approval", "publishing";
+    0x28 Kick "kick", repeats false:
+        "somebody ended a session for good; the peer is the other user of it", "service, session, reason";
+    0x29 LimitSet "limit-set", repeats false:
+        "an exception from a limit was made for a user, or taken back", "limit, value";
+    0x2a LimitNear "limit-near", repeats false:
+        "a user has used nine tenths of the bytes of a month", "limit, used, value";
 }
 
 impl EventKind {
@@ -180,8 +186,9 @@ mod tests {
     fn words_and_numbers_are_unique_and_found_again() {
         let words: HashSet<_> = EventKind::ALL.iter().map(|kind| kind.word()).collect();
         assert_eq!(words.len(), EventKind::ALL.len());
-        for (at, kind) in EventKind::ALL.iter().enumerate() {
-            assert_eq!(usize::from(kind.number()), at + 1, "{kind}");
+        let numbers: Vec<u8> = EventKind::ALL.iter().map(|kind| kind.number()).collect();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+        for kind in EventKind::ALL {
             assert_eq!(EventKind::from_word(kind.word()), Some(*kind));
             let plain = |c: char| c.is_ascii_lowercase() || c == '-';
             assert!(

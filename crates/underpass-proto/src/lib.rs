@@ -12,6 +12,7 @@
 //! | [`params`] | what the two ends of a session tell each other in the handshake |
 //! | [`frame`] | what stands inside a sealed record |
 //! | [`control`] | what an agent and its relay say to each other on a control channel |
+//! | [`far_host`] | how a host of a network is named that is published as one service |
 //! | [`grade`] | how much the relay can read of a session between two others |
 //! | [`group`] | the signed list of the relays of a group |
 //! | [`meeting`] | how the place is named where two meet who have wished for each other |
@@ -30,12 +31,14 @@ pub mod code;
 pub mod compress;
 pub mod control;
 pub mod event;
+pub mod far_host;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grade;
 pub mod group;
 pub mod handshake;
+pub mod limit;
 pub mod meeting;
 pub mod names;
 pub mod packet;

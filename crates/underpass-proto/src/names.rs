@@ -77,6 +77,67 @@ pub fn check_suffix(suffix: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// The suffix of pseudo DNS names, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Suffix(String);
+
+impl Suffix {
+    /// What stands before the suffix in a pseudo DNS name, in lower case: written in any case and with or without a dot at
+    /// the end, as DNS has it (RFC 4343).
+    ///
+    /// # Errors
+    /// [`NameError::Suffix`] where it is somebody else's name, which must go to real DNS; [`NameError::Empty`] where it is
+    /// the suffix itself, which must not.
+    pub fn below(&self, name: &str) -> Result<String, NameError> {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let rest = name.strip_suffix(&self.0).ok_or(NameError::Suffix)?;
+        match rest.strip_suffix('.') {
+            Some("") => Err(NameError::Empty),
+            Some(rest) => Ok(rest.to_owned()),
+            None if rest.is_empty() => Err(NameError::Empty),
+            None => Err(NameError::Suffix),
+        }
+    }
+
+    /// What stands before the suffix, or all of a name that has it not.
+    pub fn without(&self, name: &str) -> String {
+        self.below(name).unwrap_or_else(|_| name.to_owned())
+    }
+
+    /// The pseudo DNS name for `rest`, without a dot at the end.
+    pub fn after(&self, rest: impl fmt::Display) -> String {
+        format!("{rest}.{}", self.0)
+    }
+
+    /// The suffix as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Suffix {
+    fn default() -> Self {
+        Self(DEFAULT_SUFFIX.to_owned())
+    }
+}
+
+impl std::str::FromStr for Suffix {
+    type Err = NameError;
+
+    /// As [`check_suffix`] wants it, in any case.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let text = text.to_ascii_lowercase();
+        check_suffix(&text)?;
+        Ok(Self(text))
+    }
+}
+
+impl fmt::Display for Suffix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// How somebody names a service: with its owner, or without.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceName {
@@ -204,6 +265,27 @@ mod tests {
             ("a_b.underpass.internal", NameError::Character('_')),
         ] {
             assert_eq!(parse(name), Err(error), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_stands_before_the_suffix() {
+        let [usual, other] = ["underpass.internal", "Corp"].map(|it| it.parse::<Suffix>().unwrap());
+        assert_eq!(usual, Suffix::default());
+        assert_eq!(usual.below("DB.Al.Underpass.Internal."), Ok("db.al".into()));
+        assert_eq!(other.below("db.corp"), Ok("db".into()));
+        assert_eq!(other.after("db.al"), "db.al.corp");
+        assert_eq!(usual.without("a.underpass.internal"), "a");
+        assert_eq!(usual.without("a.corp"), "a.corp");
+        for (name, error) in [
+            ("db.corp", NameError::Suffix),
+            ("xunderpass.internal", NameError::Suffix),
+            ("internal", NameError::Suffix),
+            ("", NameError::Suffix),
+            ("underpass.internal", NameError::Empty),
+            (".underpass.internal.", NameError::Empty),
+        ] {
+            assert_eq!(usual.below(name), Err(error), "{name}");
         }
     }
 

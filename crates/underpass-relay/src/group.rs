@@ -1,5 +1,6 @@
 //! What changes around a relay while agents are attached: relays of one group share a store, and what another one changes
-//! there holds here as well; keys and certificates come to their end; and authorities revoke certificates.
+//! there (rights, limits, sessions that were ended) holds here as well; keys and certificates come to their end; and
+//! authorities revoke certificates.
 
 use std::sync::Arc;
 use std::time::Duration;

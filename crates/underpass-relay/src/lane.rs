@@ -10,6 +10,7 @@ use underpass_proto::Time;
 use underpass_proto::route::{self, Gone, Incoming, RouteHeader};
 
 use crate::clock;
+use crate::meter::{Direction, Meter};
 use crate::queue::{Marks, Queue, Room, Told};
 
 /// Bytes that one lane adds to a link before the next one has its turn.
@@ -76,6 +77,8 @@ pub(crate) struct Lane {
     since: Time,
     /// Payload that was taken in from the sender, in bytes.
     passed: AtomicU64,
+    /// This one, for who wakes it later.
+    me: Weak<Lane>,
     state: Mutex<State>,
 }
 
@@ -86,6 +89,10 @@ struct State {
     /// Goes out after everything else, and is the end.
     farewell: Option<Gone>,
     closed: bool,
+    /// What goes out is counted there, and goes no faster than that allows.
+    meter: Option<(Arc<Meter>, Direction)>,
+    /// It is being waited for until it may go on.
+    paced: bool,
 }
 
 /// Where packets go.
@@ -110,7 +117,8 @@ pub(crate) enum Pushed {
 impl Lane {
     /// A lane that packets of `route` of `sender` can be put into. They stay until it has an exit.
     pub(crate) fn new(pool: &Arc<Pool>, sender: &Arc<Link>, route: u32) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             pool: Arc::clone(pool),
             sender: Arc::downgrade(sender),
             sender_route: route,
@@ -121,8 +129,16 @@ impl Lane {
                 exit: None,
                 farewell: None,
                 closed: false,
+                meter: None,
+                paced: false,
             }),
         })
+    }
+
+    /// What goes out from now on is counted by this meter, and goes no faster than it allows: what has to wait fills the
+    /// queue, and whoever sends it is told to wait.
+    pub(crate) fn measure(&self, meter: Arc<Meter>, direction: Direction) {
+        self.lock().meter = Some((meter, direction));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -192,6 +208,25 @@ impl Lane {
     /// Payload that was taken in, in bytes: sealed packets, without the headers of the hop.
     pub(crate) fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
+    }
+
+    /// Sends on what had to wait, at that time.
+    fn go_on_at(&self, at: Time) {
+        let me = Weak::clone(&self.me);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(clock::instant(at)).await;
+            let Some(lane) = me.upgrade() else {
+                return;
+            };
+            let way_out = {
+                let mut state = lane.lock();
+                state.paced = false;
+                state.way_out()
+            };
+            if let Some((link, source)) = way_out {
+                link.wake(source);
+            }
+        });
     }
 
     /// Whether nothing waits in the lane.
@@ -265,6 +300,15 @@ impl Lane {
     }
 }
 
+/// Whether a lane has more to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    No,
+    Now,
+    /// It has to wait until then.
+    At(Time),
+}
+
 impl State {
     fn way_out(&self) -> Option<(Arc<Link>, SourceId)> {
         let exit = self.exit.as_ref()?;
@@ -272,16 +316,28 @@ impl State {
     }
 
     /// Adds packets to `out`; what the sender is to be told comes back.
-    fn pull(&mut self, out: &mut Outgoing) -> (Vec<Told>, bool) {
+    fn pull(&mut self, out: &mut Outgoing) -> (Vec<Told>, More) {
         let mut told = Vec::new();
         let end = out.len() + TURN;
         let Some(exit) = &mut self.exit else {
-            return (told, false);
+            return (told, More::No);
         };
         while !out.is_full() && out.len() < end {
+            if self.queue.is_empty() {
+                return (told, More::No);
+            }
+            if let Some((meter, direction)) = &self.meter
+                && let Err(at) = meter.ready(*direction)
+            {
+                let first = !std::mem::replace(&mut self.paced, true);
+                return (told, if first { More::At(at) } else { More::No });
+            }
             let Some((payload, news)) = self.queue.pull() else {
-                return (told, false);
+                return (told, More::No);
             };
+            if let Some((meter, direction)) = &self.meter {
+                meter.pass(*direction, payload.len());
+            }
             if !news.is_empty() {
                 told.push(news);
             }
@@ -291,7 +347,7 @@ impl State {
             };
             out.push_routed(&header, payload);
         }
-        (told, true)
+        (told, More::Now)
     }
 
     /// Ends the lane if its farewell is all that is left.
@@ -324,7 +380,10 @@ impl RouteSource for Lane {
             self.tell(told);
         }
         self.pool.relieve();
-        more && done.is_none()
+        if let More::At(at) = more {
+            self.go_on_at(at);
+        }
+        more == More::Now && done.is_none()
     }
 }
 

@@ -14,6 +14,9 @@
 //! | `group` | what other relays have changed in a store that several share |
 //! | `certificates` | the authorities whose certificates let machines in, as files that change |
 //! | `seen` | when machines were last seen, written in few commits |
+//! | `living`, `direct` | which sessions live, and those that the relay itself is an end of |
+//! | `meter`, [`rate`], `usage` | what users pass: counted, slowed down, written to the table of usage |
+//! | `limits` | what each user may take up |
 //! | `reception`, `attachment` | from a carrier to a served attachment |
 //! | [`authority`] | the ticket authority: who gives out and checks first tickets |
 //! | [`plain`] | TCP for clients that are nothing but an HTTP library |
@@ -32,15 +35,20 @@ mod certificates;
 mod clock;
 pub mod code;
 mod desk;
+mod direct;
 mod gate;
 mod group;
 pub mod handed;
 pub mod hub;
 mod lane;
+mod limits;
+mod living;
 mod log;
+mod meter;
 pub mod plain;
 mod policy;
 pub mod queue;
+pub mod rate;
 mod reception;
 mod refusal;
 mod relay;
@@ -50,6 +58,7 @@ pub mod settings;
 mod switch;
 pub mod target;
 mod turn;
+mod usage;
 
 pub use announced::AnnounceError;
 pub use certificates::CertificateUsers;

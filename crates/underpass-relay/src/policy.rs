@@ -84,6 +84,14 @@ const TABLE: &[Row] = &[
         ControlType::SetPublishing,
         [Nothing, Nothing, Nothing, Lesser, All],
     ),
+    (ControlType::Connections, [Nothing, Nothing, Own, All, All]),
+    (ControlType::Kick, [Nothing, Nothing, Own, All, All]),
+    (ControlType::Usage, [Nothing, Nothing, Own, All, All]),
+    (ControlType::Limits, [Nothing, Nothing, Own, All, All]),
+    (
+        ControlType::SetLimit,
+        [Nothing, Nothing, Nothing, Lesser, All],
+    ),
 ];
 
 /// How far a request may reach.

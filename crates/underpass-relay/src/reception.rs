@@ -18,13 +18,14 @@ use underpass_proto::control::{CONTROL_SERVICE, Control, ControlDecoder};
 use underpass_proto::packet::SessionId;
 use underpass_proto::{Code, Speaker};
 use underpass_seal::PublicKey;
-use underpass_store::{Name, ServiceId};
+use underpass_store::{Enrolled, Name, ServiceId};
 
 use crate::attachment::{Attached, Unasked};
 use crate::authority::{Authority, AuthorityError, RENEW_EVERY};
 use crate::clock;
 use crate::desk::{Caller, Desk, Origin, hub_member};
 use crate::hub::{AttachmentId, Check, Given, Member, Question, Source, Wanted};
+use crate::limits::Counted;
 use crate::log::{Kind, Log, Note};
 use crate::policy::Standing;
 use crate::refusal::Refusal;
@@ -174,6 +175,23 @@ impl Reception {
             self.note(Note::new(Kind::Attach), attached, whose.as_ref());
         }
         Ok(())
+    }
+
+    /// Counts a channel of a client with nothing but HTTP, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// Its user has as many as are allowed.
+    pub(crate) fn begin_channel(
+        &self,
+        holder: &Enrolled,
+        peer: Option<SocketAddr>,
+    ) -> Result<Counted, Refusal> {
+        let counted = self.desk.limits().begin_channel(holder.user.id);
+        counted.inspect_err(|why| {
+            let address = peer.map(|peer| peer.to_string());
+            let note = Note::of_refusal(Kind::Refuse, why).by(holder.user.name.as_str());
+            self.log.write(note.from(address.as_deref()));
+        })
     }
 
     /// Whom the key of a token stands for now.
@@ -327,20 +345,27 @@ impl Reception {
     /// A channel to a service that the relay itself is to reach.
     async fn dial(self: Arc<Self>, attached: Arc<Attached>, incoming: Incoming) {
         let name = incoming.service().to_owned();
-        let (user, service) = match self.find_target(&attached, &name).await {
+        let (member, service, counted) = match self.find_target(&attached, &name, true).await {
             Ok(found) => found,
             Err(code) => return incoming.refuse(code),
         };
+        let user = member.user.name.clone();
+        let full_name = format!("{}.{RELAY_OWNER}", service.name);
+        let meter = self.switch.meters().meter(member.user.id, &full_name);
+        let (by, of_service) = (hub_member(&member), service.name.as_str());
+        let directs = self.switch.directs();
+        let seat = directs.begin(attached.id, by, of_service, meter, rand::random);
         let (since, this, whose) = (clock::now(), Arc::clone(&self), Arc::clone(&attached));
         let find = move |name: String| {
             let (this, attached) = (Arc::clone(&this), Arc::clone(&whose));
-            async move { Ok(this.find_target(&attached, &name).await?.1) }
+            async move { Ok(this.find_target(&attached, &name, false).await?.1) }
         };
         let Served {
             sent,
             received,
             code,
-        } = target::serve(incoming, service, find).await;
+        } = target::serve(incoming, service, &seat.direct, find).await;
+        drop((seat, counted));
         let seconds = clock::now().since(since).as_secs();
         let note = Note::new(Kind::Disconnect).with("code", code.up());
         self.log.write(
@@ -351,12 +376,14 @@ impl Reception {
         );
     }
 
-    /// A service of the relay's own that the user of an attachment may use at this moment, and the user.
+    /// A service of the relay's own that the user of an attachment may use at this moment, and who that is. Where it is
+    /// for a new channel, that is counted.
     async fn find_target(
         &self,
         attached: &Attached,
         name: &str,
-    ) -> Result<(Name, RelayService), Code> {
+        new: bool,
+    ) -> Result<(Enrolled, RelayService, Option<Counted>), Code> {
         let member = match self.standing(attached).await {
             Ok(Standing::Member(member)) => member,
             Ok(Standing::Stranger) => return Err(Code::NotEnrolled),
@@ -365,6 +392,13 @@ impl Reception {
             Err(why) => return Err(why.code),
         };
         let found = self.desk.relay_service(&member, name);
+        // The channel of a client with nothing but HTTP was counted when it came.
+        let counts = new && attached.origin == Origin::Agent;
+        let found = found.and_then(|service| {
+            let limits = self.desk.limits();
+            let counted = counts.then(|| limits.begin_channel(member.user.id));
+            Ok((service, counted.transpose()?))
+        });
         let note = match &found {
             Ok(_) => Note::new(Kind::Connect),
             Err(why) => Note::of_refusal(Kind::Refuse, why),
@@ -372,7 +406,7 @@ impl Reception {
         self.log
             .write(of_target(note, attached, &member.user.name, name));
         match found {
-            Ok(service) => Ok((member.user.name, service)),
+            Ok((service, counted)) => Ok((member, service, counted)),
             Err(why) => Err(why.code),
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use underpass_proto::Code;
+use underpass_proto::limit::LimitKind;
 
 /// A code from the table and the sentence that goes with it, as they are sent to the peer.
 ///
@@ -33,7 +34,29 @@ impl Refusal {
 
     /// Whether it is because a limit was reached.
     pub(crate) fn is_limit(&self) -> bool {
-        matches!(self.code, Code::Busy | Code::TooManyAttempts)
+        matches!(
+            self.code,
+            Code::Busy
+                | Code::TooManyAttempts
+                | Code::AttachmentLimit
+                | Code::SessionLimit
+                | Code::ChannelLimit
+                | Code::MonthLimit
+        )
+    }
+
+    /// A refusal that says which limit of a user was reached, how much that is, and who can raise it.
+    #[must_use]
+    pub fn of_limit(kind: LimitKind, most: u64) -> Self {
+        let code = kind.refusal().unwrap_or(Code::Busy);
+        let next = code.explain().next;
+        Self::new(
+            code,
+            format!(
+                "the limit of this user is reached: {most} {}; {next}",
+                kind.what()
+            ),
+        )
     }
 
     /// A refusal that says which of the relay's limits was reached.

@@ -35,6 +35,7 @@ use crate::desk::{Desk, Passwords, Rules};
 use crate::group;
 use crate::handed::Handed;
 use crate::hub::Load;
+use crate::limits::{UserLimits, Usual};
 use crate::log::{self, Destination, Keep, Kind, Ledger, Log, Note};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
@@ -42,6 +43,7 @@ use crate::seen::Seen;
 use crate::settings::{SettingError, Settings};
 use crate::switch::Switch;
 use crate::turn::Succession;
+use crate::usage::Sweeper;
 
 /// The relay's key in its data folder.
 const KEY_FILE: &str = "relay.key";
@@ -138,6 +140,7 @@ pub struct RelayHandle {
     log: Log,
     log_writer: JoinHandle<()>,
     seen_writer: JoinHandle<()>,
+    usage_writer: JoinHandle<()>,
     /// Once nobody attaches any more.
     seen_stop: DropGuard,
     running: JoinHandle<Server>,
@@ -224,7 +227,9 @@ impl Relay {
         let log_writer = tokio::spawn(writer.run(destination));
         let memory = settings.route_memory.0;
         let switch = Switch::new(settings.limits(), settings.marks(), memory, log.clone());
+        let limits = UserLimits::new(Usual::of(&settings));
         let rules = Rules {
+            limits: limits.clone(),
             relay_key: identity.public(),
             suffix: settings.suffix.clone(),
             invitation: settings.invitation.0,
@@ -250,12 +255,24 @@ impl Relay {
             passwords,
             to_desk,
         );
+        // Before anybody is served: a session that was ended must not come back while the relay starts.
+        desk.take_up_limits(clock::calendar()).await?;
         let config = session_config(&settings, tls_fingerprint);
         let acceptor = Acceptor::new(Arc::clone(&identity), config.clone(), switch.clone());
         let stop = CancellationToken::new();
         let forgetting = log::forget_old(Arc::clone(&store), keep(&settings));
         let forgetting = stop.clone().run_until_cancelled_owned(forgetting);
+        let sweeper = Sweeper {
+            store: Arc::clone(&store),
+            switch: Arc::clone(&switch),
+            meters: switch.meters().clone(),
+            limits,
+            log: log.clone(),
+            every: settings.usage_every.0,
+            keep: settings.usage_keep.0,
+        };
         let seen_stop = CancellationToken::new();
+        let usage_writer = tokio::spawn(sweeper.run(seen_stop.clone()));
         let seen_writer = tokio::spawn(seen.write(Arc::clone(&store), seen_stop.clone()));
         let desk = Arc::new(desk);
         let (to_group, looking) = (Arc::clone(&desk), Arc::clone(&certificates));
@@ -302,6 +319,7 @@ impl Relay {
             log,
             log_writer,
             seen_writer,
+            usage_writer,
             seen_stop: seen_stop.drop_guard(),
             running,
             stop: stop.drop_guard(),
@@ -475,16 +493,18 @@ impl RelayHandle {
             log,
             log_writer,
             seen_writer,
+            usage_writer,
             seen_stop,
             switch,
             reception,
             ..
         } = self;
+        drop(seen_stop);
+        let _ = tokio::time::timeout(Duration::from_secs(1), usage_writer).await;
         // The writer ends with the last log. Tasks that outlive the deadline may hold one, so it is
         // not waited for without end.
         drop((log, switch, reception));
         let _ = tokio::time::timeout(Duration::from_secs(1), log_writer).await;
-        drop(seen_stop);
         let _ = tokio::time::timeout(Duration::from_secs(1), seen_writer).await;
         store.close().await;
     }

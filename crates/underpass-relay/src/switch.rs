@@ -13,26 +13,35 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use underpass_endpoint::{Link, LinkEnd, Router};
+use underpass_proto::control::{ConnectionClient, ConnectionKind, ConnectionRow, ConnectionWay};
 use underpass_proto::packet::{Hello, Packet, PacketKind, Resume, SessionId};
 use underpass_proto::route::{self, Gone, Incoming, RouteHeader};
 use underpass_proto::ticket::{Handle, Ticket};
 use underpass_proto::{Code, Grade, Time};
+use underpass_store::UserId;
 
 use crate::attachment::Attached;
 use crate::clock;
+use crate::desk::Origin;
+use crate::direct::Directs;
 use crate::gate::Gate;
 use crate::hub::{
-    AttachmentId, Command, Ended, Given, Hub, Limits, LinkId, Load, Opening, Path, RouteEnd,
-    RouteEvent, RouteNews,
+    Account, AttachmentId, Command, Ended, Given, Hub, Limits, LinkId, Living, Load, Opening, Path,
+    RouteEnd, RouteEvent, RouteNews,
 };
 use crate::lane::{Lane, Pool, Pushed};
+use crate::living::{self, LivingEnd, LivingRow};
 use crate::log::{Kind, Log, Note, Passed};
+use crate::meter::{Direction, Meters};
 use crate::queue::Marks;
 use crate::refusal::Refusal;
 
 /// The longest that an agent may ask a ticket to be kept for: a week. A session that is kept for longer is
 /// opened by name after that.
 pub(crate) const LONGEST_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What carries the requests of a client that has nothing but HTTP.
+const PLAIN_CARRIER: &str = "plain-http";
 
 /// One link, as the switch knows it.
 struct Port {
@@ -63,6 +72,10 @@ pub(crate) struct Switch {
     ports: RwLock<HashMap<LinkId, Arc<Port>>>,
     attached: Mutex<HashMap<AttachmentId, Arc<Attached>>>,
     pool: Arc<Pool>,
+    meters: Meters,
+    directs: Directs,
+    /// What passed on routes that have just ended; the hub is told when it is free.
+    passed: Mutex<Vec<(SessionId, u64, u64)>>,
     log: Log,
     /// Answers the hub's questions; set once, before the first link.
     examiner: std::sync::OnceLock<Box<dyn Fn(crate::hub::Check) + Send + Sync>>,
@@ -96,6 +109,9 @@ impl Switch {
             ports: RwLock::default(),
             attached: Mutex::default(),
             pool: Pool::new(marks, room),
+            meters: Meters::default(),
+            directs: Directs::default(),
+            passed: Mutex::default(),
             log,
             examiner: std::sync::OnceLock::new(),
             registrar: std::sync::OnceLock::new(),
@@ -137,6 +153,9 @@ impl Switch {
         while let Some(command) = hub.poll_command() {
             self.carry_out(command);
         }
+        for (session, sent, received) in std::mem::take(&mut *lock(&self.passed)) {
+            hub.add_passed(session, sent, received);
+        }
         if hub.poll_timeout() != before {
             self.timer.notify_one();
         }
@@ -146,6 +165,140 @@ impl Switch {
     /// How much there is at the moment, and how many bytes wait in lanes.
     pub(crate) fn load(&self) -> (Load, usize) {
         (lock(&self.hub).load(), self.pool.used())
+    }
+
+    /// What users pass.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Channels that this relay is an end of.
+    pub(crate) fn directs(&self) -> &Directs {
+        &self.directs
+    }
+
+    /// Ends what these users have begun, and has nothing further of theirs begin; that of others may again.
+    pub(crate) fn set_exhausted(&self, exhausted: HashMap<UserId, Refusal>) {
+        for direct in self.directs.all() {
+            if let Some(why) = exhausted.get(&direct.by.user) {
+                direct.end(why.code);
+            }
+        }
+        self.with_hub(|hub, _| hub.set_exhausted(exhausted));
+    }
+
+    /// Tells all agents of a user something.
+    pub(crate) fn notify(&self, user: UserId, text: &str) {
+        for attached in self.all_attached() {
+            let member = self.with_hub(|hub, _| hub.member(attached.id).cloned());
+            if member.is_some_and(|member| member.user == user) {
+                attached.notify(text.to_owned());
+            }
+        }
+    }
+
+    /// The sessions that live here, the oldest first.
+    pub(crate) fn living(&self) -> Vec<LivingRow> {
+        let living = self.with_hub(|hub, _| hub.living());
+        let mut rows: Vec<LivingRow> = living.into_iter().map(|it| self.row_of(it)).collect();
+        for direct in self.directs.all() {
+            let mut living = living::of_direct(&direct);
+            let attached = lock(&self.attached).get(&direct.attachment).cloned();
+            if let Some(attached) = attached {
+                let link = self.link_of(&attached);
+                let row = &mut living.row;
+                row.client.address = address_of(&attached, link.as_deref());
+                row.way.carrier = link.map_or_else(String::new, |it| it.info().carrier.to_owned());
+                row.way.round_trip_us = micros(attached.session.status().rtt);
+                if attached.origin == Origin::PlainHttp {
+                    row.kind = ConnectionKind::PlainHttp;
+                    row.way.carrier = PLAIN_CARRIER.to_owned();
+                }
+            }
+            rows.push(living);
+        }
+        rows.sort_by_key(|living| living.row.since_ms);
+        rows
+    }
+
+    fn row_of(&self, living: Living) -> LivingRow {
+        let Living {
+            session,
+            opener,
+            by,
+            service,
+            owner,
+            publisher,
+            since,
+            paths,
+            before: (mut sent, mut received),
+        } = living;
+        let attached = lock(&self.attached).get(&opener).cloned();
+        let links = |end: RouteEnd| Some(self.end_of(end)?.1);
+        let mut best: Option<Duration> = None;
+        for (near, far) in &paths {
+            let passed = self.lanes_of(*near).unwrap_or_default();
+            sent += passed.0;
+            received += passed.1;
+            let rtt = |end: RouteEnd| links(end)?.session().status().rtt;
+            if let (Some(near), Some(far)) = (rtt(*near), rtt(*far)) {
+                best = Some(best.unwrap_or(Duration::MAX).min(near + far));
+            }
+        }
+        let first = paths.first().copied();
+        let near = first.and_then(|(near, _)| links(near));
+        let far = first.and_then(|(_, far)| links(far));
+        let carrier = |link: Option<&Arc<Link>>| {
+            link.map_or_else(String::new, |link| link.info().carrier.to_owned())
+        };
+        let plain = attached
+            .as_ref()
+            .is_some_and(|it| it.origin == Origin::PlainHttp);
+        LivingRow {
+            end: LivingEnd::Session(session),
+            row: ConnectionRow {
+                id: living::name_of(&session),
+                kind: match plain {
+                    true => ConnectionKind::PlainHttp,
+                    false => ConnectionKind::Sealed,
+                },
+                client: ConnectionClient {
+                    user: by.user_name,
+                    machine: by.machine_name,
+                    address: attached
+                        .map_or_else(String::new, |it| address_of(&it, near.as_deref())),
+                },
+                service,
+                owner,
+                publisher,
+                way: ConnectionWay {
+                    carrier: match plain {
+                        true => PLAIN_CARRIER.to_owned(),
+                        false => carrier(near.as_ref()),
+                    },
+                    far_carrier: carrier(far.as_ref()),
+                    paths: paths.len() as u64,
+                    round_trip_us: micros(best),
+                },
+                since_ms: living::calendar(since),
+                sent,
+                received,
+            },
+        }
+    }
+
+    /// What has passed on a route by now, in at this end and out at it.
+    fn lanes_of(&self, end: RouteEnd) -> Option<(u64, u64)> {
+        let port = self.known_port(end.link)?;
+        let lanes = lock(&port.lanes);
+        let Lanes { inward, outward } = lanes.get(&end.route)?;
+        Some((inward.passed(), outward.as_ref()?.passed()))
+    }
+
+    /// The newest link of an attachment.
+    fn link_of(&self, attached: &Attached) -> Option<Arc<Link>> {
+        let link = self.with_hub(|hub, _| hub.newest_link(attached.id))?;
+        self.known_port(link)?.link.upgrade()
     }
 
     /// Wakes the hub when it wants to be, until `stop`.
@@ -347,7 +500,8 @@ impl Switch {
                 near,
                 far,
                 incoming,
-            } => self.join(near, far, incoming),
+                account,
+            } => self.join(near, far, incoming, &account),
             Command::Absent { end } => {
                 if let Some((_, link)) = self.end_of(end) {
                     link.send_header(route::Absent { route: end.route }.into());
@@ -409,6 +563,9 @@ impl Switch {
             RouteNews::Ended(ended) => self.passed(ended),
             RouteNews::Opened(_) | RouteNews::Refused(_) => None,
         };
+        if let (Some(session), Some(passed)) = (event.session, &passed) {
+            lock(&self.passed).push((session, passed.sent, passed.received));
+        }
         let note = Note::of_route(event, passed);
         self.log.write(note.from(address.as_deref()));
     }
@@ -449,12 +606,17 @@ impl Switch {
         }
     }
 
-    fn join(&self, near: RouteEnd, far: RouteEnd, incoming: Incoming) {
+    fn join(&self, near: RouteEnd, far: RouteEnd, incoming: Incoming, account: &Account) {
         let ends = self.end_of(near).zip(self.end_of(far));
         let Some(((near_port, near_link), (far_port, far_link))) = ends else {
             return;
         };
+        let meter = self.meters.meter(account.user, &account.service);
+        if account.begins {
+            meter.begin();
+        }
         let back = Lane::new(&self.pool, &far_link, far.route);
+        back.measure(Arc::clone(&meter), Direction::Received);
         back.set_exit(&near_link, near.route, None);
         let inward = {
             let mut lanes = lock(&near_port.lanes);
@@ -469,6 +631,7 @@ impl Switch {
             outward: Some(Arc::clone(&inward)),
         };
         lock(&far_port.lanes).insert(far.route, lanes);
+        inward.measure(meter, Direction::Sent);
         inward.set_exit(&far_link, far.route, Some(incoming));
     }
 
@@ -538,6 +701,18 @@ impl First {
             grade,
         }
     }
+}
+
+/// Where an agent comes from: by its link, else where it came from first.
+fn address_of(attached: &Attached, link: Option<&Link>) -> String {
+    let now = link.and_then(|link| link.info().peer);
+    let address = now.or(attached.address);
+    address.map_or_else(String::new, |address| address.to_string())
+}
+
+fn micros(time: Option<Duration>) -> u64 {
+    let time = time.unwrap_or_default();
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn next_held(port: &Port) -> Option<(RouteHeader, Bytes)> {

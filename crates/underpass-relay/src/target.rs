@@ -1,15 +1,19 @@
 //! Services that the relay reaches itself: it is the far end, and dials them.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+use std::{fmt, io};
 
-use tokio::net::TcpStream;
-use underpass_endpoint::flow::{Flow, FlowSettings};
-use underpass_endpoint::{Incoming, dial, splice};
+use bytes::Bytes;
+use tokio::net::{TcpStream, UdpSocket};
+use underpass_endpoint::flow::{Arrived, Flow, FlowEnd, FlowSettings, Outside};
+use underpass_endpoint::splice::{HostSide, Way};
+use underpass_endpoint::{ChannelError, Incoming, dial, splice};
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
 use underpass_store::{Enrolled, Name, NameError, Who};
+
+use crate::direct::Direct;
 
 /// The owner's label in the names of the relay's own services. No user can have this name.
 pub const RELAY_OWNER: &str = "relay";
@@ -123,10 +127,12 @@ pub(crate) fn find<'a>(
 
 /// Dials the target of `service` and moves bytes until both sides are done; a target that does not
 /// answer is refused with the reason that the dial gave. Where the client wants the channel to go on
-/// with another service, `find` says whether it may. What passed, and how it ended.
+/// with another service, `find` says whether it may. What passed, and how it ended; `direct` is told while it passes, and
+/// may end it.
 pub(crate) async fn serve<F>(
     incoming: Incoming,
     service: RelayService,
+    direct: &Direct,
     find: impl Fn(String) -> F + Clone + Send + Sync + 'static,
 ) -> Served
 where
@@ -136,7 +142,7 @@ where
     let connected = match incoming.kind() {
         wanted if wanted != kind => Err(Code::OtherTransport),
         ChannelKind::Stream => connect(&service).await,
-        ChannelKind::Datagram => return serve_datagrams(incoming, &service).await,
+        ChannelKind::Datagram => return serve_datagrams(incoming, &service, direct).await,
     };
     let tcp = match connected {
         Ok(tcp) => tcp,
@@ -145,11 +151,8 @@ where
             return Served::refused(code);
         }
     };
-    let redial = move |name: String| {
-        let find = find.clone();
-        async move { connect(&find(name).await?).await }
-    };
-    let report = splice::splice_far(incoming.accept(), tcp, redial).await;
+    let host = Target { find, direct };
+    let report = splice::splice_host(incoming.accept(), tcp, host).await;
     if let Some(error) = &report.error {
         tracing::debug!(service = %service.name, "connection broke: {error}");
     }
@@ -158,15 +161,73 @@ where
         received: report.sent,
         code: match report.error {
             None => Code::NoError,
-            Some(_) => Code::Aborted,
+            Some(_) => direct.end_code().unwrap_or(Code::Aborted),
         },
     }
 }
 
+/// The target of a service as one side of a channel.
+struct Target<'a, F> {
+    find: F,
+    direct: &'a Direct,
+}
+
+impl<F, D> HostSide for Target<'_, F>
+where
+    F: Fn(String) -> D + Sync,
+    D: Future<Output = Result<RelayService, Code>> + Send,
+{
+    fn dial(
+        &self,
+        service: Option<String>,
+    ) -> impl Future<Output = Result<TcpStream, Code>> + Send {
+        let finding = service.map(&self.find);
+        async {
+            match finding {
+                Some(finding) => connect(&finding.await?).await,
+                None => Err(Code::NoService),
+            }
+        }
+    }
+
+    async fn cut(&self) {
+        std::future::pending().await
+    }
+
+    fn passes(&self, way: Way, bytes: usize) -> impl Future<Output = ()> + Send {
+        self.direct.passes(way, bytes)
+    }
+
+    fn end(&self) -> impl Future<Output = Code> + Send {
+        self.direct.ended()
+    }
+}
+
+/// A target that takes datagrams.
+struct Measured<'a> {
+    socket: UdpSocket,
+    direct: &'a Direct,
+}
+
+impl Outside for Measured<'_> {
+    async fn next(&mut self) -> io::Result<Option<Arrived>> {
+        let next = self.socket.next().await?;
+        if let Some(arrived) = &next {
+            self.direct.passes(Way::FromHost, arrived.data.len()).await;
+        }
+        Ok(next)
+    }
+
+    async fn give(&mut self, data: Bytes) -> io::Result<()> {
+        self.direct.passes(Way::ToHost, data.len()).await;
+        self.socket.give(data).await
+    }
+}
+
 /// One flow, until nothing has passed for a while.
-async fn serve_datagrams(incoming: Incoming, service: &RelayService) -> Served {
+async fn serve_datagrams(incoming: Incoming, service: &RelayService, direct: &Direct) -> Served {
     let (_, at) = dial::transport(&service.target.0);
-    let mut socket = match dial::dial_udp(at, DIAL_LIMIT).await {
+    let socket = match dial::dial_udp(at, DIAL_LIMIT).await {
         Ok(socket) => socket,
         Err(error) => {
             let code = not_reached(service, &error);
@@ -174,8 +235,12 @@ async fn serve_datagrams(incoming: Incoming, service: &RelayService) -> Served {
             return Served::refused(code);
         }
     };
+    let mut outside = Measured { socket, direct };
     let mut flow = Flow::new(incoming.accept(), FlowSettings::default());
-    let end = flow.carry(&mut socket).await;
+    let end = tokio::select! {
+        end = flow.carry(&mut outside) => end,
+        code = direct.ended() => FlowEnd::Channel(ChannelError::Stopped(code.number())),
+    };
     let code = end.code();
     let report = flow.end(&end);
     tracing::debug!(service = %service.name, %report, "a flow ended");

@@ -30,6 +30,7 @@ mod services;
 mod sqlite;
 mod store;
 mod time;
+mod usage;
 mod users;
 
 pub use data_folder::{DataFolder, DataFolderError, SECRET_LEN};
@@ -59,4 +60,5 @@ pub use services::{
 pub use sqlite::{OpenError, SqliteStore};
 pub use store::{Store, StoreFuture};
 pub use time::UnixMillis;
+pub use usage::{Day, EndedSession, LimitException, NewUsage, UsageFilter, UsageKey, Used};
 pub use users::{Role, UnknownWord, User, UserChangeError, UserId, UserState};

@@ -16,6 +16,7 @@ mod passwords;
 mod rights;
 mod services;
 mod tickets;
+mod usage;
 mod users;
 
 use std::fmt;
@@ -24,15 +25,17 @@ use std::sync::Arc;
 
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use underpass_proto::Time;
+use underpass_proto::limit::LimitKind;
 use underpass_proto::ticket::{Handle, Line};
 
 use crate::{
-    Access, AccessEntry, AccessError, AppendError, Caller, CodeDigest, DecideError, EnrolError,
-    Enrolled, Event, EventFilter, EventRetention, Fault, Invitation, InvitationId, InviteError,
-    Machine, MachineId, MachineKey, Name, NewCertificate, NewEvent, NewInvitation, NewMachine,
-    NewService, Password, PasswordFile, PasswordSecret, PublishError, Published, Publishing,
-    RedeemError, RegisterError, ResolveError, RevokeError, Role, Service, ServiceDecisionError,
-    ServiceId, ServiceRef, SetupCodeError, Store, StoreFuture, TokenError, UnixMillis, User,
+    Access, AccessEntry, AccessError, AppendError, Caller, CodeDigest, Day, DecideError,
+    EndedSession, EnrolError, Enrolled, Event, EventFilter, EventRetention, Fault, Invitation,
+    InvitationId, InviteError, LimitException, Machine, MachineId, MachineKey, Name,
+    NewCertificate, NewEvent, NewInvitation, NewMachine, NewService, NewUsage, Password,
+    PasswordFile, PasswordSecret, PublishError, Published, Publishing, RedeemError, RegisterError,
+    ResolveError, RevokeError, Role, Service, ServiceDecisionError, ServiceId, ServiceRef,
+    SetupCodeError, Store, StoreFuture, TokenError, UnixMillis, UsageFilter, Used, User,
     UserChangeError, UserId, UserState, Who,
 };
 use faults::OrFault;
@@ -342,6 +345,48 @@ impl Store for SqliteStore {
 
     fn rights_revision(&self) -> StoreFuture<'_, u64> {
         Box::pin(self.0.rights_revision())
+    }
+
+    fn add_usage<'a>(&'a self, usage: &'a [NewUsage]) -> StoreFuture<'a, ()> {
+        Box::pin(self.0.add_usage(usage))
+    }
+
+    fn usage(&self, filter: UsageFilter) -> StoreFuture<'_, Vec<(String, Used)>> {
+        Box::pin(self.0.usage(filter))
+    }
+
+    fn used_since(&self, since: Day) -> StoreFuture<'_, Vec<(UserId, u64)>> {
+        Box::pin(self.0.used_since(since))
+    }
+
+    fn prune_usage(&self, before: Day) -> StoreFuture<'_, u64> {
+        Box::pin(self.0.prune_usage(before))
+    }
+
+    fn set_limit(
+        &self,
+        user: UserId,
+        kind: LimitKind,
+        exception: Option<Option<u64>>,
+    ) -> StoreFuture<'_, (), UserChangeError> {
+        Box::pin(self.0.set_limit(user, kind, exception))
+    }
+
+    fn limit_exceptions(&self) -> StoreFuture<'_, Vec<LimitException>> {
+        Box::pin(self.0.limit_exceptions())
+    }
+
+    fn end_session<'a>(
+        &'a self,
+        ended: &'a EndedSession,
+        until: UnixMillis,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(self.0.end_session(ended, until, at))
+    }
+
+    fn ended_sessions(&self, at: UnixMillis) -> StoreFuture<'_, Vec<EndedSession>> {
+        Box::pin(self.0.ended_sessions(at))
     }
 
     fn append_events<'a>(&'a self, events: &'a [NewEvent]) -> StoreFuture<'a, (), AppendError> {

@@ -4,15 +4,17 @@ use std::fmt;
 use std::pin::Pin;
 
 use underpass_proto::Time;
+use underpass_proto::limit::LimitKind;
 use underpass_proto::ticket::{Handle, Line};
 
 use crate::{
-    Access, AccessEntry, AccessError, AppendError, Caller, CodeDigest, DecideError, EnrolError,
-    Enrolled, Event, EventFilter, EventRetention, Fault, Invitation, InvitationId, InviteError,
-    Machine, MachineId, MachineKey, Name, NewCertificate, NewEvent, NewInvitation, NewMachine,
-    NewService, Password, PasswordFile, PasswordSecret, PublishError, Published, Publishing,
-    RedeemError, RegisterError, ResolveError, RevokeError, Role, Service, ServiceDecisionError,
-    ServiceId, ServiceRef, SetupCodeError, TokenError, UnixMillis, User, UserChangeError, UserId,
+    Access, AccessEntry, AccessError, AppendError, Caller, CodeDigest, Day, DecideError,
+    EndedSession, EnrolError, Enrolled, Event, EventFilter, EventRetention, Fault, Invitation,
+    InvitationId, InviteError, LimitException, Machine, MachineId, MachineKey, Name,
+    NewCertificate, NewEvent, NewInvitation, NewMachine, NewService, NewUsage, Password,
+    PasswordFile, PasswordSecret, PublishError, Published, Publishing, RedeemError, RegisterError,
+    ResolveError, RevokeError, Role, Service, ServiceDecisionError, ServiceId, ServiceRef,
+    SetupCodeError, TokenError, UnixMillis, UsageFilter, Used, User, UserChangeError, UserId,
     UserState, Who,
 };
 
@@ -354,6 +356,45 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// A number that grows with every change of what somebody may do (roles and states, access lists, services that are
     /// withdrawn or pass to another machine), whichever process made it.
     fn rights_revision(&self) -> StoreFuture<'_, u64>;
+
+    // Usage and limits.
+
+    /// Adds to what was used.
+    fn add_usage<'a>(&'a self, usage: &'a [NewUsage]) -> StoreFuture<'a, ()>;
+
+    /// What was used, summed up by what the filter says, in the order of that; the key is its first word.
+    fn usage(&self, filter: UsageFilter) -> StoreFuture<'_, Vec<(String, Used)>>;
+
+    /// How many bytes each user has used on this day and later, both ways together.
+    fn used_since(&self, since: Day) -> StoreFuture<'_, Vec<(UserId, u64)>>;
+
+    /// Forgets what was used before a day. Returns how many entries.
+    fn prune_usage(&self, before: Day) -> StoreFuture<'_, u64>;
+
+    /// Makes an exception from a limit for a user (so much, or none for no limit), or takes it back.
+    ///
+    /// # Errors
+    /// [`UserChangeError::NoSuchUser`].
+    fn set_limit(
+        &self,
+        user: UserId,
+        kind: LimitKind,
+        exception: Option<Option<u64>>,
+    ) -> StoreFuture<'_, (), UserChangeError>;
+
+    /// All exceptions from limits.
+    fn limit_exceptions(&self) -> StoreFuture<'_, Vec<LimitException>>;
+
+    /// Notes until when no relay may open a path for a session, and forgets those whose time was over at `at`.
+    fn end_session<'a>(
+        &'a self,
+        ended: &'a EndedSession,
+        until: UnixMillis,
+        at: UnixMillis,
+    ) -> StoreFuture<'a, ()>;
+
+    /// The sessions for which no relay may open a path at this moment.
+    fn ended_sessions(&self, at: UnixMillis) -> StoreFuture<'_, Vec<EndedSession>>;
 
     // Events.
 

@@ -26,11 +26,12 @@ const ENTRY_LIMIT: Duration = Duration::from_secs(5);
 /// Names and their addresses.
 type Names = BTreeMap<String, Ipv4Addr>;
 
-/// Makes the file of a process in the folder of the redirector's socket, with the names of now.
+/// Makes the file of a process in the folder of the redirector's socket, with the names of now. All that ends with `suffix`
+/// is the redirector's.
 ///
 /// # Errors
 /// There is no redirector, or the file cannot be written.
-pub fn make(redirector: &Path, process: u32) -> io::Result<PathBuf> {
+pub fn make(redirector: &Path, suffix: &str, process: u32) -> io::Result<PathBuf> {
     let path = redirector.with_file_name(format!("hosts-{process}"));
     // Whoever had this number before is gone.
     match std::fs::remove_file(&path) {
@@ -43,7 +44,7 @@ pub fn make(redirector: &Path, process: u32) -> io::Result<PathBuf> {
         .create_new(true)
         .mode(0o644)
         .open(&path)?;
-    refresh(redirector, &path)?;
+    refresh(redirector, suffix, &path)?;
     Ok(path)
 }
 
@@ -51,13 +52,13 @@ pub fn make(redirector: &Path, process: u32) -> io::Result<PathBuf> {
 ///
 /// # Errors
 /// As [`make`]. The file stays as it was.
-pub(crate) fn refresh(redirector: &Path, path: &Path) -> io::Result<()> {
+pub(crate) fn refresh(redirector: &Path, suffix: &str, path: &Path) -> io::Result<()> {
     let names = names(redirector)?;
     let base = match std::fs::read_to_string(PLACE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         read => read?,
     };
-    let content = compose(&base, &names);
+    let content = compose(&base, &names, suffix);
     if std::fs::read(path).ok().as_deref() == Some(content.as_bytes()) {
         return Ok(());
     }
@@ -89,12 +90,12 @@ fn names(redirector: &Path) -> io::Result<Names> {
 }
 
 /// The file with the names. What `base` says of names of ours is left out: with both, a program would have a choice.
-fn compose(base: &str, names: &Names) -> String {
+fn compose(base: &str, names: &Names, suffix: &str) -> String {
     let mut text = String::new();
     for line in base.lines() {
         let (entry, _) = line.split_once('#').unwrap_or((line, ""));
         let words: Vec<&str> = entry.split_whitespace().collect();
-        let is_ours = |word: &&&str| pseudo(word.as_bytes()).is_some();
+        let is_ours = |word: &&&str| pseudo(word.as_bytes(), suffix.as_bytes()).is_some();
         match words.iter().skip(1).filter(is_ours).count() {
             0 => text += line,
             ours if ours + 1 == words.len() => continue,
@@ -114,6 +115,7 @@ fn compose(base: &str, names: &Names) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use underpass_hook::name::SUFFIX;
 
     #[test]
     fn our_names_mean_only_what_we_say() {
@@ -125,16 +127,21 @@ mod tests {
             ("db.underpass.internal".into(), [127, 64, 0, 8].into()),
         ]);
         assert_eq!(
-            compose(base, &names),
+            compose(base, &names, SUFFIX),
             "127.0.0.1 localhost # db.underpass.internal\n\n192.0.2.1 web\n# end\n\
              127.64.0.8 db.underpass.internal\n127.64.0.9 web.underpass.internal\n"
         );
-        assert_eq!(compose("", &Names::new()), "");
+        assert_eq!(compose("", &Names::new(), SUFFIX), "");
+        let base = "192.0.2.1 db.corp web db.underpass.internal\n";
+        assert_eq!(
+            compose(base, &Names::new(), "corp"),
+            "192.0.2.1 web db.underpass.internal\n"
+        );
     }
 
     #[test]
     fn without_a_redirector_there_is_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(make(&folder.path().join("none.sock"), 1).is_err());
+        assert!(make(&folder.path().join("none.sock"), SUFFIX, 1).is_err());
     }
 }

@@ -54,6 +54,8 @@ pub enum LaunchError {
 pub struct Launcher {
     /// The redirector's socket.
     pub place: PathBuf,
+    /// What pseudo names end with.
+    pub suffix: String,
     /// The file of names ([`hosts::make`]); without one, names do not resolve.
     pub hosts: Option<PathBuf>,
     /// The program, as execvp(3) finds it.
@@ -69,12 +71,13 @@ impl Launcher {
     pub fn command(&self, own: &Path) -> Command {
         let Self {
             place,
+            suffix,
             hosts,
             program,
             arguments,
         } = self;
         let mut command = Command::new(own);
-        command.arg0(LAUNCH).arg(place);
+        command.arg0(LAUNCH).arg(place).arg(suffix);
         command.arg(hosts.as_deref().unwrap_or(Path::new("")));
         command.arg(program).args(arguments);
         command
@@ -85,6 +88,7 @@ impl Launcher {
         let mut arguments = std::env::args_os().skip(1);
         Some(Self {
             place: arguments.next()?.into(),
+            suffix: arguments.next()?.into_string().ok()?,
             hosts: Some(arguments.next()?.into())
                 .filter(|path: &PathBuf| !path.as_os_str().is_empty()),
             program: arguments.next()?,
@@ -126,6 +130,7 @@ fn start_supervisor(launcher: &Launcher) -> io::Result<OwnedFd> {
     let status = Command::new(std::env::current_exe()?)
         .arg0(SUPERVISE)
         .arg(&launcher.place)
+        .arg(&launcher.suffix)
         .arg(launcher.hosts.as_deref().unwrap_or(Path::new("")))
         .arg(std::process::id().to_string())
         .env_remove("LD_PRELOAD")

@@ -44,6 +44,8 @@ pub enum SuperviseError {
 #[derive(Debug)]
 struct Task {
     place: PathBuf,
+    /// What pseudo names end with.
+    suffix: String,
     /// Empty where there are no names.
     hosts: PathBuf,
     process: i32,
@@ -96,6 +98,7 @@ impl Task {
         let mut arguments = std::env::args_os().skip(1);
         Some(Self {
             place: arguments.next()?.into(),
+            suffix: arguments.next()?.into_string().ok()?,
             hosts: arguments.next()?.into(),
             process: arguments.next()?.to_str()?.parse().ok()?,
         })
@@ -112,7 +115,7 @@ fn stay(listener: BorrowedFd<'_>, task: &Task) {
             Ok(0) if task.hosts.as_os_str().is_empty() => {}
             Ok(0) => {
                 // Without a redirector the names stay, and lead nowhere.
-                let _ = crate::hosts::refresh(&task.place, &task.hosts);
+                let _ = crate::hosts::refresh(&task.place, &task.suffix, &task.hosts);
             }
             Err(rustix::io::Errno::INTR) => {}
             Ok(_) | Err(_) => return,

@@ -3,16 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::watch;
 use underpass_endpoint::dial::keep_bursts;
 use underpass_endpoint::splice::{end_by_reset, reset};
 use underpass_proto::frame::ChannelKind;
 
 use super::datagrams::{self, FlowLimits};
-use super::{Connector, Local, Sources, with_code};
+use super::{Connector, Local, Wanted, with_code};
 use crate::x11::Door;
 
 /// Pause after the system refused a connection: out of file descriptors, mostly.
@@ -28,14 +30,29 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+impl ListenError {
+    /// The same once more.
+    pub(super) fn again(&self) -> Self {
+        let source = match self.source.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => self.source.kind().into(),
+        };
+        Self {
+            local: self.local,
+            source,
+        }
+    }
+}
+
 /// A listener for one service.
 #[derive(Debug)]
 pub struct Listener {
-    service: String,
-    local: Local,
-    sources: Sources,
+    wanted: Wanted,
     socket: Socket,
 }
+
+/// What a listener is for at this moment, as somebody says who may change it; nothing once it is to go.
+pub(super) type Told = watch::Receiver<Option<Arc<Wanted>>>;
 
 #[derive(Debug)]
 enum Socket {
@@ -45,25 +62,22 @@ enum Socket {
 }
 
 impl Listener {
-    /// Listens, for whoever is among `sources`; port 0 lets the system choose. `limits` are for datagrams; a file with the
-    /// cookie of a display goes into `folder`.
+    /// Listens as is `wanted`; port 0 lets the system choose. `limits` are for datagrams; a file with the cookie of a display
+    /// goes into `folder`.
     ///
     /// # Errors
     /// The system refuses the address.
     pub async fn bind(
-        service: &str,
-        local: Local,
-        sources: Sources,
+        wanted: Wanted,
         limits: FlowLimits,
         folder: &Path,
     ) -> Result<Self, ListenError> {
+        let local = wanted.local;
         let failed = |source| ListenError { local, source };
         if let Some(number) = local.display {
             let door = Door::open(number, folder).map_err(failed)?;
             return Ok(Self {
-                service: service.to_owned(),
-                local,
-                sources,
+                wanted,
                 socket: Socket::Display(door),
             });
         }
@@ -78,22 +92,18 @@ impl Listener {
                 (socket.local_addr(), Socket::Datagram(socket, limits))
             }
         };
+        let address = address.map_err(failed)?;
+        let local = Local { address, ..local };
         Ok(Self {
-            service: service.to_owned(),
-            local: Local {
-                kind: local.kind,
-                address: address.map_err(failed)?,
-                display: None,
-            },
-            sources,
+            wanted: Wanted { local, ..wanted },
             socket,
         })
     }
 
-    /// The service that it leads to.
+    /// What it is for, with the address it got.
     #[must_use]
-    pub fn service(&self) -> &str {
-        &self.service
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
     /// The file with the cookie that programs must show, where it is a display.
@@ -105,53 +115,57 @@ impl Listener {
         }
     }
 
-    /// The address it got.
-    #[must_use]
-    pub fn local(&self) -> Local {
-        self.local
-    }
-
     /// Takes connections for ever, each to a channel of its own; or datagrams, those of each client to one.
     pub async fn serve(self, connector: Connector) {
-        let Self {
-            service,
-            local: _,
-            sources,
-            socket,
-        } = self;
-        match socket {
-            Socket::Stream(listener) => {
-                take_connections(&listener, &service, &sources, connector).await
-            }
+        let (_terms, told) = watch::channel(Some(Arc::new(self.wanted.clone())));
+        self.serve_by(told, connector).await;
+    }
+
+    /// The same, for what it is `told` at each moment, until it is to go.
+    pub(super) async fn serve_by(self, told: Told, connector: Connector) {
+        match self.socket {
+            Socket::Stream(listener) => take_connections(listener, told, connector).await,
             Socket::Datagram(socket, limits) => {
-                datagrams::serve(socket, service, &sources, limits, connector).await;
+                datagrams::serve(socket, told, limits, connector).await;
             }
-            Socket::Display(door) => door.serve(service, connector).await,
+            Socket::Display(door) => door.serve(self.wanted.service, connector).await,
         }
     }
 }
 
-async fn take_connections(
-    listener: &TcpListener,
-    service: &str,
-    sources: &Sources,
-    connector: Connector,
-) {
+async fn take_connections(listener: TcpListener, mut told: Told, connector: Connector) {
     loop {
-        match listener.accept().await {
-            Ok((tcp, from)) if sources.admit(from.ip()) => {
-                let (connector, service) = (connector.clone(), service.to_owned());
-                tokio::spawn(async move { carry(&connector, &service, tcp, from).await });
-            }
-            Ok((tcp, from)) => {
-                tracing::warn!(%from, "{service}: a connection from there is reset: only {sources} may");
-                reset(tcp);
-            }
-            Err(error) => {
-                // None of accept(2)'s errors is about the listener itself.
-                tracing::warn!("cannot take a connection for {service}: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+        let Some(wanted) = told.borrow_and_update().clone() else {
+            return;
+        };
+        tokio::select! {
+            accepted = listener.accept() => take(accepted, &wanted, &connector).await,
+            changed = told.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn take(
+    accepted: io::Result<(TcpStream, SocketAddr)>,
+    wanted: &Wanted,
+    connector: &Connector,
+) {
+    let Wanted {
+        service, sources, ..
+    } = wanted;
+    match accepted {
+        Ok((tcp, from)) if sources.admit(from.ip()) => {
+            let (connector, service) = (connector.clone(), service.clone());
+            tokio::spawn(async move { carry(&connector, &service, tcp, from).await });
+        }
+        Ok((tcp, from)) => {
+            tracing::warn!(%from, "{service}: a connection from there is reset: only {sources} may");
+            reset(tcp);
+        }
+        Err(error) => {
+            // None of accept(2)'s errors is about the listener itself.
+            tracing::warn!("cannot take a connection for {service}: {error}");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
 }

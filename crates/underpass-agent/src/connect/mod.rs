@@ -4,8 +4,10 @@
 pub(crate) mod datagrams;
 mod lead;
 mod listen;
+mod listeners;
 mod local;
 mod opened;
+mod plan;
 mod sources;
 mod stdio;
 mod trust;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use thiserror::Error;
 use underpass_endpoint::{Channel, ChannelError, ConnectError, OpenOptions, PeerTrust, Session};
 use underpass_proto::control::{FarEnd, Resolved, ServiceRow};
+use underpass_proto::far_host::{FarHost, FarPort, open_text, readings, split_port};
 use underpass_proto::frame::{ChannelKind, Class};
 use underpass_proto::{Code, Grade};
 use underpass_seal::PublicKey;
@@ -31,7 +34,10 @@ pub(crate) use opened::Opened;
 pub use datagrams::FlowLimits;
 pub use lead::LeadError;
 pub use listen::{ListenError, Listener};
+pub use listeners::{Change, Listeners};
 pub use local::{Local, LocalError};
+pub use plan::Wanted;
+pub(crate) use sources::Block;
 pub use sources::{Sources, SourcesError};
 pub use stdio::{NcError, nc};
 pub use trust::PinnedTrust;
@@ -40,6 +46,9 @@ pub use trust::PinnedTrust;
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 /// Between looks at what is under way.
 const DRAIN_STEP: Duration = Duration::from_millis(10);
+/// So many names are remembered with what they mean; with one more all are asked for anew. Programs may ask for any number
+/// of hosts of a network.
+const REMEMBERED: usize = 4096;
 
 /// Why a service could not be opened.
 #[derive(Debug, Error)]
@@ -62,6 +71,12 @@ pub enum OpenError {
     /// It, or its publisher, refused.
     #[error(transparent)]
     Refused(#[from] ChannelError),
+    /// It is a host of a network that is published, of which a port must be named.
+    #[error("{0} is a host of a published network, of which a port must be named: {0}:PORT")]
+    NoPort(String),
+    /// It is a host whose name is longer than can be asked for.
+    #[error("{0} is too long for a host of a published network")]
+    TooLong(String),
 }
 
 /// An error with its code behind it, unless its words end with that: what the other side said does.
@@ -82,6 +97,8 @@ impl OpenError {
             Self::Misnamed { .. } => Code::ProtocolViolation,
             Self::Connect(error) => error.code(),
             Self::Refused(error) => error.code(),
+            Self::NoPort(_) => Code::HostNeeded,
+            Self::TooLong(_) => Code::NameInvalid,
         }
     }
 
@@ -91,7 +108,41 @@ impl OpenError {
     }
 }
 
+/// What a relay said about a name.
+#[derive(Debug, Clone)]
+struct Found {
+    /// Which relay.
+    relay: usize,
+    /// The service, as it was asked for.
+    service: String,
+    /// What that is.
+    resolved: Resolved,
+    /// The host in it, where it is a network.
+    host: Option<FarHost>,
+}
+
+impl Found {
+    /// What is to be opened for a program that wants `port` of what `name` means. A service leads to its one address by any
+    /// port.
+    fn to_open(&self, name: &str, port: Option<u16>) -> Result<String, OpenError> {
+        let full_name = &self.resolved.full_name;
+        let Some(host) = self.host.clone() else {
+            return Ok(full_name.clone());
+        };
+        let Some(port) = port else {
+            return Err(OpenError::NoPort(name.to_owned()));
+        };
+        // All services of a publisher have one owner.
+        let service = full_name.split('.').next().unwrap_or_default();
+        let text = open_text(service, &FarPort { host, port });
+        text.ok_or_else(|| OpenError::TooLong(name.to_owned()))
+    }
+}
+
 /// Opens channels to services, over one session for each publisher. Clones share the sessions.
+///
+/// A service is named `SERVICE` or `SERVICE.OWNER`, and a host of a network that is published as one `HOST.SERVICE:PORT` or
+/// `HOST.SERVICE.OWNER:PORT`, as [`far_host`](underpass_proto::far_host) has it.
 #[derive(Clone)]
 pub struct Connector {
     inner: Arc<Inner>,
@@ -104,7 +155,7 @@ struct Inner {
     grade: Grade,
     board: Board,
     /// What a relay said about names, and which one; forgotten when it turns out to be wrong.
-    resolved: Mutex<HashMap<String, (usize, Resolved)>>,
+    resolved: Mutex<HashMap<String, Found>>,
     slots: Mutex<HashMap<PublicKey, Arc<Slot>>>,
     /// Where data connections of FTP are waited for.
     expected: Expected,
@@ -215,7 +266,7 @@ impl Connector {
     /// # Errors
     /// There is no such service for this user, or the relay cannot be asked.
     pub async fn resolve(&self, service: &str) -> Result<Resolved, RequestError> {
-        Ok(self.ask(service).await?.1)
+        Ok(self.ask(split_port(service).0).await?.resolved)
     }
 
     /// The services that this user may use or manage, as the best relay knows them.
@@ -227,10 +278,43 @@ impl Connector {
         standing.services().await
     }
 
-    async fn ask(&self, service: &str) -> Result<(usize, Resolved), RequestError> {
-        let answer = self.inner.standings.resolve(service).await?;
-        self.known().insert(service.to_owned(), answer.clone());
-        Ok(answer)
+    /// Asks what a name means: a service; where there is none, a host in one.
+    async fn ask(&self, name: &str) -> Result<Found, RequestError> {
+        let refused = match self.found(name, name, None).await {
+            Err(error) if means_nothing(error.code()) => error,
+            answer => return answer,
+        };
+        for reading in readings(name).unwrap_or_default() {
+            let Some(host) = reading.host else {
+                continue;
+            };
+            match self.found(name, &reading.service, Some(host)).await {
+                Err(error) if means_nothing(error.code()) => {}
+                answer => return answer,
+            }
+        }
+        Err(refused)
+    }
+
+    async fn found(
+        &self,
+        name: &str,
+        service: &str,
+        host: Option<FarHost>,
+    ) -> Result<Found, RequestError> {
+        let (relay, resolved) = self.inner.standings.resolve(service).await?;
+        let found = Found {
+            relay,
+            service: service.to_owned(),
+            resolved,
+            host,
+        };
+        let mut known = self.known();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(name.to_owned(), found.clone());
+        Ok(found)
     }
 
     /// Opens a channel and waits for the service to answer.
@@ -275,7 +359,7 @@ impl Connector {
 
     /// What the relay said about `service` has turned out to be wrong.
     pub fn forget(&self, service: &str) {
-        self.known().remove(service);
+        self.known().remove(split_port(service).0);
     }
 
     /// Where data connections of FTP are waited for.
@@ -314,7 +398,8 @@ impl Connector {
         Ok(channel)
     }
 
-    /// Opens the channel that `name` makes of the service's full name, and does not wait for the service.
+    /// Opens the channel that `name` makes of what is to be opened, mostly the service's full name, and does not wait for the
+    /// service.
     async fn begin(
         &self,
         service: &str,
@@ -324,20 +409,24 @@ impl Connector {
     ) -> Result<Channel, OpenError> {
         let (best, standing) = self.inner.standings.best();
         // What a relay reaches itself is asked for at the one that is used.
-        let is_good = |(relay, resolved): &(usize, Resolved)| {
-            resolved.far_end == FarEnd::Publisher || *relay == best
+        let is_good =
+            |found: &Found| found.resolved.far_end == FarEnd::Publisher || found.relay == best;
+        let (named, port) = split_port(service);
+        let known = self.known().get(named).cloned();
+        let found = match known.filter(is_good) {
+            Some(found) => found,
+            None => self.ask(named).await?,
         };
-        let known = self.known().get(service).cloned();
-        let (relay, resolved) = match known.filter(is_good) {
-            Some(answer) => answer,
-            None => self.ask(service).await?,
-        };
-        if !is_named(service, &resolved.full_name) {
+        if !is_named(&found.service, &found.resolved.full_name) {
             return Err(OpenError::Misnamed {
                 asked: service.to_owned(),
-                named: resolved.full_name,
+                named: found.resolved.full_name,
             });
         }
+        let to_open = found.to_open(named, port)?;
+        let Found {
+            relay, resolved, ..
+        } = found;
         let session = match resolved.far_end {
             FarEnd::Relay => {
                 let asked = self.inner.standings.fleet().attachment(relay);
@@ -352,7 +441,7 @@ impl Connector {
             // A datagram stands alone, and what is lost would be missing for the next.
             compress: resolved.compression && kind == ChannelKind::Stream,
         };
-        Ok(session.open(&name(&resolved.full_name), options).await?)
+        Ok(session.open(&name(&to_open), options).await?)
     }
 
     /// The session with a service's publisher: the one there is, or a new one.
@@ -451,12 +540,17 @@ impl Connector {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (usize, Resolved)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Found>> {
         self.inner
             .resolved
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a relay said that a name means no service.
+fn means_nothing(code: Code) -> bool {
+    matches!(code, Code::NoService | Code::NameInvalid)
 }
 
 async fn tell_end(service: String, session: Session) {

@@ -9,11 +9,11 @@ use thiserror::Error;
 /// Addresses from which connections and datagrams are taken: this machine's loopback addresses always, and the
 /// networks that are listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sources(Vec<Network>);
+pub struct Sources(Vec<Block>);
 
 /// The addresses that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Network {
+pub(crate) struct Block {
     first: IpAddr,
     bits: u32,
 }
@@ -35,12 +35,23 @@ impl Sources {
     pub fn admit(&self, source: IpAddr) -> bool {
         // A socket for both versions shows the older one inside the newer.
         let source = source.to_canonical();
-        source.is_loopback() || self.0.iter().any(|network| network.has(source))
+        source.is_loopback() || self.0.iter().any(|block| block.has(source))
     }
 }
 
-impl Network {
-    fn has(&self, address: IpAddr) -> bool {
+impl Block {
+    /// Those that begin with the first `bits` of `first`, of which there must be as many.
+    pub(crate) const fn new(first: IpAddr, bits: u32) -> Self {
+        Self { first, bits }
+    }
+
+    /// Whether all of `other` are among them.
+    pub(crate) fn contains(&self, other: &Self) -> bool {
+        self.bits <= other.bits && self.has(other.first)
+    }
+
+    /// Whether an address is among them. One of the older version inside the newer is of the newer.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
         let (ours, other, all) = match (self.first, address) {
             (IpAddr::V4(ours), IpAddr::V4(other)) => {
                 (u128::from(ours.to_bits()), u128::from(other.to_bits()), 32)
@@ -53,7 +64,7 @@ impl Network {
     }
 }
 
-impl FromStr for Network {
+impl FromStr for Block {
     type Err = SourcesError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -89,10 +100,13 @@ impl FromStr for Sources {
 impl fmt::Display for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("this machine")?;
-        for Network { first, bits } in &self.0 {
-            write!(f, ", {first}/{bits}")?;
-        }
-        Ok(())
+        self.0.iter().try_for_each(|block| write!(f, ", {block}"))
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.bits)
     }
 }
 

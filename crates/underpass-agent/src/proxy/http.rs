@@ -140,7 +140,10 @@ impl Connection {
         // Whoever reached us at this address of ours also reaches SOCKS there.
         let socks = self.shared.socks;
         let socks = socks.map(|socks| SocketAddr::new(self.at.ip(), socks.port()));
-        let mut answer = said(StatusCode::OK, pac::script(self.at, socks));
+        let mut answer = said(
+            StatusCode::OK,
+            pac::script(self.at, socks, &self.shared.suffix),
+        );
         let headers = answer.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

@@ -27,6 +27,7 @@ use underpass_endpoint::Channel;
 use underpass_endpoint::dial::dial;
 use underpass_endpoint::splice::{end_in_order, reset, splice};
 use underpass_proto::Code;
+use underpass_proto::names::Suffix;
 
 use crate::connect::{Connector, FlowLimits, Sources};
 use target::{Asked, Leads};
@@ -57,6 +58,8 @@ pub struct ProxySettings {
     pub http: Option<SocketAddr>,
     /// Whether names and addresses that are none of ours are reached from this machine, instead of refused.
     pub direct: bool,
+    /// What pseudo names end with.
+    pub suffix: Suffix,
     /// Who may use it.
     pub sources: Sources,
     /// How flows of datagrams are kept.
@@ -74,6 +77,7 @@ pub struct Proxy {
 /// What all its connections share.
 struct Shared {
     connector: Connector,
+    suffix: Suffix,
     direct: bool,
     limits: FlowLimits,
     /// Where SOCKS is spoken.
@@ -131,6 +135,7 @@ impl Proxy {
     pub async fn serve(self, connector: Connector) {
         let shared = Arc::new(Shared {
             connector,
+            suffix: self.settings.suffix.clone(),
             direct: self.settings.direct,
             limits: self.settings.limits,
             socks: self.socks(),
@@ -191,7 +196,7 @@ async fn take<F: Future<Output = ()> + Send + 'static>(
 impl Shared {
     /// The way to what was asked for, once it answers.
     async fn reach(&self, asked: &Asked) -> Result<Reached, Refused> {
-        let reached = match asked.leads() {
+        let reached = match asked.leads(&self.suffix) {
             Leads::Service(service) => {
                 let opened = self.connector.open(&service).await;
                 let reached = opened.map(|channel| Reached::Service(Box::new(channel)));

@@ -2,20 +2,20 @@
 
 use std::net::SocketAddr;
 
-use underpass_proto::names::DEFAULT_SUFFIX;
+use underpass_proto::names::Suffix;
 
 /// The media type that browsers want it to have.
 pub(super) const MEDIA_TYPE: &str = "application/x-ns-proxy-autoconfig";
 
 /// The script, for browsers that reach the proxy for HTTP at `http` and the one for SOCKS at `socks`. Pseudo
-/// names go nowhere else, even when neither answers; everything else goes where it went before.
-pub(super) fn script(http: SocketAddr, socks: Option<SocketAddr>) -> String {
+/// names, which end with `suffix`, go nowhere else, even when neither answers; everything else goes where it went before.
+pub(super) fn script(http: SocketAddr, socks: Option<SocketAddr>, suffix: &Suffix) -> String {
     let socks = socks.map_or(String::new(), |at| format!("; SOCKS5 {at}"));
     // Browsers ask for hosts in lower case, other programs may not; and a name may end with the dot of the root.
     format!(
         "function FindProxyForURL(url, host) {{
   var name = host.toLowerCase().replace(/\\.$/, '');
-  if (name === '{DEFAULT_SUFFIX}' || dnsDomainIs(name, '.{DEFAULT_SUFFIX}'))
+  if (name === '{suffix}' || dnsDomainIs(name, '.{suffix}'))
     return 'PROXY {http}{socks}';
   return 'DIRECT';
 }}
@@ -48,7 +48,14 @@ mod tests {
     #[test]
     fn only_pseudo_names_go_through_the_proxy_and_those_never_past_it() {
         let [http, socks] = ["127.0.0.1:8118", "[::1]:1080"].map(|at| at.parse().unwrap());
-        let (both, one) = (script(http, Some(socks)), script(http, None));
+        let usual = Suffix::default();
+        let (both, one) = (
+            script(http, Some(socks), &usual),
+            script(http, None, &usual),
+        );
+        let other = script(http, None, &"corp".parse().unwrap());
+        assert_eq!(ways(&other, "http://db.corp/"), ["http 127.0.0.1:8118"]);
+        assert_eq!(ways(&other, "http://db.underpass.internal/"), ["direct"]);
         for url in [
             "http://db.underpass.internal/",
             "https://db.al.underpass.internal:8443/x",

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use underpass_proto::names::{DEFAULT_SUFFIX, NameError, ServiceName};
+use underpass_proto::far_host::readings;
+use underpass_proto::names::{NameError, Suffix};
 
 /// The longest host that is taken, in bytes: what fits into the length that SOCKS 5 has for it (RFC 1928 section 5).
 pub(super) const MAX_HOST: usize = 255;
@@ -25,7 +26,7 @@ pub(super) enum Host {
 /// Where it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Leads {
-    /// To this service.
+    /// To this service, or host of one, with the port.
     Service(String),
     /// To the network outside, which is none of ours.
     Outside,
@@ -73,13 +74,14 @@ impl Asked {
         Some(Self { host, port })
     }
 
-    /// Where it leads. Any port of a pseudo name does.
-    pub(super) fn leads(&self) -> Leads {
+    /// Where it leads. Any port of a service does.
+    pub(super) fn leads(&self, suffix: &Suffix) -> Leads {
         let Host::Name(name) = &self.host else {
             return Leads::Outside;
         };
-        match ServiceName::parse_dns(name, DEFAULT_SUFFIX) {
-            Ok(service) => Leads::Service(service.to_string()),
+        let below = suffix.below(name);
+        match below.and_then(|below| readings(&below).map(|_| below)) {
+            Ok(below) => Leads::Service(format!("{below}:{}", self.port)),
             Err(NameError::Suffix) => Leads::Outside,
             Err(error) => Leads::Nowhere(error),
         }
@@ -127,11 +129,21 @@ mod tests {
         let leads = |host: &str| {
             let port = 1;
             let host = Host::parse(host).unwrap();
-            Asked { host, port }.leads()
+            Asked { host, port }.leads(&Suffix::default())
         };
-        let service = |name: &str| Leads::Service(name.to_owned());
-        assert_eq!(leads("db.underpass.internal"), service("db"));
-        assert_eq!(leads("DB.Al.Underpass.Internal."), service("db.al"));
+        let service = |name: &str| Leads::Service(format!("{name}:1"));
+        for (name, of) in [
+            ("db.underpass.internal", "db"),
+            ("DB.Al.Underpass.Internal.", "db.al"),
+            ("10-0-0-7.net.underpass.internal", "10-0-0-7.net"),
+            ("10.0.0.7.net.al.underpass.internal", "10.0.0.7.net.al"),
+            ("a.b.c.underpass.internal", "a.b.c"),
+        ] {
+            assert_eq!(leads(name), service(of));
+        }
+        let corp = "corp".parse().unwrap();
+        let (host, port) = (Host::Name("db.corp".into()), 1);
+        assert_eq!(Asked { host, port }.leads(&corp), service("db"));
         for outside in [
             "example.com",
             "127.0.0.1",
@@ -144,7 +156,7 @@ mod tests {
         for nowhere in [
             "underpass.internal",
             ".underpass.internal",
-            "a.b.c.underpass.internal",
+            "1.2.3.underpass.internal",
             "a_b.underpass.internal",
         ] {
             assert!(matches!(leads(nowhere), Leads::Nowhere(_)), "{nowhere}");

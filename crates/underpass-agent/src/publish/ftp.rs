@@ -31,7 +31,7 @@ pub(super) async fn channel(
     let service = &listing.name;
     let report = match &asked {
         Asked::Control { .. } => {
-            let tcp = match catalogue.reach(asked.service(), peer).await {
+            let tcp = match catalogue.reach(asked.service(), None, peer).await {
                 Ok(tcp) => tcp,
                 Err(code) => return incoming.refuse(code),
             };

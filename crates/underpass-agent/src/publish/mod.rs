@@ -6,6 +6,7 @@ mod flows;
 mod ftp;
 mod inside;
 mod known;
+mod network;
 mod serve;
 mod steered;
 mod target;
@@ -28,6 +29,7 @@ use crate::standings::{Seen, Standings};
 use crate::status::Board;
 use approval::Approval;
 pub use inside::{Guest, Inside};
+pub use network::{Network, NetworkError};
 use serve::Catalogue;
 
 pub use known::KnownUsers;
@@ -50,8 +52,10 @@ pub struct Limits {
 pub struct Offer {
     /// Its name.
     pub name: String,
-    /// `HOST:PORT` as reached from here, with what [`Target::read`] knows before it.
+    /// `HOST:PORT` as reached from here, with what [`Target::read`] knows before it. Of a network, what it is shown as.
     pub target: String,
+    /// What may be reached of it, where it is a whole network, and its clients say which host and port they mean.
+    pub network: Option<Network>,
     /// What it is, for people.
     pub description: String,
     /// Whether channels to it may be compressed.
@@ -124,6 +128,9 @@ pub enum RetargetError {
         "connections to {0} may not be moved while they last: it was published without --redial"
     )]
     NoRedial(String),
+    /// It is a network, and leads to no one host.
+    #[error("{0} is a whole network, which leads to no one host")]
+    Network(String),
     /// The machine that wants it was not named when the service was published.
     #[error("the publisher of {service} takes no such wish from the machine {machine}")]
     NotNamed {
@@ -152,6 +159,7 @@ impl RetargetError {
         match self {
             Self::NotHere(_) => Code::NoService,
             Self::NoRedial(_) => Code::NoRedial,
+            Self::Network(_) => Code::HostNeeded,
             Self::NotNamed { .. } => Code::MayNotRetarget,
             Self::Dial { code, .. } => *code,
         }
@@ -327,6 +335,7 @@ impl Publisher {
             let Offer {
                 name,
                 target: _,
+                network: _,
                 description,
                 compression,
                 plain_http,

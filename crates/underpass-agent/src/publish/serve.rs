@@ -10,6 +10,7 @@ use underpass_endpoint::dial::{DialError, dial, dial_udp};
 use underpass_endpoint::flow::FlowSettings;
 use underpass_endpoint::splice::{self, HostSide, splice_host};
 use underpass_endpoint::{Incoming, PeerInfo, Session};
+use underpass_proto::far_host::{FarPort, read_open};
 use underpass_proto::frame::ChannelKind;
 use underpass_proto::steer::STEER_SERVICE;
 use underpass_proto::{Code, Grade};
@@ -17,6 +18,7 @@ use underpass_seal::Fingerprint;
 
 use super::access::{Access, Verdict};
 use super::inside::{Guest, Inside};
+use super::network::{self, Network};
 use super::target::{Speech, Target};
 use super::{KnownUsers, Limits, Listing, Offer, RetargetError, Retargeted, flows, ftp, steered};
 use crate::ftp::{Announced, Asked};
@@ -34,6 +36,8 @@ const MOVE_LOOK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 struct Served {
     listing: Listing,
+    /// What may be reached of it, where it is a network.
+    network: Option<Arc<Network>>,
     /// Whether its connections may be dialled anew while they last.
     redial: bool,
     /// The keys of machines that may lead it elsewhere.
@@ -60,6 +64,8 @@ impl Served {
 /// The service that a connection, or a flow of datagrams, uses.
 struct Used {
     name: String,
+    /// The host and port of it that the peer named, where it named one.
+    to: Option<String>,
     cuts: watch::Receiver<u64>,
     redials: Arc<AtomicU64>,
 }
@@ -90,6 +96,7 @@ impl Catalogue {
                 full_name: String::new(),
                 target: offer.target.clone(),
             },
+            network: offer.network.clone().map(Arc::new),
             redial: offer.redial,
             retarget_by: offer.retarget_by.clone(),
             only: offer.only.clone(),
@@ -150,13 +157,15 @@ impl Catalogue {
             .map_or(Speech::Any, |listing| listing.target().speech)
     }
 
-    /// A connection begins to use `service`.
-    fn used(&self, service: &str) -> Option<Used> {
+    /// A connection begins to use what OPEN or REDIAL named.
+    fn used(&self, opened: &str) -> Option<Used> {
+        let (service, to) = read_open(opened);
         let name = self.find(service)?.name;
         let services = self.services();
         let found = services.iter().find(|it| it.listing.name == name)?;
         Some(Used {
             name,
+            to: to.map(str::to_owned),
             cuts: found.cuts.subscribe(),
             redials: Arc::clone(&found.redials),
         })
@@ -193,6 +202,9 @@ impl Catalogue {
         let here = || RetargetError::NotHere(service.to_owned());
         let listing = self.find(service).ok_or_else(here)?;
         let name = &listing.name;
+        if self.network(name).is_some() {
+            return Err(RetargetError::Network(listing.full_name));
+        }
         if self.inside(name).is_some() {
             return Err(here());
         }
@@ -287,16 +299,59 @@ impl Catalogue {
         Ok(listing)
     }
 
-    /// Connects to the host of `service`.
-    pub(super) async fn reach(&self, service: &str, peer: &PeerInfo) -> Result<TcpStream, Code> {
+    /// What may be reached of a service, where it is a network.
+    fn network(&self, name: &str) -> Option<Arc<Network>> {
+        let services = self.services();
+        let found = services.iter().find(|it| it.listing.name == name)?;
+        found.network.clone()
+    }
+
+    /// Connects to the host of `service`; to the host and port `to` of it, where it is a network.
+    pub(super) async fn reach(
+        &self,
+        service: &str,
+        to: Option<&str>,
+        peer: &PeerInfo,
+    ) -> Result<TcpStream, Code> {
         let listing = self.permitted(service, peer, ChannelKind::Stream).await?;
-        let dialled = dial(listing.target().at, self.limits.dial).await;
-        dialled.map_err(|error| not_reached(&listing, peer, &error))
+        match (self.network(&listing.name), to) {
+            (None, None) => {
+                let dialled = dial(listing.target().at, self.limits.dial).await;
+                dialled.map_err(|error| not_reached(&listing, peer, &error))
+            }
+            (Some(network), Some(to)) => self.reach_in(&listing, &network, to, peer).await,
+            (None, Some(_)) => Err(Code::NoNetwork),
+            (Some(_), None) => Err(Code::HostNeeded),
+        }
+    }
+
+    /// Connects to a host and port of a network, if that is one that may be reached.
+    async fn reach_in(
+        &self,
+        listing: &Listing,
+        network: &Network,
+        to: &str,
+        peer: &PeerInfo,
+    ) -> Result<TcpStream, Code> {
+        let to: FarPort = to.parse().map_err(|_| Code::NameInvalid)?;
+        let dialled = network::dial(network, &to, self.limits.dial).await;
+        dialled.map_err(|error| {
+            tracing::warn!(user = peer.user, "{}: {to}: {error}", listing.name);
+            error.code()
+        })
     }
 
     /// A socket for the host of `service`.
-    async fn reach_udp(&self, service: &str, peer: &PeerInfo) -> Result<UdpSocket, Code> {
+    async fn reach_udp(
+        &self,
+        service: &str,
+        to: Option<&str>,
+        peer: &PeerInfo,
+    ) -> Result<UdpSocket, Code> {
         let listing = self.permitted(service, peer, ChannelKind::Datagram).await?;
+        if to.is_some() {
+            return Err(Code::NoNetwork);
+        }
         let dialled = dial_udp(listing.target().at, self.limits.dial).await;
         dialled.map_err(|error| not_reached(&listing, peer, &error))
     }
@@ -530,7 +585,7 @@ async fn connection(
             return Ok(carried.err());
         }
         speech => {
-            let tcp = match catalogue.reach(service, peer).await {
+            let tcp = match host.dial_tcp().await {
                 Ok(tcp) => tcp,
                 Err(code) => return Err((incoming, code)),
             };
@@ -560,21 +615,33 @@ impl Host {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Connects to what is in use, wherever that is by now.
+    async fn dial_tcp(&self) -> Result<TcpStream, Code> {
+        let (name, to) = {
+            let used = self.used();
+            (used.name.clone(), used.to.clone())
+        };
+        let reached = self.catalogue.reach(&name, to.as_deref(), &self.peer);
+        reached.await
+    }
+
     /// The peer wants another service.
     async fn dial_other(&self, service: &str) -> Result<TcpStream, Code> {
         tracing::info!(user = self.peer.user, "a connection goes on with {service}");
         let used = self.catalogue.used(service).ok_or(Code::NoService)?;
         *self.used() = used;
-        self.catalogue.reach(service, &self.peer).await
+        self.dial_tcp().await
     }
 
     /// A socket for the host of the service in use, wherever that is by now; `again` where there was one before.
     pub(super) async fn dial_udp(&self, again: bool) -> Result<UdpSocket, Code> {
-        let (name, redials) = {
+        let (name, to, redials) = {
             let used = self.used();
-            (used.name.clone(), Arc::clone(&used.redials))
+            let redials = Arc::clone(&used.redials);
+            (used.name.clone(), used.to.clone(), redials)
         };
-        let reached = self.catalogue.reach_udp(&name, &self.peer).await;
+        let reached = self.catalogue.reach_udp(&name, to.as_deref(), &self.peer);
+        let reached = reached.await;
         if again {
             redials.fetch_add(1, Ordering::AcqRel);
         }
@@ -602,11 +669,8 @@ impl HostSide for Host {
         if let Some(service) = service {
             return self.dial_other(&service).await;
         }
-        let (name, redials) = {
-            let used = self.used();
-            (used.name.clone(), Arc::clone(&used.redials))
-        };
-        let dialled = self.catalogue.reach(&name, &self.peer).await;
+        let redials = Arc::clone(&self.used().redials);
+        let dialled = self.dial_tcp().await;
         redials.fetch_add(1, Ordering::AcqRel);
         dialled
     }

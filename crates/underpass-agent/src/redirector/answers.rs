@@ -10,9 +10,9 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use underpass_hook::address::{Address, Target};
 use underpass_hook::message::{self, Answer, Mark, Question};
-use underpass_hook::name::SUFFIX;
 use underpass_proto::Code;
-use underpass_proto::names::ServiceName;
+use underpass_proto::far_host::readings;
+use underpass_proto::names::Suffix;
 
 use super::Shared;
 use super::names::{Names, pseudo_names};
@@ -91,7 +91,7 @@ impl Shared {
             }
             Question::Stay => Answer::Done,
             Question::Fix(address, name) => {
-                let name = service(name).map(|service| service.to_dns(SUFFIX));
+                let name = meant(name, &self.suffix).map(|meant| self.suffix.after(meant));
                 match name.is_some_and(|name| self.names().fix(&name, address)) {
                     true => Answer::Done,
                     false => Answer::Unknown,
@@ -120,7 +120,7 @@ impl Shared {
         let services = tokio::time::timeout(LIST_LIMIT, self.connector.services()).await;
         match services {
             Ok(Ok(services)) => {
-                for (name, _) in pseudo_names(&services) {
+                for (name, _) in pseudo_names(&services, &self.suffix) {
                     self.names().give(&name);
                 }
                 *listed = Some(Instant::now());
@@ -136,18 +136,19 @@ impl Shared {
 
     /// A name that is known keeps its address; of a new one the relay must know the service.
     async fn address_of(&self, name: &[u8]) -> Answer<'static> {
-        let Some(service) = service(name) else {
+        let Some(meant) = meant(name, &self.suffix) else {
             return Answer::Unknown;
         };
-        let name = service.to_dns(SUFFIX);
+        let name = self.suffix.after(&meant);
         let known = self.names().address(&name);
         if let Some(address) = known {
             return Answer::Address(address);
         }
-        let text = service.to_string();
-        let resolving = tokio::time::timeout(LOOKUP_LIMIT, self.connector.resolve(&text));
+        let resolving = tokio::time::timeout(LOOKUP_LIMIT, self.connector.resolve(&meant));
         match resolving.await {
-            Ok(Err(error)) if error.code() == Code::NoService => return Answer::Unknown,
+            Ok(Err(error)) if matches!(error.code(), Code::NoService | Code::NameInvalid) => {
+                return Answer::Unknown;
+            }
             // There is such a service; why it cannot be used is for connect(2) to say.
             Ok(Err(error)) if error.code() == Code::Denied => {}
             Ok(Err(error)) => {
@@ -183,7 +184,7 @@ impl Shared {
         };
         let opened = match wait {
             false => None,
-            true => match self.dial(&service).await {
+            true => match self.dial(&service, target.port).await {
                 Ok(opened) => Some(opened),
                 Err(code) => return Answer::Errno(errno(code)),
             },
@@ -194,15 +195,16 @@ impl Shared {
         }
     }
 
-    /// The service whose name has this address, as the relay knows it.
+    /// The service, or host of one, whose name has this address, without the suffix.
     pub(super) fn service_at(&self, address: Address) -> Option<String> {
         let name = self.names().name(address)?.to_owned();
-        service(name.as_bytes()).map(|service| service.to_string())
+        meant(name.as_bytes(), &self.suffix)
     }
 
-    /// Opens a channel to a service.
-    pub(super) async fn dial(&self, service: &str) -> Result<Opened, Code> {
-        self.connector.open_helped(service).await.map_err(|error| {
+    /// Opens a channel to a service, or to this port of a host of one.
+    pub(super) async fn dial(&self, service: &str, port: u16) -> Result<Opened, Code> {
+        let to = format!("{service}:{port}");
+        self.connector.open_helped(&to).await.map_err(|error| {
             tracing::info!("{service}: {}", with_code(&error, error.code()));
             error.code()
         })
@@ -220,10 +222,10 @@ async fn receive(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<usize> {
         .await
 }
 
-/// The service that a pseudo name means.
-fn service(name: &[u8]) -> Option<ServiceName> {
-    let name = std::str::from_utf8(name).ok()?;
-    ServiceName::parse_dns(name, SUFFIX).ok()
+/// What stands before the suffix of a pseudo name that can mean something.
+fn meant(name: &[u8], suffix: &Suffix) -> Option<String> {
+    let below = suffix.below(std::str::from_utf8(name).ok()?).ok()?;
+    readings(&below).is_ok().then_some(below)
 }
 
 /// What connect(2) fails with on a network where this is what went wrong.
@@ -261,21 +263,30 @@ mod tests {
     fn the_suffix_is_the_same_on_both_sides() {
         let ours = underpass_proto::names::DEFAULT_SUFFIX;
         assert_eq!(underpass_hook::name::SUFFIX, ours);
+        assert_eq!(
+            underpass_hook::name::MAX_SUFFIX,
+            underpass_proto::names::MAX_SUFFIX
+        );
     }
 
     #[test]
     fn names_mean_services() {
-        let name = |text: &str| service(text.as_bytes()).map(|service| service.to_string());
+        let usual = Suffix::default();
+        let name = |text: &str| meant(text.as_bytes(), &usual);
         assert_eq!(name("DB.underpass.internal").as_deref(), Some("db"));
         assert_eq!(name("db.al.underpass.internal").as_deref(), Some("db.al"));
+        assert_eq!(
+            name("10-0-0-7.net.underpass.internal").as_deref(),
+            Some("10-0-0-7.net")
+        );
         for other in [
             "underpass.internal",
-            "a.b.c.underpass.internal",
+            "1.2.3.underpass.internal",
             "db",
             "\u{e4}.underpass.internal",
         ] {
             assert_eq!(name(other), None, "{other}");
         }
-        assert_eq!(service(&[0xff]), None);
+        assert_eq!(meant(&[0xff], &usual), None);
     }
 }

@@ -145,7 +145,7 @@ async fn carry(shared: &Arc<Shared>, tcp: TcpStream, from: SocketAddr, address: 
     let (SocketAddr::V4(from), Ok(SocketAddr::V4(to))) = (from, tcp.local_addr()) else {
         return;
     };
-    let (_inside, opened) = match shared.doors.admit(from, to, shared.user) {
+    let (inside, opened) = match shared.doors.admit(from, to, shared.user) {
         Ok(Some(admitted)) => admitted,
         Ok(None) => {
             tracing::info!(%from, %to, "a connection that no program of this user announced is reset");
@@ -156,7 +156,8 @@ async fn carry(shared: &Arc<Shared>, tcp: TcpStream, from: SocketAddr, address: 
             return;
         }
     };
-    let Some(service) = shared.service_at(address) else {
+    let named = shared.doors.port(inside.mark);
+    let (Some(service), Some(port)) = (shared.service_at(address), named) else {
         return;
     };
     if let Err(error) = tcp.set_nodelay(true) {
@@ -164,7 +165,7 @@ async fn carry(shared: &Arc<Shared>, tcp: TcpStream, from: SocketAddr, address: 
     }
     let opened = match opened {
         Some(opened) => opened,
-        None => match shared.dial(&service).await {
+        None => match shared.dial(&service, port).await {
             Ok(opened) => opened,
             Err(_) => return reset(tcp),
         },

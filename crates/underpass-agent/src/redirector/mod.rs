@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::UnixListener;
+use underpass_proto::names::Suffix;
 use underpass_seal::Fingerprint;
 
 use crate::connect::Connector;
@@ -81,6 +82,8 @@ pub struct Redirector {
 /// What all its tasks share.
 struct Shared {
     connector: Connector,
+    /// What pseudo names end with.
+    suffix: Suffix,
     names: Mutex<Names>,
     /// When the relay was last asked for all names.
     listed: tokio::sync::Mutex<Option<Instant>>,
@@ -98,7 +101,7 @@ impl std::fmt::Debug for Redirector {
 }
 
 impl Redirector {
-    /// Listens for programs of this user. Must be called on a runtime.
+    /// Listens for programs of this user, for which names that end with `suffix` are ours. Must be called on a runtime.
     ///
     /// # Errors
     /// There is one already, or the system refuses.
@@ -106,8 +109,9 @@ impl Redirector {
         home: &Home,
         relay: &Fingerprint,
         connector: Connector,
+        suffix: Suffix,
     ) -> Result<Self, RedirectorError> {
-        let place = place(home, relay)?;
+        let place = place(home, relay, &suffix)?;
         let failed = |source| RedirectorError::Io {
             path: place.clone(),
             source,
@@ -124,6 +128,7 @@ impl Redirector {
         })?;
         let shared = Shared {
             connector,
+            suffix,
             names: Mutex::default(),
             listed: tokio::sync::Mutex::default(),
             doors: Doors::new().map_err(failed)?,

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use underpass_hook::address::{Address, FIRST, LAST};
-use underpass_hook::name::SUFFIX;
 use underpass_proto::control::ServiceRow;
-use underpass_proto::names::ServiceName;
+use underpass_proto::names::{ServiceName, Suffix};
 
 /// The most names that are given addresses.
 pub(super) const MOST: usize = 4096;
@@ -77,14 +76,17 @@ impl Names {
 }
 
 /// FNV-1a: names are not chosen by enemies, and the result must be the same tomorrow.
-fn hash(name: &str) -> u32 {
+pub(super) fn hash(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
 }
 
 /// Every pseudo name that means one of the services, and which. The short form is there where only one of them has the name.
-pub fn pseudo_names(services: &[ServiceRow]) -> Vec<(String, &ServiceRow)> {
+pub fn pseudo_names<'a>(
+    services: &'a [ServiceRow],
+    suffix: &Suffix,
+) -> Vec<(String, &'a ServiceRow)> {
     let mut names = Vec::new();
     for service in services {
         let alone = services
@@ -95,7 +97,7 @@ pub fn pseudo_names(services: &[ServiceRow]) -> Vec<(String, &ServiceRow)> {
         let short = ServiceName::new(&service.name, None).ok().filter(|_| alone);
         let long = ServiceName::new(&service.name, Some(&service.owner)).ok();
         let both = short.into_iter().chain(long);
-        names.extend(both.map(|name| (name.to_dns(SUFFIX), service)));
+        names.extend(both.map(|name| (suffix.after(name), service)));
     }
     names
 }
@@ -180,7 +182,7 @@ mod tests {
         ServiceRow {
             name: name.into(),
             owner: owner.into(),
-            full_name: format!("{name}.{owner}.{SUFFIX}"),
+            full_name: format!("{name}.{owner}.corp"),
             description: String::new(),
             present: true,
             mine: false,
@@ -198,11 +200,12 @@ mod tests {
             service("web", "al"),
             service("db", "bo"),
         ];
-        let names: Vec<String> = pseudo_names(&services)
+        let suffix = "corp".parse().unwrap();
+        let names: Vec<String> = pseudo_names(&services, &suffix)
             .into_iter()
             .map(|(name, _)| name)
             .collect();
         let expected = ["db.al", "web", "web.al", "db.bo"];
-        assert_eq!(names, expected.map(|name| format!("{name}.{SUFFIX}")));
+        assert_eq!(names, expected.map(|name| format!("{name}.corp")));
     }
 }

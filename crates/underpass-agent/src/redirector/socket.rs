@@ -11,10 +11,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::net::{bind, connect, listen, socket_with};
 use tokio::net::UnixListener;
 use underpass_hook::message::{self, Answer, Question};
-use underpass_hook::name::SUFFIX;
-use underpass_proto::names::ServiceName;
+use underpass_proto::names::Suffix;
 use underpass_seal::Fingerprint;
 
+use super::names::hash;
 use crate::home::{Home, HomeError};
 
 /// Programs that may wait to be heard. A burst of lookups is not turned away.
@@ -22,15 +22,22 @@ const BACKLOG: i32 = 1024;
 /// So much of a relay's fingerprint as tells the relays of one user apart.
 const FINGERPRINT_PART: usize = 8;
 
-/// Where the redirector of a home and a relay listens; the name ends with `.sock`.
+/// Where the redirector of a home, a relay and a suffix listens; the name ends with `.sock`. So programs and the redirector
+/// that they ask have the same suffix.
 ///
 /// # Errors
 /// The folder cannot be made.
-pub fn place(home: &Home, relay: &Fingerprint) -> Result<PathBuf, HomeError> {
+pub fn place(home: &Home, relay: &Fingerprint, suffix: &Suffix) -> Result<PathBuf, HomeError> {
     let text = relay.to_string();
     let letters = text.chars().filter(char::is_ascii_alphanumeric);
     let part: String = letters.take(FINGERPRINT_PART).collect();
-    let path = home.run_folder()?.join(format!("redirector-{part}.sock"));
+    let other = match *suffix == Suffix::default() {
+        true => String::new(),
+        // A socket's path is short, and a suffix need not be.
+        false => format!("-{:08x}", hash(suffix.as_str())),
+    };
+    let name = format!("redirector-{part}{other}.sock");
+    let path = home.run_folder()?.join(name);
     Ok(std::path::absolute(&path).unwrap_or(path))
 }
 
@@ -45,12 +52,11 @@ pub fn stay(place: &Path) -> io::Result<()> {
     }
 }
 
-/// Asks a redirector to give a service this pseudo address; whether it has that from now on.
+/// Asks a redirector to give a pseudo name this address; whether it has that from now on.
 ///
 /// # Errors
 /// As [`stay`].
-pub fn fix(place: &Path, service: &ServiceName, address: Ipv4Addr) -> io::Result<bool> {
-    let name = service.to_dns(SUFFIX);
+pub fn fix(place: &Path, name: &str, address: Ipv4Addr) -> io::Result<bool> {
     asked(place, &Question::Fix(address.octets(), name.as_bytes()))
 }
 

@@ -127,7 +127,13 @@ impl Board {
         self.content().entries.push(EntryReport {
             service: service.to_owned(),
             address: address.to_owned(),
+            trouble: None,
         });
+    }
+
+    /// Shows these published services, or listeners, and no others.
+    pub fn show_entries(&self, entries: Vec<EntryReport>) {
+        self.content().entries = entries;
     }
 
     /// A published service leads to another host.

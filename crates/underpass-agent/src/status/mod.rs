@@ -45,6 +45,9 @@ pub struct EntryReport {
     pub service: String,
     /// The published host, or the local address.
     pub address: String,
+    /// Why nothing is taken there; none where it is as it should be.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// Somebody whom an agent meets.

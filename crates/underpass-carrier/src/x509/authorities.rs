@@ -44,17 +44,16 @@ impl Authorities {
         revocations: Option<&Path>,
     ) -> Result<Self, IdentityError> {
         let unusable = |path: &Path, error: Error| {
-            IdentityError::Pem {
-            path: path.to_owned(),
-            reason: match error {
+            let reason = match error {
                 // What openssl(1) writes where it is not told to number its lists.
                 Error::UnsupportedCrlVersion => {
-                    "a revocation list of version 1; RFC 5280 asks for version 2 (openssl: crlnumber)"
-                        .to_owned()
+                    "a revocation list of version 1, and not 2 (RFC 5280; openssl: crlnumber)"
+                        .into()
                 }
                 error => error.to_string(),
-            },
-        }
+            };
+            let path = path.to_owned();
+            IdentityError::Pem { path, reason }
         };
         let anchors = certificates_in(authorities)?;
         let anchors = anchors.iter().map(|certificate| {

@@ -6,7 +6,7 @@ use underpass_agent::meet::MeetError;
 use underpass_agent::publish::PublishError;
 use underpass_agent::{CertificateLoginError, PasswordLoginError, RequestError, StandingError};
 use underpass_carrier::IdentityError;
-use underpass_endpoint::{AttachError, ConnectError, ControlError};
+use underpass_endpoint::{AttachError, ChannelError, ConnectError, ControlError};
 use underpass_proto::Code;
 use underpass_proto::group::GroupError;
 use underpass_seal::Fingerprint;
@@ -212,7 +212,16 @@ pub fn of_meet(error: &MeetError, trying: &str, relay: &str) -> Failure {
 pub fn of_nc(error: &NcError, service: &str) -> Failure {
     let trying = format!("the connection to {service} broke");
     match error {
-        NcError::Channel(error) => Failure::of_code(error.code(), &trying),
+        NcError::Channel(error) => {
+            let failure = Failure::of_code(error.code(), &trying);
+            match error {
+                // Who ended it may have said why.
+                ChannelError::SessionClosed(closed) => {
+                    in_its_words(failure, &trying, &closed.reason)
+                }
+                _ => failure,
+            }
+        }
         error => Failure::of_code(Code::Aborted, &trying)
             .with_what(format!("{trying}: {error}"))
             .with_cause("the program that this one was connected to has ended"),

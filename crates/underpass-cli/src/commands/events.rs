@@ -79,8 +79,10 @@ impl ValueEnum for Kind {
 
 /// A moment, however it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Since {
+pub enum Since {
+    /// So long ago.
     Ago(Duration),
+    /// Then.
     At(SystemTime),
 }
 
@@ -102,7 +104,7 @@ impl FromStr for Since {
 
 impl Since {
     /// Milliseconds since 1970, at least one: zero would mean all.
-    fn millis(self, now: SystemTime) -> u64 {
+    pub fn millis(self, now: SystemTime) -> u64 {
         let at = match self {
             Self::Ago(ago) => now.checked_sub(ago).unwrap_or(UNIX_EPOCH),
             Self::At(at) => at,
@@ -221,7 +223,7 @@ async fn first_page(standing: &Standing, request: &Request) -> Result<Vec<EventR
 }
 
 /// A moment in milliseconds since 1970 as text.
-fn moment(millis: u64) -> String {
+pub fn moment(millis: u64) -> String {
     match UNIX_EPOCH.checked_add(Duration::from_millis(millis)) {
         // RFC 3339 has no words for what comes after the year 9999.
         Some(at) if millis < 253_402_300_800_000 => {

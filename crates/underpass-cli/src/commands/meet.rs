@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use underpass_agent::connect::{Local, PinnedTrust};
 use underpass_agent::meet::{Doors, Encounter, Meeting, Pair, keep_pair, serve_all};
+use underpass_agent::publish::{Speech, Target};
 use underpass_agent::status::{Board, PairReport, PairShown, StatusServer};
 use underpass_agent::{Rendezvous, Standings};
-use underpass_endpoint::dial::transport;
 use underpass_proto::Code;
 use underpass_proto::frame::ChannelKind;
 use underpass_proto::meeting::ANYBODY;
@@ -294,8 +294,13 @@ fn check(context: &Context, pair: &PairSetting) -> Result<(), Failure> {
         check_reach(context, local)?;
     }
     match &pair.target {
-        Some(target) if transport(target).0 != ChannelKind::Stream => Err(Failure::usage(format!(
-            "{target}: those who meet exchange connections, not datagrams; for datagrams publish a service"
+        Some(target) if Target::read(target).kind != ChannelKind::Stream => {
+            Err(Failure::usage(format!(
+                "{target}: those who meet exchange connections, not datagrams; for datagrams publish a service"
+            )))
+        }
+        Some(target) if Target::read(target).speech != Speech::Any => Err(Failure::usage(format!(
+            "{target}: those who meet exchange connections as they are; publish a service for what needs more"
         ))),
         Some(target) => check_target(target),
         None => Ok(()),

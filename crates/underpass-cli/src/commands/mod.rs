@@ -4,10 +4,12 @@ pub mod authority;
 pub mod chat;
 pub mod completions;
 pub mod connect;
+pub mod connections;
 pub mod doctor;
 mod errors;
 pub mod events;
 pub mod group;
+mod limit;
 pub mod login;
 pub mod machines;
 pub mod meet;
@@ -27,6 +29,7 @@ pub mod send;
 pub mod services;
 mod signals;
 pub mod status;
+pub mod usage;
 pub mod users;
 mod using;
 pub mod via;
@@ -50,7 +53,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, NO_PATH, NO_RELAY};
 use crate::logging;
 use crate::output::{Output, printable};
-use crate::settings::{Layers, PairSetting, Settings};
+use crate::settings::{Origin, PairSetting, Settings};
 use path::PathSettings;
 
 /// What every command needs.
@@ -60,6 +63,8 @@ pub struct Context {
     pub home: Home,
     /// All settings.
     pub settings: Settings,
+    /// Where they come from.
+    pub origin: Origin,
     /// Who is to be kept connected, by the settings file.
     pub pairs: Vec<PairSetting>,
     /// Where results go.
@@ -103,7 +108,8 @@ impl Context {
         use crate::cli::Command;
         let is_own = matches!(cli.command, Command::Relay(_) | Command::Authority(_));
         let explicit = cli.config.as_deref().filter(|_| !is_own);
-        let layers = Layers::new(flags, explicit, &home.config_file())?;
+        let origin = Origin::new(flags, explicit, &home.config_file());
+        let layers = origin.read()?;
         let settings = Settings::resolve(&layers, |name| {
             // What is no text is no valid value either, and is refused as such.
             variable(name).unwrap_or_else(|text| Some(text.to_string_lossy().into_owned()))
@@ -116,6 +122,7 @@ impl Context {
         let is_doctor = matches!(cli.command, crate::cli::Command::Doctor(_));
         Ok(Self {
             home,
+            origin,
             may_ask: !is_doctor && !settings.quiet.0 && std::io::stderr().is_terminal(),
             settings,
             pairs,
@@ -280,6 +287,39 @@ impl Context {
             first.get_or_insert(failed);
         }
         Err(first.expect("none was returned, so one has failed"))
+    }
+
+    /// Attaches to each of the relays that were asked for, of which one at least must be there and know us; what they are
+    /// called, and the ways to them. Of those that are not there a message tells.
+    pub async fn enrolled_at_each(&self) -> Result<Vec<(String, Standing)>, Failure> {
+        let all = self.known_relays()?;
+        let patience = match all.len() {
+            1 => self.settings.patience.0,
+            _ => self.settings.patience.0.min(NEXT_RELAY),
+        };
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
+        for known in all {
+            let failed = match self.attach_within(&known, patience).await {
+                Ok((standing, identity)) if !identity.user.is_empty() => {
+                    there.push((known.url, standing));
+                    continue;
+                }
+                Ok((standing, _)) => {
+                    standing.attachment().detach().await;
+                    let trying = format!("cannot use {}", known.url);
+                    Failure::of_code(Code::NotEnrolled, &trying)
+                }
+                Err(failed) => failed,
+            };
+            missing.push(failed);
+        }
+        if there.is_empty() {
+            return Err(missing.swap_remove(0));
+        }
+        for failed in missing {
+            self.output.message(&format!("left out: {}", failed.what));
+        }
+        Ok(there)
     }
 
     /// Attaches to the relays that were asked for, of which one at least must be there and know us: to all of them

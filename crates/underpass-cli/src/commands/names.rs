@@ -6,7 +6,7 @@ use underpass_agent::redirector::pseudo_names;
 use super::{Context, errors};
 use crate::failure::Failure;
 use crate::output::Rows;
-use crate::settings::{Flags, ToRelay};
+use crate::settings::{Flags, OnNames};
 
 /// List the names that programs under `underpass run` can use
 ///
@@ -15,7 +15,7 @@ use crate::settings::{Flags, ToRelay};
 #[derive(Debug, Args)]
 pub struct Names {
     #[command(flatten)]
-    pub flags: Flags<ToRelay>,
+    pub flags: Flags<OnNames>,
 }
 
 impl Names {
@@ -25,7 +25,7 @@ impl Names {
         let services = standing.services().await;
         standing.attachment().detach().await;
         let services = services.map_err(|error| errors::of_request(&error, "cannot list names"))?;
-        let names = pseudo_names(&services);
+        let names = pseudo_names(&services, &context.settings.suffix);
         let state = |present: bool| if present { "present" } else { "away" };
         let cells = names.iter().map(|(name, of)| {
             vec![

@@ -8,6 +8,7 @@ use underpass_proto::Code;
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_or_hang_up;
+use super::using::bare;
 use super::{Context, EnrolledAtAll, errors};
 use crate::failure::Failure;
 use crate::ready;
@@ -16,7 +17,8 @@ use crate::standard;
 
 /// Connect a service to standard input and output
 ///
-/// For example: ssh -o ProxyCommand='underpass nc %h' host. The end of either direction is passed on;
+/// For example: ssh -o ProxyCommand='underpass nc %h' host. Of a host of a published network a port is named too:
+/// underpass nc HOST.SERVICE:22. The end of either direction is passed on;
 /// the exit code tells why a service could not be reached, or broke off.
 #[derive(Debug, Args)]
 pub struct Nc {
@@ -48,7 +50,7 @@ impl Nc {
         let trust = PinnedTrust::new(context.home.clone(), first.key, self.peer_key);
         let (class, grade) = (context.settings.class.0, context.settings.grade.0);
         let connector = Connector::new(standings.clone(), trust, class, grade, board);
-        let service = &self.service;
+        let service = &bare(&context, &self.service);
         let outcome = async {
             let channel = connector.open(service).await;
             let channel = channel.map_err(|error| errors::of_open(&error, service))?;

@@ -87,6 +87,7 @@ impl Proxy {
             socks: socks.map(|local| local.address),
             http: http.map(|local| local.address),
             direct: self.direct,
+            suffix: context.settings.suffix.clone(),
             sources: context.settings.allow_from.clone(),
             limits: context.settings.flow_limits(),
         })

@@ -2,7 +2,9 @@
 
 use clap::Args;
 use underpass_agent::Publisher;
-use underpass_agent::publish::{Inside, KnownUsers, Limits, Listing, Offer, PublishEnd, Target};
+use underpass_agent::publish::{
+    Inside, KnownUsers, Limits, Listing, Network, Offer, PublishEnd, Target,
+};
 use underpass_agent::status::{Board, OrderServer, StatusServer};
 use underpass_proto::frame::ChannelKind;
 use underpass_proto::{Code, Grade, names};
@@ -12,7 +14,7 @@ use super::signals::stop_asked;
 use super::{Context, EnrolledAtAll, errors, log_notices};
 use crate::failure::Failure;
 use crate::ready;
-use crate::settings::{Flags, OnPublish, Span};
+use crate::settings::{Flags, OnPublish, Span, Written, publishes};
 
 /// Publish services that this machine can reach, until stopped
 ///
@@ -23,9 +25,21 @@ use crate::settings::{Flags, OnPublish, Span};
 pub struct Publish {
     /// The service's name, and the host and port where this machine reaches it, for a service of UDP with udp: before
     /// them, for FTP with ftp:, for a web server that goes by its own name with http:; x11:HOST:DISPLAY for a display (x11::0
-    /// is the first one here); any number of pairs
-    #[arg(required = true, num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
+    /// is the first one here); any number of pairs. A network (10.0.0.0/8; several with commas between) publishes all of it
+    /// at --ports
+    #[arg(required_unless_present = "all", num_args = 2.., value_names = ["NAME", "HOST:PORT"])]
     services: Vec<String>,
+    /// The services of the tables [[publish]] in the settings file, each with what its own table says in the place of the
+    /// flags
+    #[arg(long, conflicts_with_all = ["services", "ports", "hosts", "description", "no_compression", "plain_http", "redial", "retarget_by", "only"])]
+    all: bool,
+    /// The ports of a network that may be reached (22,443,8000-8099)
+    #[arg(long, value_name = "PORTS")]
+    ports: Option<String>,
+    /// The hosts of a network that may also be named, and not only given by their addresses (db.corp,*.lab.corp, or * for
+    /// all); this machine looks their names up
+    #[arg(long, value_name = "HOSTS", requires = "ports")]
+    hosts: Option<String>,
     /// What it is, for people who look for it
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
@@ -62,7 +76,7 @@ impl Publish {
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let publishing = Publishing {
             command: "publish",
-            offers: self.offers(context.settings.lowest_grade.0)?,
+            offers: self.offers(&context)?,
             allow: &[],
             wait: self.wait,
             ready_fd: self.ready_fd,
@@ -71,33 +85,47 @@ impl Publish {
         publishing.serve(&context, ready).await
     }
 
-    fn offers(&self, lowest_grade: Grade) -> Result<Vec<Offer>, Failure> {
+    /// What the arguments, or the tables of the settings file, say.
+    fn written(&self, context: &Context) -> Result<Vec<Written>, Failure> {
+        if self.all {
+            let written = publishes(&context.origin.read()?)?;
+            if written.is_empty() {
+                let file = context.origin.file().display();
+                return Err(Failure::usage(format!(
+                    "{file} has no table [[publish]], which --all is for"
+                )));
+            }
+            return Ok(written);
+        }
         let (pairs, rest) = self.services.as_chunks::<2>();
         if let [name] = rest {
             return Err(Failure::usage(format!("{name} has no HOST:PORT")));
         }
-        let offers = pairs.iter().map(|[name, target]| {
-            names::check(name)
-                .map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
-            check_target(target)?;
-            if self.plain_http && Target::read(target).kind == ChannelKind::Datagram {
-                return Err(Failure::usage(format!(
-                    "--plain-http is for connections, and {name} takes datagrams"
-                )));
-            }
-            Ok(Offer {
-                name: name.clone(),
-                target: target.clone(),
-                description: self.description.clone(),
-                compression: !self.no_compression,
-                plain_http: self.plain_http,
-                redial: self.redial,
-                retarget_by: self.retarget_by.clone(),
-                only: self.only.clone(),
-                lowest_grade,
-                inside: None,
-            })
+        let is_network = |target: &str| target.contains('/');
+        if self.ports.is_some() && !pairs.iter().any(|[_, target]| is_network(target)) {
+            return Err(Failure::usage(
+                "--ports is for a network, such as 10.0.0.0/8, of which none is named",
+            ));
+        }
+        let written = pairs.iter().map(|[name, target]| Written {
+            name: name.clone(),
+            target: target.clone(),
+            ports: self.ports.clone().filter(|_| is_network(target)),
+            hosts: self.hosts.clone().filter(|_| is_network(target)),
+            description: self.description.clone(),
+            no_compression: self.no_compression,
+            plain_http: self.plain_http,
+            redial: self.redial,
+            retarget_by: self.retarget_by.clone(),
+            only: self.only.clone(),
         });
+        Ok(written.collect())
+    }
+
+    fn offers(&self, context: &Context) -> Result<Vec<Offer>, Failure> {
+        let lowest_grade = context.settings.lowest_grade.0;
+        let written = self.written(context)?.into_iter();
+        let offers = written.map(|it| offer(it, lowest_grade));
         let offers: Vec<Offer> = offers.collect::<Result<_, Failure>>()?;
         let twice = offers.iter().enumerate().find(|(at, offer)| {
             offers[..*at]
@@ -109,6 +137,82 @@ impl Publish {
             None => Ok(offers),
         }
     }
+}
+
+/// A service to publish, if it can be.
+fn offer(written: Written, lowest_grade: Grade) -> Result<Offer, Failure> {
+    let network = network(&written)?;
+    let Written {
+        name,
+        target,
+        ports: _,
+        hosts: _,
+        description,
+        no_compression,
+        plain_http,
+        redial,
+        retarget_by,
+        only,
+    } = written;
+    names::check(&name)
+        .map_err(|error| Failure::usage(format!("the service {name:?}: {error}")))?;
+    if network.is_none() {
+        check_target(&target)?;
+    }
+    if plain_http && Target::read(&target).kind == ChannelKind::Datagram {
+        return Err(Failure::usage(format!(
+            "--plain-http is for connections, and {name} takes datagrams"
+        )));
+    }
+    let shown = network.as_ref().map(ToString::to_string);
+    Ok(Offer {
+        name,
+        target: shown.unwrap_or(target),
+        network,
+        description,
+        compression: !no_compression,
+        plain_http,
+        redial,
+        retarget_by,
+        only,
+        lowest_grade,
+        inside: None,
+    })
+}
+
+/// What may be reached of a target that is a network; none for one that is a host.
+fn network(written: &Written) -> Result<Option<Network>, Failure> {
+    let Written {
+        name,
+        target,
+        ports,
+        hosts,
+        plain_http,
+        redial,
+        retarget_by,
+        ..
+    } = written;
+    let usage = |what: String| Failure::usage(format!("{name}: {what}"));
+    if !target.contains('/') || target.contains("://") {
+        return match ports.is_some() || hosts.is_some() {
+            true => Err(usage("ports and hosts are for a network".to_owned())),
+            false => Ok(None),
+        };
+    }
+    let Some(ports) = ports else {
+        return Err(usage(
+            "of a whole network the ports must be named that may be reached (--ports 22,443)"
+                .to_owned(),
+        ));
+    };
+    // A web request has no field for the host that is meant.
+    if *plain_http || *redial || !retarget_by.is_empty() {
+        return Err(usage(
+            "a whole network goes with none of --plain-http, --redial and --retarget-by".to_owned(),
+        ));
+    }
+    let network = Network::parse(target, ports, hosts.as_deref().unwrap_or_default());
+    network.map(Some).map_err(|error| usage(error.to_string()))
 }
 
 /// Services that a command publishes until it is stopped.
@@ -193,6 +297,7 @@ pub(super) fn inside(name: &str, description: &str, only: &[Fingerprint], inside
     Offer {
         name: name.to_owned(),
         target: "this program".to_owned(),
+        network: None,
         description: description.to_owned(),
         // What is sealed already gets no shorter.
         compression: false,
@@ -268,6 +373,37 @@ fn tell_ready(context: &Context, listings: &[Listing]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_and_networks() {
+        let written = |target: &str, ports: Option<&str>| Written {
+            name: "net".into(),
+            target: target.into(),
+            ports: ports.map(str::to_owned),
+            ..Written::default()
+        };
+        let shown = |it: Written| {
+            offer(it, Grade::Blind).map(|offer| (offer.target, offer.network.is_some()))
+        };
+        let host = shown(written("10.0.0.5:22", None)).unwrap();
+        assert_eq!(host, ("10.0.0.5:22".to_owned(), false));
+        let network = shown(written("10.0.0.0/8", Some("22"))).unwrap();
+        assert_eq!(network, ("10.0.0.0/8 ports 22".to_owned(), true));
+        let redial = Written {
+            redial: true,
+            ..written("10.0.0.0/8", Some("22"))
+        };
+        for bad in [
+            written("10.0.0.0/8", None),
+            written("10.0.0.0/8", Some("ssh")),
+            written("10.0.0.5:22", Some("22")),
+            written("127.0.0.0/8", Some("22")),
+            written("http://10.0.0.5:80", None),
+            redial,
+        ] {
+            assert_eq!(shown(bad.clone()).unwrap_err().exit, 2, "{bad:?}");
+        }
+    }
 
     #[test]
     fn targets() {

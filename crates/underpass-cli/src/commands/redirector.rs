@@ -65,7 +65,8 @@ impl Redirector {
         let trust = PinnedTrust::new(context.home.clone(), first.key, None);
         let (class, grade) = (context.settings.class.0, context.settings.grade.0);
         let connector = Connector::new(standings.clone(), trust, class, grade, board);
-        let serving = Serving::start(&context.home, &first.key, connector.clone())
+        let suffix = context.settings.suffix.clone();
+        let serving = Serving::start(&context.home, &first.key, connector.clone(), suffix)
             .map_err(|error| of_redirector(&error))?;
         let place = serving.place().display().to_string();
         context.output.result(
@@ -89,7 +90,8 @@ impl Redirector {
 
     /// Starts another that serves, and waits until it is ready. Its log lies beside its socket.
     fn leave_behind(&self, context: &Context) -> Result<(), Failure> {
-        let place = place(&context.home, &context.known_relay()?.key)?;
+        let key = context.known_relay()?.key;
+        let place = place(&context.home, &key, &context.settings.suffix)?;
         let path = place.with_extension("log");
         let log = File::create(&path).map_err(|error| failed("make a log for", &error))?;
         let mut command = own_command()?;

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 use clap::Args;
 use underpass_agent::redirector::{fix, place, stay};
-use underpass_proto::names::{DEFAULT_SUFFIX, NameError, ServiceName};
+use underpass_proto::far_host::readings;
+use underpass_proto::names::Suffix;
 
 use underpass_supervisor::kind::Program;
 use underpass_supervisor::{Launcher, hosts, is_supervised, is_supervised_at_all};
@@ -29,8 +30,8 @@ const PRELOAD: &str = "LD_PRELOAD";
 /// Run an unmodified program that reaches services by name
 ///
 /// For example: underpass run -- psql -h db.underpass.internal. In the program, and in all that it starts, the names
-/// SERVICE.underpass.internal and SERVICE.OWNER.underpass.internal mean published services, at whatever port; everything
-/// else is as without. Flags for the way to the relay count where no redirector runs yet. The program takes the place of
+/// SERVICE.underpass.internal and SERVICE.OWNER.underpass.internal mean published services, at whatever port, and
+/// HOST.SERVICE.underpass.internal hosts of a network that is published; everything else is as without. Flags for the way to the relay count where no redirector runs yet. The program takes the place of
 /// this command: signals, terminal and exit code are its own. If it cannot be started the exit code is 127 where there is
 /// none, else 126.
 #[derive(Debug, Args)]
@@ -51,7 +52,7 @@ pub struct Run {
     hook_library: Option<PathBuf>,
     /// Give a service an address of 127.64.0.0/10, for programs that take no names; may be repeated
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = mapping)]
-    map: Vec<(ServiceName, Ipv4Addr)>,
+    map: Vec<(String, Ipv4Addr)>,
     #[command(flatten)]
     pub flags: Flags<OnSession>,
     /// The settings file, which the redirector needs too.
@@ -69,7 +70,8 @@ impl Run {
     /// Becomes the program. Returns only when that fails.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let known = context.known_relay()?;
-        let place = place(&context.home, &known.key)?;
+        let suffix = &context.settings.suffix;
+        let place = place(&context.home, &known.key, suffix)?;
         if is_supervised_at_all() && !is_supervised(&place) {
             return Err(via::nested());
         }
@@ -85,7 +87,7 @@ impl Run {
                 )
             })?;
         }
-        self.fix_addresses(&place)?;
+        self.fix_addresses(&place, suffix)?;
         let [program, arguments @ ..] = &self.program[..] else {
             return Err(Failure::usage("no program was named"));
         };
@@ -113,17 +115,20 @@ impl Run {
             Way::Preload => {
                 let library = self.library(context)?;
                 let list = via::preload(preloaded.as_deref(), Some(&library));
-                plain
-                    .env(PRELOAD, list)
-                    .env(underpass_hook::VARIABLE, place);
+                plain.env(PRELOAD, list).env(
+                    underpass_hook::VARIABLE,
+                    hook(place, &context.settings.suffix),
+                );
                 Ok(plain)
             }
             Way::Seccomp => {
-                let hosts = hosts::make(place, std::process::id()).map_err(|error| {
+                let suffix = context.settings.suffix.as_str();
+                let hosts = hosts::make(place, suffix, std::process::id()).map_err(|error| {
                     Failure::local(&REDIRECTOR, format!("cannot write the names: {error}"))
                 })?;
                 let launcher = Launcher {
                     place: place.to_owned(),
+                    suffix: suffix.to_owned(),
                     hosts: Some(hosts),
                     program: program.to_owned(),
                     arguments: arguments.to_vec(),
@@ -143,10 +148,11 @@ impl Run {
         }
     }
 
-    fn fix_addresses(&self, place: &Path) -> Result<(), Failure> {
-        for (service, address) in &self.map {
-            let what = format!("cannot give {service} the address {address}");
-            match fix(place, service, *address) {
+    fn fix_addresses(&self, place: &Path, suffix: &Suffix) -> Result<(), Failure> {
+        for (named, address) in &self.map {
+            let name = suffix.without(named);
+            let what = format!("cannot give {name} the address {address}");
+            match fix(place, &suffix.after(&name), *address) {
                 Ok(true) => {}
                 Ok(false) => {
                     let failure = Failure::local(&REDIRECTOR, what);
@@ -216,18 +222,24 @@ impl Run {
     }
 }
 
+/// What leads the preloaded library: the redirector's socket, and after a colon the suffix where it is not the usual.
+fn hook(place: &Path, suffix: &Suffix) -> OsString {
+    let mut value = place.as_os_str().to_owned();
+    if *suffix != Suffix::default() {
+        value.push(format!(":{suffix}"));
+    }
+    value
+}
+
 /// Reads `NAME=ADDRESS`, with or without the suffix of pseudo names.
-fn mapping(text: &str) -> Result<(ServiceName, Ipv4Addr), String> {
+fn mapping(text: &str) -> Result<(String, Ipv4Addr), String> {
     let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS")?;
-    let service = match ServiceName::parse_dns(name, DEFAULT_SUFFIX) {
-        Err(NameError::Suffix) => ServiceName::parse(name),
-        read => read,
-    };
-    let service = service.map_err(|error| error.to_string())?;
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    readings(&name).map_err(|error| error.to_string())?;
     let address = address
         .parse()
         .map_err(|_| format!("{address} is no IPv4 address"))?;
-    Ok((service, address))
+    Ok((name, address))
 }
 
 #[cfg(test)]
@@ -240,16 +252,30 @@ mod tests {
         assert_eq!(read("db=127.64.1.1").unwrap(), "db 127.64.1.1");
         assert_eq!(
             read("db.al.underpass.internal=127.64.1.1").unwrap(),
-            "db.al 127.64.1.1"
+            "db.al.underpass.internal 127.64.1.1"
+        );
+        assert_eq!(
+            read("10-0-0-7.Net=127.64.1.1").unwrap(),
+            "10-0-0-7.net 127.64.1.1"
         );
         for bad in [
             "db",
             "db=",
             "db=here",
             "=127.64.1.1",
-            "db.example.org=127.64.1.1",
+            "d_b=127.64.1.1",
+            "1.2.3=127.64.1.1",
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_library_learns_of_another_suffix() {
+        let place = Path::new("/run/r.sock");
+        assert_eq!(hook(place, &Suffix::default()), "/run/r.sock");
+        let value = hook(place, &"my.corp".parse().unwrap());
+        let parts = underpass_hook::variables::parts(value.as_encoded_bytes());
+        assert_eq!(parts, (&b"/run/r.sock"[..], &b"my.corp"[..]));
     }
 }

@@ -286,12 +286,10 @@ fn for_people(fingerprint: &str, relays: &[Seen], agents: &[AgentReport]) -> Str
         ));
         lines.extend(agent.relay.as_ref().map(relay_story));
         lines.extend(ranking(&agent.relays));
-        lines.extend(
-            agent
-                .entries
-                .iter()
-                .map(|entry| format!("  {} at {}", entry.service, entry.address)),
-        );
+        lines.extend(agent.entries.iter().map(|entry| match &entry.trouble {
+            None => format!("  {} at {}", entry.service, entry.address),
+            Some(why) => format!("  {} is not at {}: {why}", entry.service, entry.address),
+        }));
         lines.extend(agent.pairs.iter().map(pair_story));
         for session in &agent.sessions {
             lines.push(session_story(session));

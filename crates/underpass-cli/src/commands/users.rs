@@ -8,6 +8,7 @@ use underpass_proto::control::{
 };
 use underpass_relay::plain;
 
+use super::limit::Limit;
 use super::machines::moment;
 use super::password::{PasswordFrom, Purpose};
 use super::{Context, Enrolled, errors};
@@ -73,6 +74,7 @@ enum Action {
         #[arg(value_parser = ["usual", "free", "approval"])]
         rule: String,
     },
+    Limit(Limit),
     /// Set or change your own password
     Password {
         #[command(flatten)]
@@ -177,7 +179,9 @@ async fn decide(context: &Context, standing: &Standing, action: &Action) -> Resu
             return Ok(());
         }
         // Done elsewhere.
-        Action::Invite { .. } | Action::Password { .. } | Action::Token(_) => return Ok(()),
+        Action::Invite { .. } | Action::Limit(_) | Action::Password { .. } | Action::Token(_) => {
+            return Ok(());
+        }
     };
     let changed = standing.change_user(name, change).await;
     changed.map_err(|error| errors::of_request(&error, &format!("cannot decide about {name}")))?;
@@ -283,6 +287,7 @@ impl Users {
                 });
                 context.output.result(&invited.code, &json)
             }
+            Some(Action::Limit(limit)) => limit.run(&context, standing).await,
             Some(Action::Token(token)) => token.run(&context, &enrolled).await,
             Some(Action::Password { password }) => set_password(&context, standing, password).await,
             Some(action) => decide(&context, standing, action).await,

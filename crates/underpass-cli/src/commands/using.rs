@@ -3,11 +3,22 @@
 use underpass_agent::Connector;
 use underpass_agent::connect::PinnedTrust;
 use underpass_agent::status::{Board, StatusServer};
+use underpass_proto::far_host::split_port;
 use underpass_seal::Fingerprint;
 
 use super::signals::stop_asked;
 use super::{Context, EnrolledAtAll, errors, log_notices};
 use crate::failure::Failure;
+
+/// A service as somebody named it, perhaps with the suffix of pseudo names, without that; a port after it stays.
+pub fn bare(context: &Context, named: &str) -> String {
+    let (name, port) = split_port(named);
+    let name = context.settings.suffix.without(name);
+    match port {
+        Some(port) => format!("{name}:{port}"),
+        None => name,
+    }
+}
 
 /// An agent that is attached, shows itself to `underpass status`, and can open services.
 pub struct Using {

@@ -37,10 +37,12 @@ groups! {
     OnPath: Path; false
     /// Flags of `login`.
     OnLogin: Path, OnLogin; false
+    /// Flags of `names`.
+    OnNames: ToRelay, Path, Named; true
     /// Flags of `nc` and of commands that serve programs by name.
-    OnSession: ToRelay, Path, OnSession, Choosing, AtEnds; false
+    OnSession: ToRelay, Path, OnSession, Choosing, AtEnds, Named; false
     /// Flags of `connect` and `proxy`.
-    OnListen: ToRelay, Path, OnSession, Choosing, AtEnds, Datagrams, Listening; false
+    OnListen: ToRelay, Path, OnSession, Choosing, AtEnds, Named, Datagrams, Listening; false
     /// Flags of commands that serve others by themselves.
     OnInside: ToRelay, Path, AtEnds; false
     /// Flags of `meet`.

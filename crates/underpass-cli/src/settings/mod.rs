@@ -8,16 +8,22 @@ mod flags;
 mod kinds;
 mod pairs;
 mod table;
+mod tables;
 
 use std::path::{Path, PathBuf};
 
+use underpass_agent::connect::{Local, Sources};
+
 use crate::failure::Failure;
 pub use flags::{
-    Everywhere, Flags, OnInside, OnListen, OnLogin, OnMeet, OnPath, OnPublish, OnSession, ToRelay,
+    Everywhere, Flags, OnInside, OnListen, OnLogin, OnMeet, OnNames, OnPath, OnPublish, OnSession,
+    ToRelay,
 };
 pub use kinds::{ProxyMode, Span, TlsCheckMode};
 pub use pairs::PairSetting;
 pub use table::{Group, Settings, TABLE};
+use tables::TABLES;
+pub use tables::{Written, connects, publishes};
 
 /// A row of the table: everything about a setting but its type.
 pub struct Row {
@@ -52,6 +58,57 @@ impl Row {
     }
 }
 
+/// Where settings come from, to be read again.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    flags: Vec<(&'static str, String)>,
+    /// The settings file, and whether it was named, so that it must be there.
+    file: PathBuf,
+    named: bool,
+}
+
+impl Origin {
+    /// The flags that were given, and the settings file: `explicit`, or `usual` where that exists.
+    pub fn new(flags: Vec<(&'static str, String)>, explicit: Option<&Path>, usual: &Path) -> Self {
+        Self {
+            flags,
+            file: explicit.unwrap_or(usual).to_owned(),
+            named: explicit.is_some(),
+        }
+    }
+
+    /// The settings file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The same, and from now on the file must be there: who reads it again has read it before.
+    pub fn kept(mut self) -> Self {
+        self.named = true;
+        self
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or has a key that nobody knows.
+    pub fn read(&self) -> Result<Layers, Failure> {
+        let explicit = self.named.then_some(self.file.as_path());
+        Layers::new(self.flags.clone(), explicit, &self.file)
+    }
+}
+
+/// What other machines can reach is offered only to those that are named, which `how` says how to do.
+pub fn reachable(local: Local, sources: &Sources, how: &str) -> Result<(), String> {
+    if local.is_loopback() || !sources.is_loopback_only() {
+        return Ok(());
+    }
+    Err(format!(
+        "{local} can be reached from other machines: name those that may use it with {how}, such as 192.168.1.0/24 \
+         (0.0.0.0/0,::/0 lets all of them)"
+    ))
+}
+
 /// The texts given for settings, from all layers.
 #[derive(Debug, Default)]
 pub struct Layers {
@@ -81,6 +138,11 @@ impl Layers {
             }
         };
         Ok(Self { flags, file, path })
+    }
+
+    /// The settings file, whether or not it is there.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The pairs of the settings file.
@@ -141,8 +203,7 @@ fn read(text: &str, path: &Path) -> Result<toml::Table, Failure> {
     })?;
     match file
         .keys()
-        .filter(|key| *key != pairs::KEY)
-        .find(|key| TABLE.iter().all(|row| row.name != *key))
+        .find(|key| TABLE.iter().all(|row| row.name != *key) && !TABLES.contains(&key.as_str()))
     {
         None => Ok(file),
         Some(key) => Err(wrong(format!("there is no setting {key:?}"))),
@@ -156,8 +217,9 @@ fn value_text(value: &toml::Value) -> Option<String> {
         toml::Value::Integer(number) => Some(number.to_string()),
         toml::Value::Boolean(on) => Some(on.to_string()),
         toml::Value::Array(values) => {
-            let texts: Option<Vec<&str>> = values.iter().map(toml::Value::as_str).collect();
-            Some(texts?.join(","))
+            let plain = |value: &toml::Value| value.is_str() || value.is_integer();
+            let texts = values.iter().map(|it| value_text(it).filter(|_| plain(it)));
+            Some(texts.collect::<Option<Vec<_>>>()?.join(","))
         }
         _ => None,
     }
@@ -167,7 +229,7 @@ fn value_text(value: &toml::Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn layers(flags: &[(&'static str, &str)], file: &str) -> Result<Layers, Failure> {
+    pub(super) fn layers(flags: &[(&'static str, &str)], file: &str) -> Result<Layers, Failure> {
         Ok(Layers {
             flags: flags
                 .iter()

@@ -1,4 +1,4 @@
-//! Pairs that are to be kept connected: the one part of the settings file that is no setting.
+//! Pairs that are to be kept connected: tables of the settings file.
 
 use serde::{Deserialize, Deserializer};
 use underpass_agent::connect::Local;

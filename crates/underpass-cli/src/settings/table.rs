@@ -6,6 +6,7 @@ use super::kinds::{
 };
 use underpass_agent::connect::{FlowLimits, Sources};
 use underpass_endpoint::flow::FlowSettings;
+use underpass_proto::names::Suffix;
 
 use super::{Layers, Row};
 use crate::failure::Failure;
@@ -31,6 +32,8 @@ pub enum Group {
     OnPublish,
     /// `publish`, which says what grades it takes.
     Allowing,
+    /// Those that take or show pseudo names.
+    Named,
     /// Those that carry datagrams.
     Datagrams,
     /// Those that listen for programs.
@@ -140,6 +143,8 @@ settings! {
     grade: Secrecy = "blind", Choosing "GRADE";
     #[doc = "The least secrecy that a session with the services may have: blind, relay (the relay may read it), or none (everybody on the way may)"]
     lowest_grade: Secrecy = "blind", Allowing "GRADE";
+    #[doc = "What pseudo names end with on this machine, as in SERVICE.underpass.internal"]
+    suffix: Suffix = "underpass.internal", Named "SUFFIX";
     #[doc = "How long to try to connect to a published service's host"]
     dial_timeout: Span = "10s", OnPublish "TIME";
     #[doc = "A client's flow of datagrams to a service of UDP ends when nothing has passed for so long"]

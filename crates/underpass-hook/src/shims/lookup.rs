@@ -25,8 +25,8 @@ pub(super) enum Found {
 pub(super) unsafe fn look_up(name: *const c_char) -> Option<(Found, &'static [u8])> {
     // SAFETY: the caller promises it; the name outlives the call in which it was given, and is used in that only.
     let name = unsafe { name.as_ref().map(|name| c::bytes(name))? };
-    let name = name::pseudo(name)?;
     let redirector = Redirector::find()?;
+    let name = name::pseudo(name, redirector.suffix())?;
     let found = match redirector.ask(&Question::Address(name), &mut [0; message::MAX]) {
         Outcome::Answered(Kept::Address(address)) => Found::Address(address),
         Outcome::Answered(Kept::Unknown) => Found::Nothing,
@@ -90,15 +90,17 @@ pub unsafe extern "C" fn getaddrinfo_a(
     count: c_int,
     event: *mut c_void,
 ) -> c_int {
+    let redirector = Redirector::find();
+    let suffix = redirector.as_ref().map_or(&[][..], Redirector::suffix);
     let ours = (0..usize::try_from(count).unwrap_or(0)).any(|place| {
         // SAFETY: as getaddrinfo_a(3) demands it; each request begins with its name.
         unsafe {
             let request = *list.add(place);
             let name = request.as_ref().and_then(|name| name.as_ref());
-            name.is_some_and(|name| name::pseudo(c::bytes(name)).is_some())
+            name.is_some_and(|name| name::pseudo(c::bytes(name), suffix).is_some())
         }
     });
-    if ours && Redirector::find().is_some() {
+    if ours {
         return c::EAI_AGAIN;
     }
     pass!(c"getaddrinfo_a": (c_int, *const *const *const c_char, c_int, *mut c_void) -> c_int,

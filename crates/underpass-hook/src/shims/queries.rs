@@ -15,12 +15,14 @@ type State = *mut c_void;
 /// # Safety
 /// Each is null or ends with a zero.
 unsafe fn is_ours(names: &[*const c_char]) -> bool {
-    let pseudo = names.iter().any(|name| {
+    let Some(redirector) = Redirector::find() else {
+        return false;
+    };
+    names.iter().any(|name| {
         // SAFETY: the caller promises it.
         let name = unsafe { name.as_ref().map(|name| c::bytes(name)) };
-        name.is_some_and(|name| name::pseudo(name).is_some())
-    });
-    pseudo && Redirector::find().is_some()
+        name.is_some_and(|name| name::pseudo(name, redirector.suffix()).is_some())
+    })
 }
 
 fn no_such_name() -> c_int {

@@ -1,6 +1,7 @@
 //! dnsmasq, which answers for a few names of its own and asks nobody.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -28,6 +29,30 @@ impl Dnsmasq {
         text: (&str, usize),
     ) -> Result<Self> {
         let address = address(ip, 53);
+        let mut command = Self::command(host, address)?;
+        for (name, at) in names {
+            command.arg(format!("--host-record={name},{at}"));
+        }
+        let (name, length) = text;
+        // A record is made of strings of up to 255 bytes (RFC 1035 section 3.3.14).
+        let strings = vec!["x".repeat(250); length.div_ceil(250)];
+        command.arg(format!("--txt-record={name},{}", strings.join(",")));
+        Self::run(host, command, address)
+    }
+
+    /// Starts one on `host` at `ip` and port 53 that answers as a file of names says (hosts(5)), without anybody keeping
+    /// the answers; it reads the file again on SIGHUP.
+    ///
+    /// # Errors
+    /// `Skip` when dnsmasq is not installed.
+    pub fn reading(host: &Host, ip: impl Into<IpAddr>, file: &Path) -> Result<Self> {
+        let address = address(ip, 53);
+        let mut command = Self::command(host, address)?;
+        command.arg("--addn-hosts").arg(file);
+        Self::run(host, command, address)
+    }
+
+    fn command(host: &Host, address: SocketAddr) -> Result<Command> {
         let mut command = host.command(program("dnsmasq")?);
         command.args([
             "--keep-in-foreground",
@@ -42,13 +67,10 @@ impl Dnsmasq {
             "--edns-packet-max=4096",
         ]);
         command.arg(format!("--listen-address={}", address.ip()));
-        for (name, at) in names {
-            command.arg(format!("--host-record={name},{at}"));
-        }
-        let (name, length) = text;
-        // A record is made of strings of up to 255 bytes (RFC 1035 section 3.3.14).
-        let strings = vec!["x".repeat(250); length.div_ceil(250)];
-        command.arg(format!("--txt-record={name},{}", strings.join(",")));
+        Ok(command)
+    }
+
+    fn run(host: &Host, command: Command, address: SocketAddr) -> Result<Self> {
         let process = host.spawn("dnsmasq", command)?;
         let server = Self { process, address };
         server.ready(host)?;

@@ -6,9 +6,11 @@
 
 mod approve;
 mod certificates;
+mod connections;
 mod decide;
 mod enrol;
 mod events;
+mod limits;
 mod meet;
 mod passwords;
 mod people;
@@ -16,6 +18,7 @@ mod refusals;
 mod services;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ pub(crate) use passwords::Passwords;
 use crate::announced::Announced;
 use crate::certificates::Certificates;
 use crate::hub::{AttachmentId, Member};
+use crate::limits::UserLimits;
 use crate::log::Log;
 use crate::policy::{self, Reach, Standing};
 use crate::refusal::Refusal;
@@ -85,6 +89,8 @@ pub(crate) struct Rules {
     pub(crate) services: Vec<RelayService>,
     /// The certificates that let machines in.
     pub(crate) certificates: Arc<Certificates>,
+    /// What each user may take up.
+    pub(crate) limits: UserLimits,
 }
 
 /// Answers requests. Draws no randomness and reads no clock: both are arguments.
@@ -126,6 +132,11 @@ impl Desk {
             passwords,
             announced,
         }
+    }
+
+    /// What each user may take up.
+    pub(crate) fn limits(&self) -> &UserLimits {
+        &self.rules.limits
     }
 
     /// The services that the relay dials.
@@ -274,6 +285,11 @@ impl Desk {
             Control::Part(it) => self.part(&me, &it),
             Control::DecideService(it) => self.decide_service(asked, &me, it).await,
             Control::SetPublishing(it) => self.set_publishing(asked, &me, it).await,
+            Control::Connections(it) => Ok(self.list_connections(asked, &me, it.request)),
+            Control::Kick(it) => self.kick(asked, &me, it).await,
+            Control::Usage(it) => self.list_usage(asked, &me, it).await,
+            Control::SetLimit(it) => self.set_limit(asked, &me, it).await,
+            Control::Limits(it) => self.list_limits(asked, &me, it).await,
             other => {
                 let text = format!("{} is no request", other.kind().name());
                 Err(Refusal::new(Code::ProtocolViolation, text))
@@ -305,12 +321,13 @@ impl Desk {
         Ok(standing)
     }
 
-    /// Ends all attachments of machines that were shut out, whoever did it, and all routes to services that may not be
-    /// used any more. When the next machine is shut out by its end, if one is.
+    /// Takes up the limits and the ended sessions that the store has by now; ends all attachments of machines that were
+    /// shut out, whoever did it, and all routes to services that may not be used any more. When the next machine is shut out by its end, if one is.
     ///
     /// # Errors
     /// The store cannot be asked; nothing is ended then.
     pub(crate) async fn check_all(&self, at: UnixMillis) -> Result<Option<UnixMillis>, Fault> {
+        self.take_up_limits(at).await?;
         let users = self.store.users().await?;
         let users: HashMap<UserId, User> = users.into_iter().map(|user| (user.id, user)).collect();
         let machines = self.store.machines(None).await?;

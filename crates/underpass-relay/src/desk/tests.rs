@@ -17,6 +17,7 @@ use underpass_store::{Role, SqliteStore, UserState};
 use super::*;
 use crate::code::OneTimeCode;
 use crate::hub::{Hub, Limits, Load};
+use crate::limits::{UserLimits, Usual};
 use crate::queue::Marks;
 use crate::settings::Settings;
 
@@ -42,6 +43,7 @@ impl Office {
         let (log, _) = Log::new(16);
         let switch = Switch::new(Limits::default(), Marks::default(), 1 << 20, log.clone());
         let rules = Rules {
+            limits: UserLimits::new(Usual::of(&Settings::default())),
             relay_key: StaticKey::from_bytes([9; 32]).public(),
             suffix: names::DEFAULT_SUFFIX.to_owned(),
             invitation: Duration::from_secs(3600),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use underpass_proto::limit::LimitKind;
 use underpass_proto::{Code, Time};
 use underpass_store::{MachineId, ServiceId, UserId};
 
@@ -84,11 +85,9 @@ impl Hub {
     }
 
     fn check_room_of_user(&self, user: UserId) -> Result<(), Refusal> {
-        let count = self.by_user.get(&user).copied().unwrap_or(0);
-        if count >= self.limits.attachments_per_user {
-            return Err(Refusal::busy("attachments of one user"));
-        }
-        Ok(())
+        let count = self.users.attached.get(&user).copied().unwrap_or(0);
+        let usual = self.limits.attachments_per_user;
+        self.users.check(user, LimitKind::Attachments, usual, count)
     }
 
     fn count_in(&mut self, source: Option<Source>, member: Option<&Member>) {
@@ -98,7 +97,7 @@ impl Hub {
             census.strangers += usize::from(member.is_none());
         }
         match member {
-            Some(member) => *self.by_user.entry(member.user).or_default() += 1,
+            Some(member) => *self.users.attached.entry(member.user).or_default() += 1,
             None => self.strangers += 1,
         }
     }
@@ -117,10 +116,10 @@ impl Hub {
             self.strangers -= 1;
             return;
         };
-        if let Some(count) = self.by_user.get_mut(&member.user) {
+        if let Some(count) = self.users.attached.get_mut(&member.user) {
             *count -= 1;
             if *count == 0 {
-                self.by_user.remove(&member.user);
+                self.users.attached.remove(&member.user);
             }
         }
     }
@@ -155,6 +154,12 @@ impl Hub {
     #[must_use]
     pub fn member(&self, attachment: AttachmentId) -> Option<&Member> {
         self.attachments.get(&attachment)?.member.as_ref()
+    }
+
+    /// The newest link of an attachment.
+    #[must_use]
+    pub fn newest_link(&self, attachment: AttachmentId) -> Option<LinkId> {
+        self.attachments.get(&attachment)?.links.last().copied()
     }
 
     /// Whether a machine is attached, with a link or waiting for one.

@@ -40,6 +40,8 @@ pub enum Command {
         far: RouteEnd,
         /// The header of the first packet to `far`.
         incoming: Incoming,
+        /// On whose account it passes.
+        account: Account,
     },
     /// Tell the agent at this end that its route waits for a publisher that is not there.
     Absent {
@@ -101,6 +103,17 @@ pub enum Command {
         /// Whose it is.
         member: Member,
     },
+}
+
+/// On whose account packets pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The user whose agent has begun the session.
+    pub user: UserId,
+    /// The service, as `NAME.OWNER`.
+    pub service: String,
+    /// Whether the session begins with it.
+    pub begins: bool,
 }
 
 /// A question to the store.

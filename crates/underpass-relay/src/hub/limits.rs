@@ -13,6 +13,8 @@ pub struct Limits {
     pub attachments_per_source: usize,
     /// Attachments of one user.
     pub attachments_per_user: usize,
+    /// Sessions that one user has begun.
+    pub sessions_per_user: usize,
     /// Attachments of machines that are not enrolled.
     pub strangers: usize,
     /// The same from one source.
@@ -43,6 +45,7 @@ impl Default for Limits {
             attachments: 10_000,
             attachments_per_source: 1_000,
             attachments_per_user: 256,
+            sessions_per_user: 4_096,
             strangers: 256,
             strangers_per_source: 16,
             enrol_within: Duration::from_secs(60),

@@ -28,32 +28,40 @@ mod command;
 mod grades;
 mod ids;
 mod limits;
+mod living;
 mod meetings;
 mod presence;
 mod routes;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use underpass_proto::Time;
-use underpass_store::{ServiceId, UserId};
+use underpass_proto::packet::SessionId;
+use underpass_store::ServiceId;
 
 pub use command::{
-    Asked, Check, Command, Ended, EndedBy, Given, Grant, Opened, Question, RouteEvent, RouteNews,
-    Wanted,
+    Account, Asked, Check, Command, Ended, EndedBy, Given, Grant, Opened, Question, RouteEvent,
+    RouteNews, Wanted,
 };
 pub use ids::{AttachmentId, CheckId, LinkId, Member, RouteEnd, Source};
 pub use limits::Limits;
+pub use living::Living;
 pub use presence::Publication;
 pub use routes::{Opening, Path};
+pub use users::Exceptions;
 
 use crate::rendezvous::Rendezvous;
 use attachments::Attachment;
 use ids::RouteId;
 use routes::Route;
 use sessions::Sessions;
+use users::Users;
+
+use crate::refusal::Refusal;
 
 /// What one link carries.
 #[derive(Debug)]
@@ -111,8 +119,10 @@ pub struct Hub {
     rendezvous: Rendezvous,
     /// Sessions that had a route here.
     sessions: Sessions,
+    /// Sessions that were ended for good, and why.
+    ended: HashMap<SessionId, Refusal>,
     by_source: HashMap<Source, Census>,
-    by_user: HashMap<UserId, usize>,
+    users: Users,
     strangers: usize,
     alarms: BTreeSet<(Time, Wake)>,
     commands: VecDeque<Command>,
@@ -141,8 +151,9 @@ impl Hub {
             checks: HashMap::new(),
             rendezvous: Rendezvous::default(),
             sessions: Sessions::default(),
+            ended: HashMap::new(),
             by_source: HashMap::new(),
-            by_user: HashMap::new(),
+            users: Users::default(),
             strangers: 0,
             alarms: BTreeSet::new(),
             commands: VecDeque::new(),

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use underpass_proto::limit::LimitKind;
 use underpass_proto::meeting::Place;
 use underpass_proto::packet::SessionId;
 use underpass_proto::route::{Gone, Incoming, picked_by};
 use underpass_proto::ticket::{Claim, Handle, Ticket};
 use underpass_proto::{Code, Grade, Speaker, Time};
-use underpass_store::ServiceId;
+use underpass_store::{ServiceId, UserId};
 
 use super::ids::RouteId;
 use super::{
-    Asked, AttachmentId, Check, CheckId, Command, Ended, EndedBy, Given, Grant, Hub, LinkId,
-    Member, Opened, Question, RouteEnd, RouteEvent, RouteNews, Wake, Wanted,
+    Account, Asked, AttachmentId, Check, CheckId, Command, Ended, EndedBy, Given, Grant, Hub,
+    LinkId, Member, Opened, Question, RouteEnd, RouteEvent, RouteNews, Wake, Wanted,
 };
 use crate::refusal::Refusal;
 use crate::rendezvous::is_place;
@@ -134,8 +135,25 @@ impl Hub {
         Ok(member)
     }
 
+    /// Whether the user may have this session at all.
+    fn check_session(&self, user: UserId, opening: &Opening) -> Result<(), Refusal> {
+        let ended = opening.session.and_then(|session| self.ended.get(&session));
+        if let Some(why) = ended.or_else(|| self.users.exhausted(user)) {
+            return Err(why.clone());
+        }
+        let known = opening.session.is_some_and(|it| self.users.has(user, it));
+        // What a ticket shows to have been let in elsewhere is not turned away here: its relay may be gone.
+        let ticketed = matches!(opening.path, Path::Ticketed(_));
+        if known || (opening.resumes && ticketed) {
+            return Ok(());
+        }
+        let (usual, count) = (self.limits.sessions_per_user, self.users.sessions(user));
+        self.users.check(user, LimitKind::Sessions, usual, count)
+    }
+
     fn begin_route(&mut self, near: RouteEnd, opener: AttachmentId, by: Member, opening: Opening) {
         let id = RouteId(self.number());
+        let may = self.check_session(by.user, &opening);
         if let Some(entry) = self.links.get_mut(&near.link) {
             entry.routes.insert(near.route, id);
         }
@@ -168,7 +186,14 @@ impl Hub {
             stage: Stage::Checking,
             alarm: None,
         };
+        if let Some(session) = route.session {
+            self.users.add(route.by.user, session);
+        }
         self.routes.insert(id, route);
+        // After that, so that it is written down who wanted what.
+        if let Err(why) = may {
+            return self.refuse(id, why);
+        }
         match path {
             Path::Named { .. } => self.ask(id, Asked::Name(asked)),
             Path::Ticketed(ticket) => self.authorize(id, Wanted::Check { ticket }),
@@ -368,8 +393,11 @@ impl Hub {
             machine: route.key,
         };
         let (near, opener) = (route.near, route.opener);
+        let service = route.grant.as_ref();
+        let service = service.map(|it| format!("{}.{}", shown(it.name.clone()), it.owner));
+        let user = route.by.user;
         let opened = match route.session {
-            Some(session) => self.sessions.opened(session, route.resumes),
+            Some(session) => self.sessions.opened(session, route.resumes, now),
             None => Opened::New,
         };
         self.record(id, RouteNews::Opened(opened));
@@ -384,10 +412,16 @@ impl Hub {
         }
         let answer_by = now + self.limits.answer_within;
         self.set_stage(id, Stage::Joined { far, publisher }, Some(answer_by));
+        let account = Account {
+            user,
+            service: service.unwrap_or_default(),
+            begins: opened == Opened::New,
+        };
         self.commands.push_back(Command::Join {
             near,
             far,
             incoming,
+            account,
         });
     }
 
@@ -481,10 +515,9 @@ impl Hub {
         let Some(route) = self.remove_route(id) else {
             return;
         };
-        self.finish(route.near, why);
+        self.finish(route.near, why.clone());
         if let Some(far) = route.far() {
-            let why = Refusal::new(Code::Ended, "the relay ended the route");
-            self.finish(far, why);
+            self.finish(far, for_publisher(why));
         }
     }
 
@@ -502,12 +535,7 @@ impl Hub {
             return;
         };
         let service = route.grant.as_ref().map(|grant| grant.name.clone());
-        let service = service.unwrap_or_else(|| route.asked.clone());
-        // Of a place where two meet the application is what says something.
-        let service = match service.parse::<Place>() {
-            Ok(place) => place.application,
-            Err(_) => service,
-        };
+        let service = shown(service.unwrap_or_else(|| route.asked.clone()));
         self.commands.push_back(Command::Record(RouteEvent {
             opener: route.opener,
             user: route.by.user_name.clone(),
@@ -570,6 +598,9 @@ impl Hub {
         }
         self.set_alarm(id, None);
         let route = self.routes.remove(&id)?;
+        if let Some(session) = route.session {
+            self.users.remove(route.by.user, session);
+        }
         for end in [Some(route.near), route.far()].into_iter().flatten() {
             if let Some(entry) = self.links.get_mut(&end.link) {
                 entry.routes.remove(&end.route);
@@ -609,7 +640,56 @@ impl Hub {
     }
 }
 
+/// A service as it is shown: of a place where two meet the application is what says something.
+pub(super) fn shown(service: String) -> String {
+    match service.parse::<Place>() {
+        Ok(place) => place.application,
+        Err(_) => service,
+    }
+}
+
+/// What the publisher is told of a route that the relay has ended: the reason where it is the end of the session, else
+/// that it is not the user who ended it.
+fn for_publisher(why: Refusal) -> Refusal {
+    match why.code {
+        Code::Ended | Code::MonthLimit => why,
+        _ => Refusal::new(Code::Aborted, "the relay ended the route"),
+    }
+}
+
 impl Route {
+    pub(super) fn user(&self) -> UserId {
+        self.by.user
+    }
+
+    pub(super) fn by(&self) -> &Member {
+        &self.by
+    }
+
+    pub(super) fn opener(&self) -> AttachmentId {
+        self.opener
+    }
+
+    pub(super) fn grant(&self) -> Option<&Grant> {
+        self.grant.as_ref()
+    }
+
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    pub(super) fn ticket(&self) -> Option<Handle> {
+        self.ticket
+    }
+
+    /// Its session, its ends and its publisher, once it leads there.
+    pub(super) fn joined(&self) -> Option<(SessionId, RouteEnd, RouteEnd, AttachmentId)> {
+        match self.stage {
+            Stage::Joined { far, publisher } => Some((self.session?, self.near, far, publisher)),
+            Stage::Checking | Stage::Authorizing | Stage::Waiting => None,
+        }
+    }
+
     fn far(&self) -> Option<RouteEnd> {
         match self.stage {
             Stage::Joined { far, .. } => Some(far),

@@ -1,6 +1,7 @@
 //! The hub against stories, and against a plain model of its driver.
 
 mod grades;
+mod limits;
 mod meetings;
 mod news;
 mod storm;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use underpass_proto::Grade;
+use underpass_proto::limit::LimitKind;
 use underpass_proto::packet::SessionId;
 use underpass_proto::route::Gone;
 use underpass_proto::ticket::{Handle, Ticket};
@@ -259,6 +261,7 @@ impl Driver {
                 near,
                 far,
                 incoming,
+                account: _,
             } => {
                 assert_eq!(incoming.route, far.route);
                 assert_eq!(self.ends.insert(near, Some(far)), Some(None), "joined once");
@@ -467,7 +470,7 @@ fn a_publisher_that_never_answers_is_given_up() {
     let (silent_near, silent_far) = driver.joined[1];
     assert_eq!(
         driver.gone,
-        [(silent_near, Code::TimedOut), (silent_far, Code::Ended)]
+        [(silent_near, Code::TimedOut), (silent_far, Code::Aborted)]
     );
     assert_eq!(driver.hub.load().routes, 1);
 }
@@ -499,7 +502,7 @@ fn access_that_is_taken_back_ends_routes_that_stand() {
     driver.answer_all(Err(Code::Denied));
     driver.hub.verdict(kept.check, Ok(grant(DB)), driver.now);
     let (near, far) = driver.joined[0];
-    assert_eq!(driver.gone, [(near, Code::Denied), (far, Code::Ended)]);
+    assert_eq!(driver.gone, [(near, Code::Denied), (far, Code::Aborted)]);
     assert_eq!(driver.hub.load().routes, 1);
 }
 
@@ -599,21 +602,25 @@ fn each_limit_is_kept_and_named() {
     busy(attach(&mut hub, from(3), None), "not enrolled");
     attach(&mut hub, from(1), Some(1)).unwrap();
     attach(&mut hub, from(1), Some(1)).unwrap();
-    busy(attach(&mut hub, from(2), Some(1)), "of one user");
+    let (code, text) = attach(&mut hub, from(2), Some(1)).unwrap_err();
+    assert_eq!(code, Code::AttachmentLimit);
+    assert!(text.contains("2 attachments"), "{text}");
     busy(attach(&mut hub, from(1), Some(2)), "from one address");
     attach(&mut hub, from(4), Some(2)).unwrap();
-    busy(
-        hub.enrolled(AttachmentId(1), member(1))
-            .map_err(|why| (why.code, why.text)),
-        "of one user",
-    );
+    let refused = hub.enrolled(AttachmentId(1), member(1)).unwrap_err();
+    assert_eq!(refused.code, Code::AttachmentLimit);
+    // An exception holds at once.
+    let kind = LimitKind::Attachments;
+    hub.set_exceptions(HashMap::from([((UserId(1), kind), Some(3))]));
+    hub.enrolled(AttachmentId(1), member(1)).unwrap();
+    assert_eq!(hub.taken_up(UserId(1)), (3, 0));
     attach(&mut hub, from(5), Some(3)).unwrap();
     busy(attach(&mut hub, from(6), Some(4)), "attachments");
     for id in 1..=next {
         hub.detached(AttachmentId(id));
     }
     assert_eq!(hub.load(), Load::default());
-    assert!(hub.by_source.is_empty() && hub.by_user.is_empty() && hub.alarms.is_empty());
+    assert!(hub.by_source.is_empty() && hub.users.attached.is_empty() && hub.alarms.is_empty());
 }
 
 #[test]

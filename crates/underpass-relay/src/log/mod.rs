@@ -158,7 +158,7 @@ pub(crate) struct Passed {
 }
 
 /// Enough of a session's random id to tell it from others.
-fn short(session: &SessionId) -> String {
+pub(crate) fn short(session: &SessionId) -> String {
     session.0[..4]
         .iter()
         .map(|byte| format!("{byte:02x}"))

@@ -47,15 +47,22 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ServiceRefused
         | Code::LastAdministrator
         | Code::MayNotRetarget
+        | Code::HostNotListed
+        | Code::PortNotListed
+        | Code::HostForbidden
         | Code::NoRedial
         | Code::GradeRefused
         | Code::FtpAddress
         | Code::FtpNotAnnounced
         | Code::WrongCookie => StatusCode::FORBIDDEN,
-        Code::NoService | Code::UnknownSession | Code::NoUser | Code::NoMachine | Code::NoGroup => {
-            StatusCode::NOT_FOUND
-        }
-        Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation => {
+        Code::NoService
+        | Code::UnknownSession
+        | Code::NoUser
+        | Code::NoMachine
+        | Code::NoGroup
+        | Code::NoNetwork
+        | Code::NoConnection => StatusCode::NOT_FOUND,
+        Code::NameInvalid | Code::NameAmbiguous | Code::ProtocolViolation | Code::HostNeeded => {
             StatusCode::BAD_REQUEST
         }
         Code::WrongOffset
@@ -67,17 +74,40 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::FtpNeedsHelp
         | Code::FtpTls => StatusCode::CONFLICT,
         Code::TooLarge | Code::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+        Code::TooManyAttempts
+        | Code::AttachmentLimit
+        | Code::SessionLimit
+        | Code::ChannelLimit
+        | Code::MonthLimit => StatusCode::TOO_MANY_REQUESTS,
         Code::Refused
         | Code::Unreachable
         | Code::ServiceAway
         | Code::PeerWaiting
+        | Code::HostUnknown
         | Code::OtherProtocol => StatusCode::BAD_GATEWAY,
         Code::TimedOut | Code::NoMessage => StatusCode::GATEWAY_TIMEOUT,
         Code::Busy | Code::StoreUnavailable | Code::GoingAway | Code::AuthorityUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        Code::Aborted
+        Code::NoReceiver
+        | Code::ReceiverAway
+        | Code::SenderRefused
+        | Code::PathRefused
+        | Code::DiskFull
+        | Code::FileExists
+        | Code::Checksum
+        | Code::FileChanged
+        | Code::Disconnected
+        | Code::BadSetting
+        | Code::CertificateUntrusted
+        | Code::CertificateExpired
+        | Code::CertificateEarly
+        | Code::CertificateRevoked
+        | Code::CertificatePurpose
+        | Code::CertificateUser
+        | Code::CertificateUnchecked
+        | Code::CertificateProof
+        | Code::Aborted
         | Code::Cancelled
         | Code::FlowControlViolation
         | Code::VersionUnsupported
@@ -97,26 +127,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::GroupUnreadable
         | Code::GroupSignature
         | Code::GroupKey
-        | Code::GroupSerial
-        // Of transfers between agents, which do not come this way.
-        | Code::NoReceiver
-        | Code::ReceiverAway
-        | Code::SenderRefused
-        | Code::PathRefused
-        | Code::DiskFull
-        | Code::FileExists
-        | Code::Checksum
-        | Code::FileChanged
-        | Code::Disconnected
-        | Code::BadSetting
-        | Code::CertificateUntrusted
-        | Code::CertificateExpired
-        | Code::CertificateEarly
-        | Code::CertificateRevoked
-        | Code::CertificatePurpose
-        | Code::CertificateUser
-        | Code::CertificateUnchecked
-        | Code::CertificateProof => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::GroupSerial => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

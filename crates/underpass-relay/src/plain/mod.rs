@@ -296,6 +296,7 @@ impl Plain {
         let session = match place {
             Place::Known(session) => session,
             Place::New(session, seat) => {
+                let counted = reception.begin_channel(&enrolled, peer)?;
                 let client = Client {
                     key: token.key(),
                     name: enrolled.machine.name.to_string(),
@@ -314,7 +315,7 @@ impl Plain {
                 // It outlives this request: a proxy may cut it off and ask again.
                 reception.tasks.spawn(async move {
                     running.run(reach, stop).await;
-                    drop(seat);
+                    drop((seat, counted));
                 });
                 session
             }

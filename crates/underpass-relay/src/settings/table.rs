@@ -144,6 +144,19 @@ settings! {
     attachments_per_source: Count = Limits::default().attachments_per_source;
     /// The most attachments of one user.
     attachments_per_user: Count = Limits::default().attachments_per_user;
+    /// The most sessions through this relay that one user has begun. This and what follows for one user
+    /// `underpass users limit` changes for some.
+    sessions_per_user: Count = Limits::default().sessions_per_user;
+    /// The most channels of one user that this relay is an end of: to services that it dials, or by plain HTTP.
+    channels_per_user: Count = 1_000;
+    /// How many bytes per second one user may pass through this relay, each way; 0 for as many as there is room for.
+    rate_per_user: ByteSize = ByteSize(0);
+    /// How many bytes one user may pass in a month (UTC), through all relays on the same database; 0 for any number.
+    month_per_user: ByteSize = ByteSize(0);
+    /// How often what users have used is written to the database. What was used since then is not known after a crash.
+    usage_every: Span = Span(Duration::from_secs(10));
+    /// How long it is kept what users have used.
+    usage_keep: Span = Span(Duration::from_secs(400 * 24 * 3600));
     /// The most attachments of machines that are not enrolled.
     strangers: Count = Limits::default().strangers;
     /// The same from one address.
@@ -207,6 +220,7 @@ impl Settings {
             attachments: self.attachments,
             attachments_per_source: self.attachments_per_source,
             attachments_per_user: self.attachments_per_user,
+            sessions_per_user: self.sessions_per_user,
             strangers: self.strangers,
             strangers_per_source: self.strangers_per_source,
             enrol_within: self.enrol_within.0,

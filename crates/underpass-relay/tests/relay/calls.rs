@@ -3,19 +3,22 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use underpass_endpoint::Session;
 use underpass_proto::control::{
-    Allow, Attach, Certify, ChangeUser, CodeKind, Control, ControlType, DecideService, Deny, Enrol,
-    Events, Group, GroupRelay, Invite, Machines, MakeToken, MayUse, Meet, Part, Prove, Publish,
-    Publishing, Register, Resolve, Revoke, ServiceDecision, Services, SetPassword, SetPublishing,
-    SetRole, SignIn, UserChange, UserRole, Users, WhoAmI, Withdraw,
+    Allow, Attach, Certify, ChangeUser, CodeKind, Connections, Control, ControlType, DecideService,
+    Deny, Enrol, Events, Group, GroupRelay, Invite, Kick, LimitRule, Limits, Machines, MakeToken,
+    MayUse, Meet, Part, Prove, Publish, Publishing, Register, Resolve, Revoke, ServiceDecision,
+    Services, SetLimit, SetPassword, SetPublishing, SetRole, SignIn, Usage, UsageBy, UserChange,
+    UserRole, Users, WhoAmI, Withdraw,
 };
 use underpass_proto::group::RelayList;
+use underpass_proto::limit::LimitKind;
 use underpass_proto::{Code, Speaker};
 use underpass_seal::SigningKey;
 use underpass_seal::password::{Login, Registration};
 use underpass_store::{
-    MachineKey, Name, NewMachine, NewService, PasswordFile, Role, ServiceKey, Store as _,
-    UnixMillis,
+    Day, MachineKey, Name, NewMachine, NewService, NewUsage, PasswordFile, Role, ServiceKey,
+    Store as _, UnixMillis, Used,
 };
 
 use crate::events::everything;
@@ -47,6 +50,7 @@ const BAD_CODE: Outcome = No(Code::InvalidCode);
 const NONE: Outcome = No(Code::NoService);
 const NO_USER: Outcome = No(Code::NoUser);
 const PROTOCOL: Outcome = No(Code::ProtocolViolation);
+const LOST: Outcome = No(Code::NoConnection);
 
 /// A call: what it is about, the request with a request number and the number of its cell, what comes of it. For each
 /// cell there are, made before: `w-N`, who waits; `u-N`, a user, and `g-N`, a manager, each with a service `x-N` that
@@ -90,6 +94,27 @@ fn publishing(request: u64, user: String) -> Control {
         request,
         user,
         publishing,
+    }
+    .into()
+}
+
+fn usage(request: u64, user: &str) -> Control {
+    Usage {
+        request,
+        since_day: 0,
+        user: user.to_owned(),
+        by: UsageBy::User,
+    }
+    .into()
+}
+
+fn limit(request: u64, user: String) -> Control {
+    SetLimit {
+        request,
+        user,
+        limit: LimitKind::Channels,
+        rule: LimitRule::Value,
+        value: 900,
     }
     .into()
 }
@@ -275,6 +300,20 @@ fn calls() -> Vec<Call> {
             [OUT, WAITS, DENIED, DENIED, Done, Done];
         "a manager", |request, n| publishing(request, format!("g-{n}")),
             [OUT, WAITS, DENIED, DENIED, DENIED, Done];
+        "connections", |request, _| Connections { request }.into(),
+            [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "a connection that is none", |request, _| Kick {
+            request, id: "none".into(), reason: String::new(),
+        }.into(), [OUT, WAITS, LOST, LOST, LOST, LOST];
+        "usage", |request, _| usage(request, ""), [OUT, WAITS, Sees, Blind, Sees, Sees];
+        "bob's usage", |request, _| usage(request, "bob"), [OUT, WAITS, Sees, DENIED, Sees, Sees];
+        "one's own limits", |request, _| Limits { request, user: String::new() }.into(),
+            [OUT, WAITS, Done, Done, Done, Done];
+        "bob's limits", |request, _| Limits { request, user: "bob".into() }.into(),
+            [OUT, WAITS, Done, DENIED, Done, Done];
+        "bob", |request, _| limit(request, "bob".into()), [OUT, WAITS, DENIED, DENIED, Done, Done];
+        "a manager", |request, n| limit(request, format!("g-{n}")),
+            [OUT, WAITS, DENIED, DENIED, DENIED, Done];
     }
 }
 
@@ -306,6 +345,8 @@ struct Ground {
     _stage: Stage,
     callers: Vec<Agent>,
     store: underpass_store::SqliteStore,
+    /// One of bob's with a service of his own.
+    _session: Session,
 }
 
 impl Ground {
@@ -323,12 +364,24 @@ impl Ground {
         let mia = stage.invited(&admin, "mia").await;
         let role = |request| role(request, "mia".into(), UserRole::Manager);
         admin.ask(role).await.unwrap();
+        bob.serve_echo();
+        bob.publish("living").await.unwrap();
+        let session = bob.connect("living", &bob.key).await.unwrap();
+        let known = store.machine_by_key(&MachineKey(bob.key.public().0)).await;
+        let used = NewUsage {
+            day: Day(20_000),
+            user: known.unwrap().unwrap().user.id,
+            service: "living.bob".into(),
+            used: Used::default(),
+        };
+        store.add_usage(&[used]).await.unwrap();
         let nobody = stage.stranger().await;
         let waiting = stage.stranger().await;
         let ground = Self {
             _stage: stage,
             callers: vec![nobody, waiting, bob, alice, mia, admin],
             store,
+            _session: session,
         };
         let key = ground.callers[1].key.public().0;
         ground.waits("will", "laptop", key).await;
@@ -411,6 +464,8 @@ fn outcome(answer: &Result<Vec<Control>, Code>) -> Outcome {
             Control::ServiceRows(it) => it.rows.iter().any(|row| row.owner == "bob"),
             Control::UserRows(it) => it.rows.iter().any(|row| row.name == "bob"),
             Control::MachineRows(it) => it.rows.iter().any(|row| row.user == "bob"),
+            Control::ConnectionRows(it) => it.rows.iter().any(|row| row.client.user == "bob"),
+            Control::UsageRows(it) => it.rows.iter().any(|row| row.key == "bob"),
             // What bob did to alice is alice's to know.
             Control::EventRows(it) => it
                 .rows

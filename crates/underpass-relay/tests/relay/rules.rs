@@ -296,7 +296,7 @@ async fn both_sides_are_told_when_access_is_taken_back() {
         );
         let told = publisher.next_routed().await.unwrap().0;
         assert!(
-            matches!(&told, RouteHeader::Gone(it) if it.code == Code::Ended.number()),
+            matches!(&told, RouteHeader::Gone(it) if it.code == Code::Aborted.number()),
             "{told:?}"
         );
         admin.allow("*", "db.bob").await.unwrap();

@@ -13,6 +13,7 @@ pub(crate) mod passwords;
 pub(crate) mod rights;
 pub(crate) mod services;
 pub(crate) mod tickets;
+pub(crate) mod usage;
 pub(crate) mod users;
 
 use std::sync::Arc;
@@ -169,6 +170,8 @@ macro_rules! conformance_suite {
                 what_does_not_fit_is_refused_whole, pruning_keeps_what_it_should,
                 texts_shaped_like_statements_are_texts }
             rights { every_change_of_rights_is_counted }
+            usage { usage_adds_up_whoever_writes_it, exceptions_from_limits_are_kept,
+                ended_sessions_are_known_until_their_time_is_over }
         }
     };
     ($module:ident, $place:ty; $($family:ident { $($check:ident),+ $(,)? })+) => {

@@ -68,6 +68,11 @@ impl<K: Hash + Eq + Clone, T> Flows<K, T> {
         }
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// How many there are.
     #[cfg(test)]
     fn len(&self) -> usize {

@@ -9,10 +9,11 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use underpass_endpoint::flow::{Arrived, Flow, FlowEnd, FlowSettings, Outside};
 
-use super::{Connector, Sources, with_code};
+use super::listen::Told;
+use super::{Connector, Wanted, with_code};
 pub(crate) use flows::Flows;
 
 /// Datagrams of one client that wait while its channel is opened; more are dropped.
@@ -45,38 +46,44 @@ impl Default for FlowLimits {
 
 /// The clients of one local address.
 struct Clients {
-    service: String,
     connector: Connector,
     socket: Arc<UdpSocket>,
     settings: FlowSettings,
     flows: Mutex<Flows<SocketAddr, mpsc::Sender<Arrived>>>,
+    /// Whenever one of them ends.
+    ended: Notify,
 }
 
-/// Takes datagrams for ever, those of each client to a flow of its own.
+/// Takes datagrams, those of each client to a flow of its own, for what it is `told` at each moment. Flows that there are
+/// go on as they began; without them it ends once it is to go.
 pub(super) async fn serve(
     socket: UdpSocket,
-    service: String,
-    sources: &Sources,
+    mut told: Told,
     limits: FlowLimits,
     connector: Connector,
 ) {
     let clients = Arc::new(Clients {
-        service,
         connector,
         socket: Arc::new(socket),
         settings: limits.settings,
         flows: Mutex::new(Flows::new(limits.most)),
+        ended: Notify::new(),
     });
     loop {
-        match next(&clients.socket).await {
-            Ok((data, from)) if sources.admit(from.ip()) => clients.take(data, from),
-            Ok((_, from)) => {
-                tracing::debug!(%from, "{}: a datagram from there is not taken", clients.service);
-            }
-            Err(error) => {
-                tracing::warn!("{}: cannot take a datagram: {error}", clients.service);
-                tokio::time::sleep(FAULT_PAUSE).await;
-            }
+        let wanted = told.borrow_and_update().clone();
+        if wanted.is_none() && clients.flows().is_empty() {
+            return;
+        }
+        tokio::select! {
+            taken = next(&clients.socket) => match taken {
+                Ok((data, from)) => clients.take(data, from, wanted.as_deref()),
+                Err(error) => {
+                    tracing::warn!("cannot take a datagram: {error}");
+                    tokio::time::sleep(FAULT_PAUSE).await;
+                }
+            },
+            changed = told.changed() => if changed.is_err() { return },
+            () = clients.ended.notified() => {}
         }
     }
 }
@@ -96,7 +103,7 @@ pub(crate) async fn next(socket: &UdpSocket) -> io::Result<(Bytes, SocketAddr)> 
 }
 
 impl Clients {
-    fn take(self: &Arc<Self>, data: Bytes, from: SocketAddr) {
+    fn take(self: &Arc<Self>, data: Bytes, from: SocketAddr, wanted: Option<&Wanted>) {
         let now = Instant::now();
         let arrived = Arrived::now(data);
         let mut flows = self.flows();
@@ -105,13 +112,18 @@ impl Clients {
             Some(flow) => match flow.try_send(arrived) {
                 Ok(()) => return,
                 Err(mpsc::error::TrySendError::Full(_)) => {
-                    tracing::trace!(%from, "{}: a datagram is dropped", self.service);
+                    tracing::trace!(%from, "a datagram is dropped");
                     return;
                 }
                 // It has just ended.
                 Err(mpsc::error::TrySendError::Closed(arrived)) => arrived,
             },
         };
+        let Some(wanted) = wanted.filter(|it| it.sources.admit(from.ip())) else {
+            tracing::debug!(%from, "a datagram from there is not taken");
+            return;
+        };
+        let service = wanted.service.clone();
         let (sender, receiver) = mpsc::channel(WAITING);
         // There is room for one.
         let _ = sender.try_send(arrived);
@@ -122,23 +134,18 @@ impl Clients {
                     socket: Arc::clone(&self.socket),
                     address: from,
                 };
-                tokio::spawn(Arc::clone(self).carry(client, number));
+                tokio::spawn(Arc::clone(self).carry(service, client, number));
             }
-            None => tracing::warn!(%from, "{}: too many clients at once", self.service),
+            None => tracing::warn!(%from, "{service}: too many clients at once"),
         }
     }
 
-    async fn carry(self: Arc<Self>, mut client: Client, number: u64) {
+    async fn carry(self: Arc<Self>, service: String, mut client: Client, number: u64) {
         let from = client.address;
-        carry(
-            &self.connector,
-            &self.service,
-            self.settings,
-            &mut client,
-            &from,
-        )
-        .await;
+        let (connector, settings) = (&self.connector, self.settings);
+        carry(connector, &service, settings, &mut client, &from).await;
         self.flows().end(&from, number);
+        self.ended.notify_one();
     }
 
     fn flows(&self) -> MutexGuard<'_, Flows<SocketAddr, mpsc::Sender<Arrived>>> {

@@ -106,7 +106,7 @@ impl Association {
                 _ => return None,
             }
         }
-        let service = match to.leads() {
+        let service = match to.leads(&self.shared.suffix) {
             Leads::Service(service) => service,
             _ => {
                 tracing::info!("datagrams to {to} are dropped: only services are reached by UDP");
