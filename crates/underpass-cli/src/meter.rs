@@ -150,7 +150,10 @@ impl Bar {
 
     /// Draws it again and again.
     pub async fn keep_drawn(self: Arc<Self>) {
-        while self.shown {
+        if !self.shown {
+            return;
+        }
+        loop {
             tokio::time::sleep(LOOK).await;
             self.draw();
         }

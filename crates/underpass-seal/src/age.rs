@@ -62,7 +62,7 @@ pub fn seal_for(recipients: &[PublicKey]) -> Result<(Vec<u8>, Sealer), AgeError>
         let once = StaticKey::generate();
         let share = once.public();
         let shared = once.agree(recipient).ok_or(AgeError::Recipient)?;
-        let key = wrapping_key(&*shared, &share, recipient);
+        let key = wrapping_key(&shared, &share, recipient);
         let mut wrapped = file_key.to_vec();
         seal(&key, [0; 12], &mut wrapped);
         text += &format!("-> X25519 {}\n{}\n", base64(&share.0), base64(&wrapped));
