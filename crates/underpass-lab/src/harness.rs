@@ -333,6 +333,33 @@ mod tests {
         assert_eq!(without.threads, 2);
     }
 
+    /// Cargo's own harness would find no test in such a program, and pass.
+    #[test]
+    fn every_program_of_these_tests_is_one_of_its_own() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let manifest = fs::read_to_string(here.join("Cargo.toml")).unwrap();
+        let mut seen = 0;
+        for entry in fs::read_dir(here.join("tests")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let file = if path.is_dir() {
+                path.join("main.rs")
+            } else {
+                path
+            };
+            if !fs::read_to_string(file).unwrap().contains("tests!(") {
+                continue;
+            }
+            let mut targets = manifest.split("[[test]]").skip(1);
+            let ours = targets.any(|target| {
+                target.contains(&format!("name = \"{name}\"")) && target.contains("harness = false")
+            });
+            assert!(ours, "{name} has no target of its own in Cargo.toml");
+            seen += 1;
+        }
+        assert!(seen > 20, "{seen}");
+    }
+
     #[test]
     fn a_wrong_option_is_refused() {
         let parse = |s: &str| Options::from_arguments(std::iter::once(s.to_owned())).is_err();

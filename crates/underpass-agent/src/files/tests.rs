@@ -531,9 +531,12 @@ fn no_path_leads_out_of_the_folder() {
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
 }
 
+/// What a hostile sender says once its offer is taken.
+type Break = fn(&mut dyn FnMut(Transfer));
+
 #[test]
 fn what_is_not_what_was_offered_gets_no_name() {
-    let wrong = |say: fn(&mut dyn FnMut(Transfer))| {
+    let wrong = |say: Break| {
         let mailbox = Arc::new(Mailbox::new());
         let outcome = hostile(&mailbox, vec![entry("x", 3), entry("y", 3)], say);
         assert!(!mailbox.file("x").exists());
@@ -548,7 +551,7 @@ fn what_is_not_what_was_offered_gets_no_name() {
         say(Whole { sha256: [0; 32] }.into());
     });
     assert_eq!(outcome, Ok((1, 1)));
-    let breaks: [fn(&mut dyn FnMut(Transfer)); 6] = [
+    let breaks: [Break; 6] = [
         // Too much, too little, none, a file in a file, nothing at the end, something after it.
         |say| {
             file_of(0, b"abcd", sha256(&[b"abcd"]))

@@ -38,6 +38,9 @@ impl Work {
     }
 }
 
+/// What one of the programs does while paths are cut.
+type Part = fn(&Place, &Work) -> Result<()>;
+
 /// One connection of ssh, of psql and of RDP, and one rsync after the other, all at once.
 pub(crate) fn four_programs_go_on_through_fifty_cuts() -> Result<()> {
     for program in [
@@ -58,7 +61,7 @@ pub(crate) fn four_programs_go_on_through_fifty_cuts() -> Result<()> {
     let work = Work::default();
     let ms = Duration::from_millis;
     std::thread::scope(|scope| -> Result<()> {
-        let parts: [(&str, fn(&Place, &Work) -> Result<()>); 4] =
+        let parts: [(&str, Part); 4] =
             [("ssh", ssh), ("psql", psql), ("rsync", rsync), ("RDP", rdp)];
         let running = parts.map(|(name, part)| {
             let (place, work) = (&place, &work);
