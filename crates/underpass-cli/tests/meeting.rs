@@ -280,6 +280,16 @@ fn another_key_is_refused_with_both_fingerprints() {
     }
     let told = meet(&["--peer-key", &real]);
     assert_eq!(exchange(told.address(), b"x"), count(b"x"));
+    assert_eq!(told.stop(), Some(0));
+    // What was told of the user's machines holds for every application.
+    alice.ok(&["peers", "trust", "--user", "bob", &other]);
+    let refused = alice.fails(3, &["meet", "bob", "notes", "--listen", "0"]);
+    for part in ["UP-KEY", &real, &other] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    alice.ok(&["peers", "trust", "--user", "bob", &real]);
+    let known = meet(&[]);
+    assert_eq!(exchange(known.address(), b"x"), count(b"x"));
 }
 
 #[test]

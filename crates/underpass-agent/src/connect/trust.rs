@@ -6,6 +6,7 @@ use underpass_endpoint::PeerTrust;
 use underpass_seal::{Fingerprint, PublicKey};
 
 use crate::home::{Home, PinOrigin, PinnedPeer};
+use crate::publish::KnownUsers;
 
 /// Trusts a key that was given, or is pinned in a home; pins the first one that it sees.
 #[derive(Debug, Clone)]
@@ -21,6 +22,11 @@ impl PinnedTrust {
     #[must_use]
     pub fn new(home: Home, relay: Fingerprint, given: Option<Fingerprint>) -> Self {
         Self { home, relay, given }
+    }
+
+    /// What the same home knows of users' machines.
+    pub(crate) fn users(&self) -> KnownUsers {
+        KnownUsers::new(self.home.clone(), self.relay)
     }
 
     fn check_fingerprint(&self, service: &str, key: Fingerprint) -> Result<(), String> {

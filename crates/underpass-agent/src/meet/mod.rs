@@ -319,9 +319,14 @@ impl Meeting {
             let fleet = self.rendezvous.inner.standings.fleet().clone();
             let met = tokio::select! {
                 biased;
-                Some((session, peer)) = self.came.recv() => {
-                    return self.greet(session, peer);
-                }
+                Some((session, peer)) = self.came.recv() => match self.greet(session, peer) {
+                    // Whoever waits for anybody goes on waiting for others.
+                    Err(MeetError::NotTrusted(reason)) if *self.peer() == Peer::Anybody => {
+                        tracing::warn!("turned away: {reason}");
+                        continue;
+                    }
+                    greeted => return greeted,
+                },
                 met = self.wishing.heard() => met?,
                 () = at(opened_by) => {
                     tracing::debug!("who was to open a session has not");
@@ -357,17 +362,24 @@ impl Meeting {
             machine,
             grade,
         } = peer;
-        if *self.peer() != Peer::Anybody {
-            let trust = MetTrust {
-                pinned: &self.rendezvous.inner.trust,
-                user: &user,
-                application: self.application(),
-                named: machine,
-            };
-            if let Err(reason) = trust.check_key(&machine) {
-                session.close(Code::KeyMismatch, Code::KeyMismatch.explain().what);
-                return Err(MeetError::NotTrusted(reason));
+        let pinned = &self.rendezvous.inner.trust;
+        let checked = match self.peer() {
+            Peer::Anybody => pinned.users().check(&user, &machine),
+            Peer::User(_) => {
+                let trust = MetTrust {
+                    pinned,
+                    user: &user,
+                    application: self.application(),
+                    named: machine,
+                };
+                trust.check_key(&machine)
             }
+        };
+        if let Err(reason) = checked {
+            session.close(Code::KeyMismatch, Code::KeyMismatch.explain().what);
+            return Err(MeetError::NotTrusted(reason));
+        }
+        if *self.peer() != Peer::Anybody {
             self.wishing.settle(machine);
         }
         self.met_before = true;

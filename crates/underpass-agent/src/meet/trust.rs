@@ -30,6 +30,7 @@ impl MetTrust<'_> {
         let Self {
             user, application, ..
         } = self;
+        self.pinned.users().check(user, key)?;
         let pinned_as = format!("{}{application}/{user}", meeting::PREFIX);
         self.pinned.check(&pinned_as, key)
     }

@@ -1,7 +1,6 @@
 //! The machines that users are known to have.
 
-use underpass_endpoint::PeerInfo;
-use underpass_seal::Fingerprint;
+use underpass_seal::{Fingerprint, PublicKey};
 
 use crate::home::Home;
 
@@ -20,9 +19,9 @@ impl KnownUsers {
     }
 
     /// Whether the machine may be the user's. What cannot be checked is not trusted.
-    pub(super) fn check(&self, peer: &PeerInfo) -> Result<(), String> {
-        let shown = peer.machine.fingerprint();
-        match self.home.check_user(&peer.user, self.relay, shown) {
+    pub(crate) fn check(&self, user: &str, machine: &PublicKey) -> Result<(), String> {
+        let shown = machine.fingerprint();
+        match self.home.check_user(user, self.relay, shown) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(unknown)) => Err(unknown.to_string()),
             Err(error) => Err(error.to_string()),

@@ -448,7 +448,7 @@ fn find<'a>(listings: &'a [Listing], service: &str) -> Option<&'a Listing> {
 
 /// Serves all channels of a session until it ends.
 pub(super) async fn session(catalogue: Arc<Catalogue>, session: Session, peer: PeerInfo) {
-    if let Err(unknown) = catalogue.users.check(&peer) {
+    if let Err(unknown) = catalogue.users.check(&peer.user, &peer.machine) {
         tracing::warn!("{}: refused: {unknown}", peer.service);
         let reason = "the publisher knows other machines of this user, and not this one";
         return session.close(Code::KeyMismatch, reason);
