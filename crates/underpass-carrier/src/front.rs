@@ -29,6 +29,7 @@ use crate::portal;
 use crate::probe::{self, Allowance, Ask};
 use crate::request::{CarrierId, Part, parse_request};
 use crate::server::ServerSettings;
+use crate::sources::{OfSource, SourceLimit, Sources};
 use crate::stall::StallGuard;
 use crate::tls::TlsInfo;
 use crate::url::Scheme;
@@ -80,6 +81,15 @@ pub(crate) struct Line {
     pub(crate) peer: ConnectedPeer,
     /// Ends it whatever it is doing.
     pub(crate) stop: CancellationToken,
+    /// It counts as half open until its first request has come.
+    pub(crate) opening: Arc<Mutex<Option<OfSource>>>,
+}
+
+impl Line {
+    /// Whether no request has come yet.
+    pub(crate) fn is_opening(&self) -> bool {
+        lock(&self.opening).is_some()
+    }
 }
 
 /// Why a carrier's request gets no carrier.
@@ -95,8 +105,10 @@ pub(crate) enum Refusal {
     Full,
     /// The body is larger than allowed.
     TooLarge,
-    /// The body did not come whole, or not in time.
+    /// The body did not come whole.
     Incomplete,
+    /// The body did not come in time.
+    TooSlow,
 }
 
 /// What becomes of a request.
@@ -110,6 +122,10 @@ pub(crate) struct Front {
     /// Carriers of several requests, by id. Each entry is of the type that its kind puts there.
     table: Mutex<HashMap<CarrierId, Entry>>,
     half_made: Arc<Semaphore>,
+    /// The same by source.
+    half_made_of: Sources,
+    /// Connections on which no whole request has come, by source.
+    pub(crate) half_open: Sources,
     carriers: Arc<Semaphore>,
     /// Request bodies in memory, in KiB.
     pub(crate) budget: Arc<Semaphore>,
@@ -135,6 +151,8 @@ impl Front {
     ) -> Self {
         Self {
             half_made: Arc::new(Semaphore::new(settings.max_half_made)),
+            half_made_of: Sources::new(settings.max_half_open_per_source),
+            half_open: Sources::new(settings.max_half_open_per_source),
             carriers: Arc::new(Semaphore::new(settings.max_carriers)),
             // One body must fit, or none would ever be taken.
             budget: Arc::new(Semaphore::new(
@@ -159,6 +177,7 @@ impl Front {
         mut request: Request<Incoming>,
         line: Line,
     ) -> Response<FlowBody> {
+        drop(lock(&line.opening).take());
         let (path, query) = (request.uri().path(), request.uri().query());
         if let Some(ask) = Ask::parse(&self.settings.prefix, request.method(), path) {
             return self.answer_probe(ask, request, &line).await;
@@ -175,6 +194,7 @@ impl Front {
         let media_type = media_type(request.headers(), kind.abilities.text_only);
         let may_close = request.version() < Version::HTTP_2;
         let closed = self.closed.clone();
+        let (front, peer) = (Arc::clone(&self), line.peer.peer);
         let exchange = Exchange {
             front: self,
             request,
@@ -187,6 +207,9 @@ impl Front {
         match (kind.serve)(exchange).await {
             Ok(response) => response,
             Err(refusal) => {
+                if refusal == Refusal::TooSlow {
+                    front.settings.tell(SourceLimit::SlowBody, peer);
+                }
                 let mut response = refuse(refusal, media_type);
                 if may_close && closed.is_cancelled() {
                     // A box that keeps its connections finds whoever listens after us on a new one.
@@ -235,16 +258,21 @@ impl Front {
     }
 
     /// Counts a carrier as half made, unless there are too many.
-    pub(crate) fn begin(self: &Arc<Self>) -> Result<HalfMade, Refusal> {
+    pub(crate) fn begin(self: &Arc<Self>, peer: Option<SocketAddr>) -> Result<HalfMade, Refusal> {
         if self.closed.is_cancelled() {
             return Err(Refusal::Busy);
         }
+        let of_source = self.half_made_of.begin(peer.map(|peer| peer.ip()));
+        let of_source = of_source.ok_or_else(|| {
+            self.settings.tell(SourceLimit::HalfMade, peer);
+            Refusal::Full
+        })?;
         let take = |of: &Arc<Semaphore>| {
             let permit = Arc::clone(of).try_acquire_owned();
             permit.map_err(|_| Refusal::Full)
         };
         Ok(HalfMade {
-            counted_half: take(&self.half_made)?,
+            counted_half: (take(&self.half_made)?, of_source),
             counted: take(&self.carriers)?,
             front: Arc::clone(self),
         })
@@ -284,7 +312,7 @@ fn refuse(refusal: Refusal, media_type: HeaderValue) -> Response<FlowBody> {
         Refusal::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
         Refusal::Busy | Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::Incomplete => StatusCode::REQUEST_TIMEOUT,
+        Refusal::Incomplete | Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
     };
     let mut response = bare_response(status, media_type);
     if let Refusal::UpgradeRequired(token) = refusal {
@@ -327,7 +355,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Counts a carrier as half made, unless there are too many.
     pub(crate) fn begin(&self) -> Result<HalfMade, Refusal> {
-        self.front.begin()
+        self.front.begin(self.line.peer.peer)
     }
 
     /// What is known about a carrier that began with this request.
@@ -410,6 +438,10 @@ impl Exchange {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A place in the table of carriers; given up by dropping it.
 pub(crate) struct Slot {
     front: Arc<Front>,
@@ -425,7 +457,7 @@ impl Drop for Slot {
 /// A carrier that has begun and on which no byte has come.
 pub(crate) struct HalfMade {
     front: Arc<Front>,
-    counted_half: OwnedSemaphorePermit,
+    counted_half: (OwnedSemaphorePermit, OfSource),
     counted: OwnedSemaphorePermit,
 }
 

@@ -310,7 +310,7 @@ pub(crate) async fn take_post(
         }
     };
     let read = tokio::time::timeout(body_timeout, reading).await;
-    let (body, paid) = read.unwrap_or(Err(Refusal::Incomplete))?;
+    let (body, paid) = read.unwrap_or(Err(Refusal::TooSlow))?;
     // What is no text of ours was changed on the way: the client has to send it again.
     let body = coding.read(body).map_err(|_| Refusal::Incomplete)?;
     let deadline = Instant::now() + hold;

@@ -42,6 +42,7 @@ mod quic_stream;
 pub mod request;
 mod server;
 mod sizing;
+mod sources;
 pub mod span;
 mod stall;
 mod stream;
@@ -72,6 +73,7 @@ pub use memory::{PathBounds, PathMemory};
 pub use proxy::opening::ProxyUse;
 pub use request::IdPlace;
 pub use server::{Listen, Server, ServerError, ServerSettings};
+pub use sources::{OfSource, SourceLimit, Sources, Watcher, source_of};
 pub use tls::{
     Fingerprint, IdentityError, TlsIdentity, TlsInfo, TlsRoots, TlsTrust, UntrustedCertificate,
     show_fingerprint,

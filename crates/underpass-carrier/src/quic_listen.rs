@@ -117,7 +117,7 @@ async fn serve(
 
 /// Waits for the connection's stream and hands its carrier out. False if that comes to nothing.
 async fn make_carrier(front: &Arc<Front>, connection: &Connection) -> bool {
-    let Ok(half_made) = front.begin() else {
+    let Ok(half_made) = front.begin(Some(connection.remote_address())) else {
         return false;
     };
     let limit = front.settings.first_byte_timeout;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -20,6 +20,7 @@ use crate::front::{ConnectedPeer, Fallback, Front, Line};
 use crate::http2;
 use crate::quic;
 use crate::quic_listen::QuicListening;
+use crate::sources::{OfSource, SourceLimit, Watcher};
 use crate::stall::StallGuard;
 use crate::streams;
 use crate::tls::{self, TlsIdentity, TlsInfo};
@@ -68,6 +69,11 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// Carriers at a time on which no byte has come. 1,000.
     pub max_half_made: usize,
+    /// Of one source (an IPv4 address, a /64 of IPv6), the most connections at a time on which no whole request has come,
+    /// and the most carriers on which no byte has come; more are refused. 800: nobody alone takes all the room there is.
+    pub max_half_open_per_source: usize,
+    /// Is told of sources that reach a limit.
+    pub watcher: Option<Watcher>,
     /// Carriers at a time. 10,000.
     pub max_carriers: usize,
     /// The largest request body, in bytes. 1,000,000.
@@ -98,6 +104,8 @@ impl Default for ServerSettings {
             longest_hold: Duration::from_secs(60),
             max_connections: 10_000,
             max_half_made: 1_000,
+            max_half_open_per_source: 800,
+            watcher: None,
             max_carriers: 10_000,
             largest_body: 1_000_000,
             largest_answer: 1_000_000,
@@ -105,6 +113,15 @@ impl Default for ServerSettings {
             quic_unvalidated: 64,
             body_budget: 256 * 1024 * 1024,
             begin_closed: false,
+        }
+    }
+}
+
+impl ServerSettings {
+    /// Tells who wants to know that a source has reached a limit.
+    pub(crate) fn tell(&self, limit: SourceLimit, source: Option<SocketAddr>) {
+        if let (Some(Watcher(tell)), Some(source)) = (&self.watcher, source) {
+            tell(limit, source);
         }
     }
 }
@@ -336,11 +353,15 @@ impl Listening {
                 tracing::debug!(%peer, "too many connections");
                 continue;
             };
+            let Some(opening) = self.front.half_open.begin(Some(peer.ip())) else {
+                self.front.settings.tell(SourceLimit::HalfOpen, Some(peer));
+                continue;
+            };
             let this = self.clone();
             let stop = self.front.stop.clone();
             self.front.tasks.spawn(async move {
                 tokio::select! {
-                    () = this.serve(stream, peer) => {}
+                    () = this.serve(stream, peer, opening) => {}
                     () = stop.cancelled() => {}
                 }
                 drop(counted);
@@ -348,14 +369,17 @@ impl Listening {
         }
     }
 
-    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, opening: OfSource) {
         let local = stream.local_addr().ok();
         let limit = self.front.settings.header_timeout;
         let opened = tokio::time::timeout(limit, self.open(stream)).await;
         let Opened { stream, tls, http2 } = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "no connection"),
-            Err(_) => return tracing::debug!(%peer, "TLS took too long"),
+            Err(_) => {
+                self.front.settings.tell(SourceLimit::SlowHead, Some(peer));
+                return tracing::debug!(%peer, "TLS took too long");
+            }
         };
         let scheme = match tls {
             Some(_) => Scheme::Https,
@@ -369,6 +393,7 @@ impl Listening {
                 tls,
             },
             stop: CancellationToken::new(),
+            opening: Arc::new(Mutex::new(Some(opening))),
         };
         if http2 {
             self.speak_http2(stream, line).await;
@@ -404,6 +429,7 @@ impl Listening {
         let stream = StallGuard::new(stream, settings.write_stall);
         let stop = line.stop.clone();
         let peer = line.peer.peer;
+        let first = line.clone();
         let front = Arc::clone(&self.front);
         let service = service_fn(move |request| {
             let (front, line) = (Arc::clone(&front), line.clone());
@@ -429,6 +455,9 @@ impl Listening {
             }
         };
         if let Err(error) = ended {
+            if error.is_timeout() && first.is_opening() {
+                settings.tell(SourceLimit::SlowHead, peer);
+            }
             tracing::debug!(?peer, %error, "connection ended");
         }
     }

@@ -123,6 +123,7 @@ impl Listening {
                 // A carrier that is given up must not take those of others with it: a box on the way
                 // may have put them on one connection.
                 stop: CancellationToken::new(),
+                opening: Arc::clone(&line.opening),
             };
             async move { Ok::<_, Infallible>(front.answer(request, line).await) }
         });

@@ -5,6 +5,7 @@ mod rig;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,9 @@ use rig::http::{Http, raw, until};
 use rig::{Rig, SCHEMES, recv_error, recv_exactly, send, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use underpass_carrier::{Carrier, CarrierError, KINDS, ServerSettings, connect, kind_by_name};
+use underpass_carrier::{
+    Carrier, CarrierError, KINDS, ServerSettings, SourceLimit, Watcher, connect, kind_by_name,
+};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -379,11 +382,29 @@ async fn drip(port: u16, begin: &[u8], byte: u8) {
     }
 }
 
+/// What the server has told of sources so far.
+type Told = Arc<Mutex<Vec<SourceLimit>>>;
+
+fn watched(settings: &mut ServerSettings, told: &Told) {
+    let told = Arc::clone(told);
+    settings.watcher = Some(Watcher::new(move |limit, from| {
+        assert!(from.ip().is_loopback());
+        told.lock().expect("nobody panics with it").push(limit);
+    }));
+}
+
+fn times(told: &Told, limit: SourceLimit) -> usize {
+    let told = told.lock().expect("nobody panics with it");
+    told.iter().filter(|it| **it == limit).count()
+}
+
 #[tokio::test]
-async fn requests_that_trickle_in_are_cut_whatever_still_comes() {
+async fn requests_that_trickle_in_are_cut_and_told_of_whatever_still_comes() {
+    let told = Told::default();
     let mut rig = rig(|settings| {
         settings.header_timeout = 10 * SHORT;
         settings.body_timeout = 10 * SHORT;
+        watched(settings, &told);
     })
     .await;
     let mut bystanders = Bystanders::new(&mut rig).await;
@@ -404,4 +425,31 @@ async fn requests_that_trickle_in_are_cut_whatever_still_comes() {
         Bystanders::new(&mut rig).await.check().await;
     };
     within(async { tokio::join!(slow, others) }).await;
+    until(|| times(&told, SourceLimit::SlowHead) >= 20).await;
+}
+
+#[tokio::test]
+async fn one_source_does_not_take_all_the_room() {
+    let told = Told::default();
+    let mut rig = rig(|settings| {
+        settings.max_half_open_per_source = 8;
+        watched(settings, &told);
+    })
+    .await;
+    let mut bystanders = Bystanders::new(&mut rig).await;
+    let port = rig.port(SCHEMES[0]);
+    let connect = || TcpStream::connect(("127.0.0.1", port));
+    let mut open = Vec::new();
+    while times(&told, SourceLimit::HalfOpen) == 0 {
+        assert!(open.len() < 100, "nothing is refused");
+        let mut one = within(connect()).await.unwrap();
+        // One that is refused is closed at once; the others say nothing either.
+        let _ = tokio::time::timeout(SHORT, one.read(&mut [0])).await;
+        open.push(one);
+    }
+    assert!(open.len() > 8, "{}", open.len());
+    // Those whose requests have come do not count.
+    bystanders.check().await;
+    drop(open);
+    Bystanders::new(&mut rig).await.check().await;
 }

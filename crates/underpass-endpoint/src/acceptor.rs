@@ -133,6 +133,13 @@ impl Acceptor {
         }
     }
 
+    /// Tells a carrier that has just come in that there is no room for it now.
+    pub async fn turn_away(carrier: Carrier) {
+        PacketCarrier::new(carrier)
+            .refuse(Code::Busy.number())
+            .await;
+    }
+
     async fn handshake(
         &self,
         mut packets: PacketCarrier,

@@ -36,13 +36,7 @@ pub(crate) struct Source(IpAddr);
 impl Source {
     /// The source that an address belongs to.
     pub(crate) fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let network = address.to_bits() >> 64 << 64;
-                IpAddr::V6(network.into())
-            }
-            address => address,
-        })
+        Self(underpass_carrier::source_of(address))
     }
 }
 

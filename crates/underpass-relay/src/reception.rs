@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use underpass_carrier::{Carrier, Server};
+use underpass_carrier::{Carrier, Server, SourceLimit, Sources};
 use underpass_endpoint::{
     Accepted, Acceptor, Channel, ChannelError, ChannelReader, ChannelWriter, Incoming, Link,
     Session,
@@ -47,6 +47,8 @@ pub(crate) struct Reception {
     next: AtomicU64,
     checks: Arc<Semaphore>,
     errands: Arc<Semaphore>,
+    /// Handshakes that are not finished, by source.
+    handshakes: Sources,
     /// The relay is shutting down: nobody new is taken in.
     stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -59,6 +61,7 @@ impl Reception {
         desk: Arc<Desk>,
         authority: Arc<dyn Authority>,
         log: Log,
+        handshakes: Sources,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let reception = Arc::new(Self {
@@ -71,6 +74,7 @@ impl Reception {
             next: AtomicU64::new(1),
             checks: Arc::new(Semaphore::new(MOST_CHECKS)),
             errands: Arc::new(Semaphore::new(MOST_CHECKS)),
+            handshakes,
             stop,
             tasks: TaskTracker::new(),
         });
@@ -111,7 +115,15 @@ impl Reception {
     /// Takes in a carrier and serves what is on it to its end.
     pub(crate) async fn receive(self: Arc<Self>, carrier: Carrier, origin: Origin) {
         let peer = carrier.info.peer;
-        match self.acceptor.accept(carrier).await {
+        let source = peer.map(|peer| peer.ip());
+        let Some(counted) = self.handshakes.begin(source) else {
+            self.log
+                .write(Note::of_source(SourceLimit::Handshakes, source));
+            return Acceptor::turn_away(carrier).await;
+        };
+        let accepted = self.acceptor.accept(carrier).await;
+        drop(counted);
+        match accepted {
             Ok(Accepted::New {
                 link,
                 session,

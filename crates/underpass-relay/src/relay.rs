@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use underpass_carrier::mutual::MutualIdentity;
 use underpass_carrier::{
     Doors, Fingerprint as TlsFingerprint, IdentityError, Listen, Scheme, Server, ServerError,
-    ServerSettings, TlsIdentity,
+    ServerSettings, Sources, TlsIdentity, Watcher,
 };
 use underpass_endpoint::Acceptor;
 use underpass_proto::Code;
@@ -36,7 +36,7 @@ use crate::group;
 use crate::handed::Handed;
 use crate::hub::Load;
 use crate::limits::{UserLimits, Usual};
-use crate::log::{self, Destination, Keep, Kind, Ledger, Log, Note};
+use crate::log::{self, Destination, Keep, Kind, Ledger, Log, Note, WeakLog};
 use crate::plain::{Plain, PlainFront};
 use crate::reception::Reception;
 use crate::seen::Seen;
@@ -202,7 +202,8 @@ impl Relay {
         listen.extend(taken_up(https, certificate.as_ref()));
         let plain = Plain::new(&settings);
         let pages = Arc::new(PlainFront(Arc::clone(&plain)));
-        let server = server_settings(&settings, succeeds);
+        let (log, writer) = Log::new(settings.events_queue);
+        let server = server_settings(&settings, succeeds, log.weak());
         let server = Server::bind(&listen, server, pages).await?;
         let mut quic_addresses = Vec::new();
         for (address, certificate) in settings.quic_listen.iter().zip(certificate.iter().cycle()) {
@@ -220,7 +221,6 @@ impl Relay {
             false => None,
         };
 
-        let (log, writer) = Log::new(settings.events_queue);
         let destination = destination(&store, &folder, &identity.public().fingerprint());
         let unclean = !succeeds && log::ended_unclean(store.as_ref(), &destination.relay).await?;
         let name = destination.relay.clone();
@@ -285,7 +285,16 @@ impl Relay {
         let keeping_connected = remote.clone().map(|it| it.keep_connected(stop.clone()));
         let remote = remote.map(|it| it as Arc<dyn Authority>);
         let authority = authority.or(remote).unwrap_or(own);
-        let reception = Reception::new(acceptor, to_switch, desk, authority, to_log, stop.clone());
+        let handshakes = Sources::new(settings.handshakes_per_source);
+        let reception = Reception::new(
+            acceptor,
+            to_switch,
+            desk,
+            authority,
+            to_log,
+            handshakes,
+            stop.clone(),
+        );
         reception.tasks.spawn(keeping_tickets);
         if let Some(keeping_connected) = keeping_connected {
             reception.tasks.spawn(keeping_connected);
@@ -625,11 +634,18 @@ fn listeners(settings: &Settings, certificate: Option<&TlsIdentity>) -> Vec<List
     plain.chain(tls).collect()
 }
 
-fn server_settings(settings: &Settings, begin_closed: bool) -> ServerSettings {
+fn server_settings(settings: &Settings, begin_closed: bool, log: WeakLog) -> ServerSettings {
     let mut server = ServerSettings::default();
     server.begin_closed = begin_closed;
     server.prefix.clone_from(&settings.prefix);
     server.max_connections = settings.connections;
+    server.max_half_open_per_source = settings.half_open_per_source;
+    server.watcher = Some(Watcher::new(move |limit, from| {
+        let Some(log) = log.upgrade() else {
+            return;
+        };
+        log.write(Note::of_source(limit, Some(from.ip())));
+    }));
     server
 }
 

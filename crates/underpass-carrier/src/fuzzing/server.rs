@@ -91,6 +91,7 @@ async fn talk(front: Arc<Front>, input: Vec<u8>) -> (bool, Vec<u8>) {
             tls: None,
         },
         stop: stop.clone(),
+        opening: Arc::default(),
     };
     let listening = Listening {
         front: Arc::clone(&front),

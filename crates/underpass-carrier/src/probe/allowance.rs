@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use underpass_proto::Time;
 
+use crate::sources::source_of;
+
 /// Probes that a source may make at once; one measurement in full takes about a dozen.
 const BURST: u32 = 40;
 /// One more after each of these.
@@ -28,7 +30,7 @@ pub(crate) struct Allowance {
 impl Allowance {
     /// Whether `source` may make one more.
     pub(crate) fn take(&mut self, now: Time, source: Option<IpAddr>) -> bool {
-        let mut source = source.map(network);
+        let mut source = source.map(source_of);
         if !self.sources.contains_key(&source) && self.sources.len() >= MOST_SOURCES {
             // Who has a full bucket again need not be remembered.
             self.sources
@@ -54,17 +56,6 @@ impl Allowance {
             }
             None => false,
         }
-    }
-}
-
-/// Addresses that one machine may change among count as one: the 64 bits of an IPv6 network.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let network = u128::from(v6) >> 64 << 64;
-            IpAddr::V6(network.into())
-        }
-        v4 => v4,
     }
 }
 

@@ -10,10 +10,12 @@ mod repeats;
 mod tests;
 mod writer;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use underpass_carrier::SourceLimit;
 pub(crate) use underpass_proto::event::EventKind as Kind;
 use underpass_proto::packet::SessionId;
 use underpass_store::{EventFilter, EventId, Fault, NewEvent, Store, UnixMillis};
@@ -77,6 +79,13 @@ impl Note {
     pub(crate) fn with(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// A source has reached a limit. Its port is not named: with another one each time no note would repeat another.
+    pub(crate) fn of_source(limit: SourceLimit, source: Option<IpAddr>) -> Self {
+        let source = source.map(|source| source.to_string());
+        let note = Note::new(Kind::Limit).with("limit", limit.words());
+        note.from(source.as_deref())
     }
 
     /// A refusal: of this kind, or the hit of a limit if it is one.
@@ -172,6 +181,23 @@ pub(crate) struct Log {
     missed: Arc<Mutex<Gap>>,
 }
 
+/// A log for whoever may outlive it: the writer ends although there is one of these.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakLog {
+    queue: mpsc::WeakSender<Note>,
+    missed: Arc<Mutex<Gap>>,
+}
+
+impl WeakLog {
+    /// The log, unless it has ended.
+    pub(crate) fn upgrade(&self) -> Option<Log> {
+        Some(Log {
+            queue: self.queue.upgrade()?,
+            missed: Arc::clone(&self.missed),
+        })
+    }
+}
+
 /// How much of the log is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keep {
@@ -199,6 +225,14 @@ impl Log {
             failing: false,
         };
         (log, writer)
+    }
+
+    /// The same, without keeping it open.
+    pub(crate) fn weak(&self) -> WeakLog {
+        WeakLog {
+            queue: self.queue.downgrade(),
+            missed: Arc::clone(&self.missed),
+        }
     }
 
     /// Hands in an event.

@@ -173,6 +173,11 @@ settings! {
     waiting_per_attachment: Count = Limits::default().waiting_per_attachment;
     /// The most connections at a time; carriers of several requests use several.
     connections: Count = 10_000;
+    /// The most connections from one address (of IPv6: from one /64) at a time on which no whole request has come, and the
+    /// most carriers on which no byte has come. Where a proxy stands before the relay, everybody comes from there.
+    half_open_per_source: Count = 800;
+    /// The most handshakes from one address at a time; further ones are told to come again.
+    handshakes_per_source: Count = 2048;
     /// The most plain HTTP sessions altogether: those of clients without an agent.
     plain_sessions: Count = 500;
     /// The most plain HTTP sessions of one user.

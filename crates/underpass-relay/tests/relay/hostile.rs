@@ -3,11 +3,15 @@
 use bytes::{BufMut, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use underpass_carrier::SourceLimit;
 use underpass_endpoint::OpenOptions;
 use underpass_proto::control::CONTROL_SERVICE;
+use underpass_proto::packet::{PacketKind, Refused};
 use underpass_proto::{Code, varint};
 use underpass_seal::StaticKey;
 
+use crate::events::{details, of_kind};
+use crate::raw::lingering;
 use crate::stage::{Agent, Stage, in_time, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,6 +78,30 @@ async fn strangers_are_few_and_leave_room_for_members() {
     let again = StaticKey::from_bytes(*admin.key.to_bytes());
     let again = Agent::attach(stage.address(), again).await;
     assert_eq!(again.who_am_i().await.unwrap().user, "admin");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_that_linger_leave_room_for_others() {
+    let stage = Stage::with(|settings| settings.handshakes_per_source = 2).await;
+    let admin = stage.administrator().await;
+    let first = lingering(stage.address()).await;
+    let second = lingering(stage.address()).await;
+    for (_, said) in [&first, &second] {
+        assert_eq!(said.kind, PacketKind::Padding);
+    }
+    let (_carrier, refused) = lingering(stage.address()).await;
+    let refused = Refused::decode(refused.body).unwrap();
+    assert_eq!(refused.code, Code::Busy.number());
+    admin.who_am_i().await.unwrap();
+    let told = &of_kind(&admin, "limit", 1).await[0];
+    assert_eq!(told.address, "127.0.0.1");
+    let limit = SourceLimit::Handshakes.words();
+    assert_eq!(details(told)["limit"], limit);
+    drop((first, second));
+    in_time("room", async {
+        while lingering(stage.address()).await.1.kind != PacketKind::Padding {}
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -30,14 +30,29 @@ pub(crate) struct RawHop {
     opened: u64,
 }
 
+async fn carrier(relay: SocketAddr) -> Carrier {
+    let url = format!("http://{relay}").parse().unwrap();
+    let kind = kind_by_name("upgrade").unwrap();
+    let settings = ClientSettings::default();
+    let carrier = underpass_carrier::connect(&url, kind, &settings);
+    carrier.await.unwrap()
+}
+
+/// A carrier on which no handshake begins, and what the relay says to the padding on it: the same, or why it is refused.
+pub(crate) async fn lingering(relay: SocketAddr) -> (Carrier, Packet) {
+    let mut carrier = carrier(relay).await;
+    let kind = PacketKind::Padding;
+    let body = Bytes::from_static(b"x");
+    send(&mut carrier, framed(&Packet { kind, body })).await;
+    let mut decoder = PacketDecoder::new();
+    let said = receive_any(&mut carrier, &mut decoder).await;
+    (carrier, said.expect("the relay says something"))
+}
+
 impl RawHop {
     /// Attaches with `key`.
     pub(crate) async fn attach(relay: SocketAddr, key: &StaticKey) -> Self {
-        let url = format!("http://{relay}").parse().unwrap();
-        let kind = kind_by_name("upgrade").unwrap();
-        let settings = ClientSettings::default();
-        let carrier = underpass_carrier::connect(&url, kind, &settings);
-        let mut carrier = carrier.await.unwrap();
+        let mut carrier = carrier(relay).await;
         let mut decoder = PacketDecoder::new();
         let (connecting, hello) = Connecting::start(
             Config::default(),
@@ -180,12 +195,19 @@ async fn send(carrier: &mut Carrier, bytes: Bytes) {
 }
 
 async fn receive(carrier: &mut Carrier, decoder: &mut PacketDecoder) -> Option<Packet> {
+    loop {
+        let packet = receive_any(carrier, decoder).await?;
+        if packet.kind != PacketKind::Padding {
+            return Some(packet);
+        }
+    }
+}
+
+async fn receive_any(carrier: &mut Carrier, decoder: &mut PacketDecoder) -> Option<Packet> {
     let receiving = async {
         loop {
-            match decoder.next().unwrap() {
-                Some(packet) if packet.kind != PacketKind::Padding => return Some(packet),
-                Some(_) => continue,
-                None => {}
+            if let Some(packet) = decoder.next().unwrap() {
+                return Some(packet);
             }
             match poll_fn(|cx| carrier.source.poll_recv(cx)).await {
                 Some(Ok(chunk)) => decoder.push(chunk),
