@@ -73,15 +73,8 @@ impl Database {
                 false => Err(EnrolError::KeyKnown),
             };
         }
-        if self
-            .machine_name_taken(connection, user.id, machine)
-            .await?
-        {
-            return Err(EnrolError::MachineNameTaken);
-        }
-        let machine = self
-            .insert_machine(connection, user.id, machine, at)
-            .await?;
+        let machine = self.add_machine(connection, user.id, machine, at);
+        let machine = machine.await?.ok_or(EnrolError::MachineNameTaken)?;
         Ok(Enrolled { user, machine })
     }
 

@@ -211,15 +211,8 @@ impl Database {
         {
             return Err(RedeemError::KeyKnown);
         }
-        if self
-            .machine_name_taken(connection, user.id, machine)
-            .await?
-        {
-            return Err(RedeemError::MachineNameTaken);
-        }
-        let machine = self
-            .insert_machine(connection, user.id, machine, at)
-            .await?;
+        let machine = self.add_machine(connection, user.id, machine, at);
+        let machine = machine.await?.ok_or(RedeemError::MachineNameTaken)?;
         Ok(Enrolled { user, machine })
     }
 

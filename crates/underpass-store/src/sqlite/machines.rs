@@ -134,6 +134,21 @@ impl Database {
         Ok(found.is_some())
     }
 
+    /// Enrols a machine whose key is free; none where another machine of the user has its name.
+    pub(super) async fn add_machine(
+        &self,
+        connection: &mut SqliteConnection,
+        user: UserId,
+        machine: &NewMachine,
+        at: UnixMillis,
+    ) -> Result<Option<Machine>, Fault> {
+        if self.machine_name_taken(connection, user, machine).await? {
+            return Ok(None);
+        }
+        let machine = self.insert_machine(connection, user, machine, at);
+        machine.await.map(Some)
+    }
+
     /// Enrols a machine. The caller has made sure that name and key are free.
     pub(super) async fn insert_machine(
         &self,

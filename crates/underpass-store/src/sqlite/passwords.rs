@@ -147,15 +147,8 @@ impl Database {
                 Err(EnrolError::KeyKnown)
             };
         }
-        if self
-            .machine_name_taken(&mut transaction, user.id, machine)
-            .await?
-        {
-            return Err(EnrolError::MachineNameTaken);
-        }
-        let machine = self
-            .insert_machine(&mut transaction, user.id, machine, at)
-            .await?;
+        let machine = self.add_machine(&mut transaction, user.id, machine, at);
+        let machine = machine.await?.ok_or(EnrolError::MachineNameTaken)?;
         self.commit(transaction).await?;
         Ok(Enrolled { user, machine })
     }
